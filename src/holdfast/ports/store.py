@@ -1,0 +1,167 @@
+"""The store port: a service's log and the small tables around it, on some engine.
+
+Comes after `runtime.writer`, which hands it groups of batches; before the engine. One verb writes: `commit`.
+`holdfast.testing.conformance.store` decides what is a store: an adapter that passes it is one.
+All methods are coroutines called from one event loop; they may overlap, except that `commit` is never called while
+another `commit` of the same store is running. Failures are `holdfast.errors.StoreError`s.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.record import Kind, Record
+
+__all__ = ["Capabilities", "Incarnation", "Loaded", "Opened", "Page", "Snapshot", "Store"]
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What an engine can and cannot do, each limit with its reason in the adapter's docstring."""
+
+    durable: bool
+    """A commit survives the power going (memory: no)."""
+    replicas: bool = False
+    """Several processes may write to one log."""
+    backup: bool = False
+    """`backup` works while the store is being written to."""
+
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """One opening of a log for writing: the id it took and the first position it could give.
+
+    `bridged` is the highest position below `first` that a repair declared lost: a cursor of an earlier incarnation
+    that stands in the gap up to it is accepted again. 0 where no repair was.
+    """
+
+    id: str
+    first: int
+    bridged: int = 0
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What a store says when it opens: the last position it holds (0: none) and all incarnations, oldest first."""
+
+    head: int
+    incarnations: tuple[Incarnation, ...]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Records in commit order, and how far the search went: everything that matches in (after, upto] is here."""
+
+    records: tuple[Record, ...]
+    upto: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A folded stream as the runtime encoded it, stored as row (`snapshot`, stream)."""
+
+    version: int
+    position: int
+    shape: str
+    """Fingerprint of the fields it was folded with; a snapshot of another shape is not used."""
+    data: msgspec.Raw
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A stream: its newest snapshot if asked for and there, and all its versioned records after it, oldest first."""
+
+    snapshot: Snapshot | None
+    records: tuple[Record, ...]
+
+
+class Store(Protocol):
+    """A log and its small tables.
+
+    Guarantees of every store: positions are gap-free within an incarnation and given in commit order (G2); what
+    `commit` returned as `Committed` is durable by the engine's highest setting (G8) and is seen by every later read;
+    no read ever returns anything that is not committed, nor a record while one of a lower position is still to come.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        ...
+
+    async def open(self, incarnation: str, at: int) -> Opened:
+        """Open for writing and begin the incarnation with that id at time `at` (µs); creates an absent store.
+
+        Raises StoreLocked (another process writes to it; names the holder), StoreForeign (not a holdfast store),
+        StoreCorrupt, SchemaNewer (written by a later release), StoreMismatch (the log of another service).
+        """
+        ...
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Commit each batch whole or not at all, all of them in one durable flush; one outcome for each, in order.
+
+        A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at
+        the version named; every `moves` cursor is at `before`; every fresh row is absent. The first that does not
+        hold is the outcome (`Conflict`, `Duplicate`), the batch leaves nothing, and its neighbours go through. An
+        empty batch is `Committed` at the next position. Raises StoreFailed when the engine could not make the group
+        durable: then nothing of it is there, which the adapter has made sure of by looking, never by guessing; and
+        LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`), before anything is written.
+        """
+        ...
+
+    async def read(
+        self,
+        after: int,
+        limit: int,
+        *,
+        kinds: Sequence[Kind] = (),
+        types: Sequence[str] = (),
+        destination: str = "",
+        upto: int = 0,
+    ) -> Page:
+        """At most `limit` records of the log in (after, upto], oldest first; `upto` 0 means the head.
+
+        `kinds`, `types`, `destination`: only records that match each one given. The page's `upto` is the position of
+        the last record when the limit cut it short, else the `upto` asked for (never past the flushed head).
+        """
+        ...
+
+    async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
+        """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from the
+        records alone (no snapshot newer than `upto` is used)."""
+        ...
+
+    async def related(self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000) -> list[Record]:
+        """Records of one transaction, of one correlation label, or on one stream (rejections of version 0 included),
+        in log order. Exactly one of the three is given."""
+        ...
+
+    async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
+        """The rows' data, in the order asked; None where there is no such row."""
+        ...
+
+    async def scan(self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """(key, data) of rows whose key begins with `prefix` and is greater than `after`, by key in UTF-8 byte order."""
+        ...
+
+    async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        """(stream, version) of streams beginning with `prefix`, greater than `after`, in UTF-8 byte order."""
+        ...
+
+    async def cursors(self) -> dict[str, Cursor]:
+        """Every cursor and checkpoint by name."""
+        ...
+
+    async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
+        """Remove all rows of `kind` whose key begins with `prefix` and all cursors whose name begins with
+        `cursor_prefix` (neither may be empty), durably: how a view's old generation goes."""
+        ...
+
+    async def leap(self, incarnation: str, at: int, first: int) -> Opened:
+        """Begin a new incarnation at position `first` (above the head, else LimitExceeded), bridging the gap: the
+        repair of a restored store."""
+        ...
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy to `target` (must not exist, else StoreForeign) while the store goes on."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is running and let go of the engine. Safe to call twice, and on a store that never opened."""
+        ...
