@@ -1,0 +1,166 @@
+"""Aggregates: decide and evolve, compiled from a plain class.
+
+`decide` takes a command and answers with events or raises `Rejected`; `evolve` folds an event into the state. Both are
+pure. Comes after `core.message`; `runtime.dispatch` runs deciders, stores keep what they decided. Fails with `Misuse`
+when the class cannot work, when it is compiled and not when it runs.
+(The decider pattern: Chassaing, "Functional Event Sourcing Decider", 2021.)
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from types import UnionType
+from typing import Any, TypeVar, cast, overload
+
+import msgspec
+
+from holdfast.core.message import Command, Context, Event, MessageType, message_type
+from holdfast.core.state import Shape
+from holdfast.errors import CommandFailed, Misuse
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DECIDE, EVOLVE = "__holdfast_decide__", "__holdfast_evolve__"
+
+
+@overload
+def decide(method: F, /) -> F: ...
+@overload
+def decide(*, creates: bool = False) -> Callable[[F], F]: ...
+def decide(method: Any = None, /, *, creates: bool = False) -> Any:
+    """Mark a method that decides a command. `creates=True`: it may run on a stream that does not exist yet; without
+    it such a command is rejected with code `not_found`."""
+
+    def mark(method: F) -> F:
+        setattr(method, DECIDE, creates)
+        return method
+
+    return mark if method is None else mark(method)
+
+
+@overload
+def evolve(method: F, /) -> F: ...
+@overload
+def evolve(*, key: Callable[[Any], object]) -> Callable[[F], F]: ...
+def evolve(method: Any = None, /, *, key: Callable[[Any], object] | None = None) -> Any:
+    """Mark a method that folds an event into the state. In a view, `key` says which row an event belongs to."""
+
+    def mark(method: F) -> F:
+        setattr(method, EVOLVE, key or True)
+        return method
+
+    return mark if method is None else mark(method)
+
+
+class Decider(msgspec.Struct, frozen=True):
+    """One command's decider."""
+
+    command: MessageType
+    method: Callable[..., Any]
+    creates: bool
+    wants_context: bool
+
+
+class AggregateType:
+    """A compiled aggregate class: its deciders by command class, its evolvers by event class."""
+
+    def __init__(self, cls: type[Any], contract: str) -> None:
+        self.cls, self.name = cls, cls.__name__
+        where = f"{contract}.{self.name}"
+        self.shape = Shape(cls, where)
+        self.deciders: dict[type[Any], Decider] = {}
+        self.evolvers: dict[type[Any], Callable[[Any, Any], None]] = {}
+        for name, method in vars(cls).items():
+            if hasattr(method, DECIDE):
+                decider = _decider(method, f"{where}.{name}")
+                if decider.command.contract != contract:
+                    raise Misuse(f"{where}.{name}: decides {decider.command.stored}, a command of another contract")
+                if other := self.deciders.get(decider.command.cls):
+                    raise Misuse(f"{where}.{name}: {other.method.__name__} decides {decider.command.name} already")
+                self.deciders[decider.command.cls] = decider
+            if hasattr(method, EVOLVE):
+                event = evolver_event(method, f"{where}.{name}")
+                if event.cls in self.evolvers:
+                    raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
+                self.evolvers[event.cls] = method
+        if not self.deciders:
+            raise Misuse(f"{where}: an aggregate needs at least one @decide method")
+
+    def decide(self, state: Any, command: Command[Any], context: Context) -> tuple[Event, ...]:
+        """The events with which a command is accepted, the one that answers it among them. Raises what the decider
+        raises, and CommandFailed when it returns something else."""
+        decider = self.deciders[type(command)]
+        found = decider.method(state, command, context) if decider.wants_context else decider.method(state, command)
+        events = as_events(found, f"{self.name}.{decider.method.__name__}")
+        if not any(isinstance(event, decider.command.answers) for event in events):
+            names = " or ".join(answer.__name__ for answer in decider.command.answers)
+            raise CommandFailed(f"{self.name}.{decider.method.__name__} must return {names}; it returned {found!r:.200}")
+        return events
+
+    def evolve(self, state: Any, event: Event) -> None:
+        """Fold one event into the state, in place. An event without an evolver changes nothing."""
+        if method := self.evolvers.get(type(event)):
+            method(state, event)
+
+
+def as_events(found: Any, where: str) -> tuple[Event, ...]:
+    """What a decider returned, as a tuple of registered events. Raises CommandFailed on anything else."""
+    events: tuple[Any, ...] = (found,) if isinstance(found, Event) else ()
+    if isinstance(found, tuple | list):
+        events = tuple(cast(Iterable[Any], found))
+    for event in events:
+        if not isinstance(event, Event) or "__holdfast__" not in type(event).__dict__:
+            raise CommandFailed(f"{where} must return events of the contract; it returned {event!r:.200}")
+    return events
+
+
+def parameters(method: Callable[..., Any], where: str) -> tuple[dict[str, Any], Any]:
+    """(name -> annotation of every parameter after self, return annotation). Raises Misuse for `async def`."""
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        raise Misuse(f"{where}: must be a plain def: it decides, it does not wait; I/O belongs in an effect")
+    try:
+        hints = typing.get_type_hints(method)
+    except NameError as error:
+        raise Misuse(f"{where}: annotation not found: {error}") from None
+    names = list(inspect.signature(method).parameters)
+    found: dict[str, Any] = {}
+    for name in names[1:] if names[:1] == ["self"] else names:
+        if name not in hints:
+            raise Misuse(f"{where}: parameter {name!r} needs an annotation")
+        found[name] = hints[name]
+    return found, hints.get("return")
+
+
+def evolver_event(method: Callable[..., Any], where: str) -> MessageType:
+    """The event that an evolver folds, from its one annotated parameter."""
+    params, _ = parameters(method, where)
+    annotation = next(iter(params.values()), None)
+    if len(params) != 1 or not isinstance(annotation, type) or not issubclass(annotation, Event):
+        raise Misuse(f"{where}: an evolver takes one parameter, annotated with an event")
+    return message_type(annotation)
+
+
+def _decider(method: Callable[..., Any], where: str) -> Decider:
+    params, returned = parameters(method, where)
+    commands = [hint for hint in params.values() if isinstance(hint, type) and issubclass(hint, Command)]
+    unknown = [name for name, hint in params.items() if hint not in commands and hint is not Context]
+    if len(commands) != 1 or unknown or next(iter(params.values())) is Context:
+        raise Misuse(f"{where}: takes one parameter annotated with a command, then `context: Context` if wanted")
+    command = message_type(commands[0])
+    if not command.key_fields:
+        raise Misuse(f"{where}: {command.cls.__name__} has no key; name it: @contract.command(key=...)")
+    declared = _event_classes(returned)
+    if returned is not None and not any(issubclass(cls, command.answers) for cls in declared):
+        names = " or ".join(answer.__name__ for answer in command.answers)
+        raise Misuse(f"{where}: returns {returned!r}, but {command.cls.__name__} is answered by {names}")
+    for answer in command.answers:
+        message_type(answer)
+    return Decider(command, method, getattr(method, DECIDE), Context in params.values())
+
+
+def _event_classes(hint: Any) -> list[type[Any]]:
+    if isinstance(hint, type) and issubclass(hint, Event):
+        return [hint]
+    if typing.get_origin(hint) in (tuple, list, Sequence, typing.Union, UnionType):
+        return [cls for part in typing.get_args(hint) for cls in _event_classes(part)]
+    return []

@@ -1,0 +1,179 @@
+"""Services and systems as declared: what a team writes down, compiled and checked, before anything runs.
+
+A `Service` collects the aggregates, sagas, reactions, views and routes of one contract; a `System` names services that
+run together. No registry, no side effects: the same declaration can run twice in one process. Comes before the
+runtime; fails with `Misuse`, in one sentence that names the place.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+
+from holdfast.core.aggregate import AggregateType
+from holdfast.core.message import Contract, MessageType
+from holdfast.core.saga import SagaType
+from holdfast.core.view import ReactionType, ViewType
+from holdfast.errors import Misuse
+
+T = TypeVar("T", bound=type[Any])
+F = TypeVar("F", bound=Callable[..., Any])
+Begins = Literal["start", "now"]
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A question to a view, as a `get` route returns it: which view, which row."""
+
+    view: type[Any]
+    key: tuple[object, ...]
+
+
+def query(view: type[Any], *key: object) -> Query:
+    """A question to a view: the row of that key (several values for a composite key)."""
+    return Query(view, key)
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command or a Query."""
+
+    method: str
+    path: str
+    function: Callable[..., Any]
+
+
+class Service:
+    """One service: its contract, who owns it, and what it does.
+
+    `owner` is the team that is named wherever something of this service needs a person.
+    """
+
+    def __init__(self, contract: Contract, *, owner: str = "") -> None:
+        self.contract, self.name, self.owner = contract, contract.name, owner
+        self.aggregates: dict[str, AggregateType] = {}
+        self.sagas: dict[str, SagaType] = {}
+        self.reactions: dict[str, ReactionType] = {}
+        self.views: dict[str, ViewType] = {}
+        self.routes: list[Route] = []
+        self.deciders: dict[str, AggregateType | SagaType] = {}
+        """Command name -> what decides it."""
+
+    def aggregate(self, cls: T) -> T:
+        """Register an aggregate class."""
+        found = AggregateType(cls, self.name)
+        self._take(found.name)
+        for decider in found.deciders.values():
+            self._decides(decider.command, found)
+        self.aggregates[found.name] = found
+        return cls
+
+    @overload
+    def saga(self, cls: T, /) -> T: ...
+    @overload
+    def saga(self, /, *, begins: Begins = "start") -> Callable[[T], T]: ...
+    def saga(self, cls: Any = None, /, *, begins: Begins = "start") -> Any:
+        """Register a saga class. `begins` matters where an event begins it: "start" of that log, or from "now" on."""
+
+        def register(cls: T) -> T:
+            found = SagaType(cls, self.contract, begins)
+            self._take(found.name)
+            if found.begin.kind == "command":
+                self._decides(found.begin, found)
+            self.sagas[found.name] = found
+            return cls
+
+        return register if cls is None else register(cls)
+
+    @overload
+    def reaction(self, function: F, /) -> F: ...
+    @overload
+    def reaction(self, /, *, begins: Begins = "start") -> Callable[[F], F]: ...
+    def reaction(self, function: Any = None, /, *, begins: Begins = "start") -> Any:
+        """Register a reaction: a function from an event of any service to commands."""
+
+        def register(function: F) -> F:
+            found = ReactionType(function, self.name, begins)
+            self._take(found.name)
+            self.reactions[found.name] = found
+            return function
+
+        return register if function is None else register(function)
+
+    def view(self, cls: T) -> T:
+        """Register a view class."""
+        found = ViewType(cls, self.name)
+        self._take(found.name)
+        self.views[found.name] = found
+        return cls
+
+    def get(self, path: str) -> Callable[[F], F]:
+        """Register a route whose function returns a `query(View, key)`."""
+        return self._route("GET", path)
+
+    def post(self, path: str) -> Callable[[F], F]:
+        """Register a route whose function returns the command to run."""
+        return self._route("POST", path)
+
+    def put(self, path: str) -> Callable[[F], F]:
+        """Register a route whose function returns the command to run."""
+        return self._route("PUT", path)
+
+    def patch(self, path: str) -> Callable[[F], F]:
+        """Register a route whose function returns the command to run."""
+        return self._route("PATCH", path)
+
+    def delete(self, path: str) -> Callable[[F], F]:
+        """Register a route whose function returns the command to run."""
+        return self._route("DELETE", path)
+
+    def _route(self, method: str, path: str) -> Callable[[F], F]:
+        if not path.startswith("/") or not re.fullmatch(r"(/([^{}/]+|\{[a-z_]\w*\}))+", path):
+            raise Misuse(f"{self.name}: route {path!r}: write it as /fixed/{{parameter}}")
+
+        def register(function: F) -> F:
+            if any(route.method == method and route.path == path for route in self.routes):
+                raise Misuse(f"{self.name}: {method} {path} has a function already")
+            self.routes.append(Route(method, path, function))
+            return function
+
+        return register
+
+    def _take(self, name: str) -> None:
+        if name in self.aggregates or name in self.sagas or name in self.reactions or name in self.views:
+            raise Misuse(f"{self.name}.{name}: the name is taken by another aggregate, saga, reaction or view")
+
+    def _decides(self, command: MessageType, by: AggregateType | SagaType) -> None:
+        if other := self.deciders.get(command.name):
+            raise Misuse(f"{self.name}.{by.name}: {command.name} is decided by {other.name} already")
+        self.deciders[command.name] = by
+
+    def check(self) -> None:
+        """What can only be seen when all is declared. Raises Misuse."""
+        for message in self.contract.by_name.values():
+            if message.kind == "command" and message.name not in self.deciders:
+                raise Misuse(f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method or a saga")
+
+    def peers(self) -> set[str]:
+        """The services this one sends commands to or is fed by, itself not among them."""
+        found = {name for saga in self.sagas.values() for name in saga.contracts}
+        return (found | {event.contract for event in self.fed_by()}) - {self.name}
+
+    def fed_by(self) -> list[MessageType]:
+        """Every event that a view, reaction or saga of this service is fed with."""
+        events = [event for view in self.views.values() for event in view.events.values()]
+        events += [reaction.event for reaction in self.reactions.values()]
+        return events + [saga.begin for saga in self.sagas.values() if saga.begin.kind == "event"]
+
+
+class System:
+    """Services that run together, each with its own store. Peers of a service outside the list need a URL."""
+
+    def __init__(self, services: Iterable[Service], *, name: str = "system") -> None:
+        self.name = name
+        self.services: dict[str, Service] = {}
+        for service in services:
+            if service.name in self.services:
+                raise Misuse(f"system {name!r}: two services are named {service.name!r}")
+            self.services[service.name] = service
+        if not self.services:
+            raise Misuse(f"system {name!r}: has no services")
