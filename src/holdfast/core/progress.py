@@ -93,7 +93,7 @@ class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
     __slots__ = ("answers", "asked", "begun", "cause", "ended", "instance", "latest", "overdue", "plan", "skipped")
-    __slots__ += ("status", "stuck", "undos", "version")
+    __slots__ += ("status", "stuck", "timers", "undos", "version")
 
     def __init__(self) -> None:
         self.version = 0
@@ -111,6 +111,8 @@ class SagaState:
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
         self.plan: list[Asked] = []
+        self.timers: dict[str, str] = {}
+        """Timer name -> key of its row, where this process set it."""
 
 
 def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:

@@ -37,6 +37,8 @@ class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Of a saga's command: its place in the step's group."""
     attempt: int = 0
     """Of a saga's command: 0 for the first time it is asked, then 1, 2, ..."""
+    early: bool = False
+    """Of a saga's command: a step before the pivot, which may be answered `busy`."""
     undoes: int = 0
     """Of an undo command: the version (in the saga's stream) of the command it undoes."""
 

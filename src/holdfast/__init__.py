@@ -1,0 +1,46 @@
+"""holdfast: services that own their data behave like one system that can be trusted.
+
+Contents, in the order data flows:
+
+declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to each other
+           `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
+           `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
+           `query`, `Query`   what a route of a service may return
+run        `System`, `start`, `Running`, `Client`   services together, and the way in
+           errors: `holdfast.errors`
+"""
+
+from holdfast.client import Client
+from holdfast.compose import start
+from holdfast.core.aggregate import decide, evolve
+from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
+from holdfast.core.saga import answer, pivot, step, undo
+from holdfast.core.service import Query, Service, System, query
+from holdfast.errors import HoldfastError, Rejected
+from holdfast.runtime.system import Running
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "Command",
+    "Context",
+    "Contract",
+    "Event",
+    "HoldfastError",
+    "Query",
+    "Rejected",
+    "Rejection",
+    "Running",
+    "Sensitive",
+    "Service",
+    "System",
+    "answer",
+    "decide",
+    "evolve",
+    "pivot",
+    "query",
+    "start",
+    "step",
+    "undo",
+]

@@ -1,0 +1,119 @@
+"""The client: typed commands and queries, in process and over HTTP.
+
+`await client.run(Reserve(...))` gives the `Reserved` that answers it, or raises `Rejected` with code and facts. The
+transport decides where the service is; the outcome is the same. A time-out is `Pending`: ask again with the same key.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+from holdfast.core.message import Command, Rejection, message_type
+from holdfast.errors import NotFound, Rejected
+from holdfast.runtime.edge import WAIT_SECONDS, Outcome
+from holdfast.runtime.system import Running
+from holdfast.runtime.views import Answer
+
+A = TypeVar("A")
+
+
+class Caller(Protocol):
+    """How a client reaches services; `Client.of` and `Client.http` bring one each."""
+
+    async def run(
+        self, service: str, command: Command[Any], *, key: str, correlation: str, debug: bool, wait_seconds: float
+    ) -> Outcome:
+        """Run a command; a business no is an Outcome with a Rejection."""
+        ...
+
+    async def query(self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float) -> Answer:
+        """Ask a view."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Client:
+    """Commands to and queries of every service of a system."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @staticmethod
+    def of(running: Running) -> "Client":
+        """A client of services in this process."""
+        return Client(_LocalCaller(running))
+
+    @staticmethod
+    def http(urls: Mapping[str, str]) -> "Client":
+        """A client of services by URL: `{"stock": "http://127.0.0.1:8001"}`. Needs the `http` extra."""
+        from holdfast.web.client import HttpCaller
+
+        return Client(HttpCaller(urls))
+
+    async def run(
+        self,
+        command: Command[A],
+        *,
+        key: str = "",
+        correlation: str = "",
+        debug: bool = False,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> A:
+        """Run a command and return the event that accepts it.
+
+        `key` is the idempotency key: the same key gets the recorded answer for as long as the log lives. Raises
+        Rejected, Pending (unknown yet, after `wait_seconds`), and the other CommandErrors.
+        """
+        outcome = await self.send(command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds)
+        if isinstance(outcome.answer, Rejection):
+            raise Rejected(outcome.answer.code, outcome.answer.message, **dict(outcome.answer.facts))
+        return outcome.answer
+
+    async def send(
+        self,
+        command: Command[Any],
+        *,
+        key: str = "",
+        correlation: str = "",
+        debug: bool = False,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> Outcome:
+        """As `run`, but returns the Outcome: transaction id, answer (an event or a Rejection) and position."""
+        service = message_type(type(command)).contract
+        return await self._caller.run(
+            service, command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
+        )
+
+    async def query(
+        self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, wait_seconds: float = 5.0
+    ) -> Answer:
+        """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log."""
+        return await self._caller.query(service, view, key, at_least or {}, wait_seconds)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._caller.close()
+
+
+class _LocalCaller:
+    def __init__(self, running: Running) -> None:
+        self._nodes = running.nodes
+
+    async def run(
+        self, service: str, command: Command[Any], *, key: str, correlation: str, debug: bool, wait_seconds: float
+    ) -> Outcome:
+        if service not in self._nodes:
+            raise NotFound(f"{service!r} does not run in this process")
+        return await self._nodes[service].edge.run(
+            command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
+        )
+
+    async def query(self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float) -> Answer:
+        if service not in self._nodes:
+            raise NotFound(f"{service!r} does not run in this process")
+        return await self._nodes[service].views.query(view, key, at_least=at_least, wait_seconds=wait_seconds)
+
+    async def close(self) -> None:
+        return None

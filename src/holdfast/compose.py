@@ -1,0 +1,59 @@
+"""Composition: from a declared system and URLs to running nodes. The one place that knows every adapter.
+
+Adapters are imported when a URL asks for them, so that the core stays small. Fails with `ConfigInvalid` on a URL that
+names no adapter.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from holdfast.core.service import Service, System
+from holdfast.errors import ConfigInvalid
+from holdfast.ports.store import Store
+from holdfast.runtime.clock import SystemClock
+from holdfast.runtime.system import Running
+from holdfast.transports.local import LocalTransport
+
+
+def make_store(url: str, log: str) -> Store:
+    """The store a URL names: `memory:`, or `sqlite:PATH` (a folder, ending in `/`, holds one file per service)."""
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        from holdfast.stores.memory import MemoryStore
+
+        return MemoryStore(log)
+    if parts.scheme == "sqlite":
+        from holdfast.stores.sqlite import SQLiteStore
+
+        if parts.netloc or not parts.path:
+            raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
+        path = Path(parts.path)
+        return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
+    raise ConfigInvalid(f"store URL {url!r}: no such store; there are memory: and sqlite:PATH")
+
+
+def start(
+    system: System | Service,
+    *,
+    store: str = "sqlite:./data/",
+    stores: Mapping[str, str] | None = None,
+) -> Running:
+    """A system in this process, to be used as `async with start(system) as running`.
+
+    `store` is the URL for every service, `stores` overrides it by service name. Without a trailing slash a
+    `sqlite:` URL names one file, so it suits a single service.
+    """
+    whole = System([system], name=system.name) if isinstance(system, Service) else system
+    overrides = stores or {}
+    if unknown := set(overrides) - set(whole.services):
+        raise ConfigInvalid(f"stores names {sorted(unknown)[0]!r}, which is no service of {whole.name!r}")
+    transport = LocalTransport()
+    running = Running(
+        whole,
+        store=lambda service: make_store(overrides.get(service.name, store), service.name),
+        transport=lambda service: transport,
+        clock=SystemClock(),
+    )
+    transport.peers.update(running.nodes)
+    return running

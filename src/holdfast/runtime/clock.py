@@ -1,0 +1,28 @@
+"""The machine's clock: time of day, and ids that need no coordination."""
+
+import os
+import random
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class SystemClock:
+    """The clock port on the real machine."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return time.time_ns() // 1000
+
+    def unique(self) -> str:
+        """48 bits of milliseconds, 80 bits of chance, in Crockford's base 32 (the layout of a ULID)."""
+        return base32((time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big"))
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        return random.random()
+
+
+def base32(number: int) -> str:
+    """128 bits as 26 characters that sort as the numbers do."""
+    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])

@@ -1,0 +1,193 @@
+"""Dispatch: which handler a message is for, and what its handling writes.
+
+Takes a message in an `Envelope` and the streams in memory; gives back `Handled`: records, reads and rows for one batch,
+and the answers that may leave when it has landed. Edge, exchange and feeds come before it, the writer after. What a
+handler raises (other than `Rejected`) is passed on: whoever brought the message decides whether it waits.
+"""
+
+from typing import Any
+
+import msgspec
+
+from holdfast.core.aggregate import AggregateType
+from holdfast.core.batch import Row
+from holdfast.core.message import Command, Context, MessageType, Rejection, encode, message_type
+from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Record
+from holdfast.core.saga import SagaType
+from holdfast.core.service import Service
+from holdfast.errors import CommandFailed, Rejected
+from holdfast.ports.store import Loaded
+from holdfast.runtime.memory import Memory
+from holdfast.runtime.sagas import SagaFolder, Sagas
+
+SNAPSHOT_EVERY = 200
+"""Versions between two snapshots of an aggregate."""
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a message beside its content."""
+
+    id: str
+    """`log@position`, or the transaction's id at the edge."""
+    tx: str
+    at: int
+    correlation: str = ""
+    hop: int = 0
+    debug: bool = False
+    traceparent: str = ""
+    caller: str = ""
+    """The service that gets the answer; empty at the edge, and where nobody waits for one."""
+    answers: str = ""
+    """`stream#version` of the command in the caller's log."""
+    edge: bool = False
+
+    def headers(self, *, outcome: bool = False, answers: bool = False) -> Headers:
+        """The headers that a record inherits from this message."""
+        if not (self.hop or self.debug or self.traceparent or outcome or answers):
+            return NO_HEADERS
+        return Headers(
+            self.hop, self.debug, self.traceparent, answers=self.answers if answers else "", outcome=outcome
+        )
+
+
+class Handled:
+    """All that one handling decided."""
+
+    __slots__ = ("answer", "reads", "records", "rows", "settled", "timers")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.reads: list[tuple[str, int]] = []
+        self.rows: list[Row] = []
+        self.answer: Any = None
+        """The event or Rejection that answers the message; None while a saga still works on it."""
+        self.settled: list[tuple[str, Any]] = []
+        """(transaction, event or Rejection) for callers at the edge who wait for a saga's end."""
+
+
+class AggregateFolder:
+    """Folds the records of an aggregate's stream."""
+
+    def __init__(self, aggregate: AggregateType, service: Service) -> None:
+        self._aggregate, self._service = aggregate, service
+
+    def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
+        """(state, version); a snapshot of another shape is not used."""
+        from holdfast.core.message import decode_stored
+
+        state, version = None, 0
+        if loaded.snapshot is not None:
+            state, version = self._aggregate.shape.decode(bytes(loaded.snapshot.data)), loaded.snapshot.version
+        for record in loaded.records:
+            if state is None:
+                state = self._aggregate.shape.new()
+            if record.kind == "event":
+                self._aggregate.evolve(state, decode_stored(self._service.contract, record.type, record.data))
+            version = record.version
+        return state, version
+
+
+class Dispatch:
+    """The handlers of one service."""
+
+    def __init__(self, service: Service, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
+        self.service = service
+        self.sagas = Sagas(service)
+        self._snapshot_every = snapshot_every
+        self._folders: dict[str, AggregateFolder | SagaFolder] = {
+            **{name: AggregateFolder(found, service) for name, found in service.aggregates.items()},
+            **{name: SagaFolder(found) for name, found in service.sagas.items()},
+        }
+
+    def folder_of(self, stream: str) -> AggregateFolder | SagaFolder:
+        """How a stream of that name is folded."""
+        return self._folders[stream.partition("/")[0]]
+
+    def shape_of(self, stream: str) -> str:
+        """The fingerprint a snapshot of the stream must have."""
+        found = self.service.aggregates.get(stream.partition("/")[0])
+        return found.shape.fingerprint if found else ""
+
+    def target(self, message: MessageType, command: Command[Any], envelope: Envelope) -> str:
+        """The stream a command is for: the aggregate's by its key, a new one for a saga that it begins."""
+        by = self.service.deciders[message.name]
+        return f"{by.name}/{envelope.id}" if isinstance(by, SagaType) else f"{by.name}/{message.key_of(command)}"
+
+    def command(self, command: Command[Any], stream: str, envelope: Envelope, memory: Memory) -> Handled:
+        """Handle a command whose stream is in memory."""
+        by = self.service.deciders[message_type(type(command)).name]
+        handled = Handled()
+        if isinstance(by, SagaType):
+            self.sagas.begin(by, command, stream, envelope, memory, handled)
+        else:
+            self._decide(by, command, stream, envelope, memory, handled)
+        return handled
+
+    def _decide(
+        self, by: AggregateType, command: Any, stream: str, envelope: Envelope, memory: Memory, handled: Handled
+    ) -> None:
+        entry = memory[stream]
+        handled.reads.append((stream, entry.version))
+        context = Context(
+            envelope.at, envelope.id, stream[len(by.name) + 1 :], envelope.correlation or envelope.tx, envelope.tx
+        )
+        state = entry.state
+        try:
+            if state is None:
+                if not by.deciders[type(command)].creates:
+                    raise Rejected("not_found", f"there is no {stream}", stream=stream)
+                state = by.shape.new()
+            events = by.decide(state, command, context)
+        except Rejected as error:
+            self.reject(error, by, stream, envelope, memory, handled)
+            return
+        answers = message_type(type(command)).answers
+        answer = next(event for event in events if isinstance(event, answers))
+        handled.answer = answer
+        self._append(by, events, answer, stream, state, envelope, memory, handled)
+
+    def _append(
+        self, by: AggregateType, events: tuple[Any, ...], answer: Any, stream: str, state: Any,
+        envelope: Envelope, memory: Memory, handled: Handled,
+    ) -> None:  # fmt: skip
+        entry = memory[stream]
+        before = entry.version
+        for event in events:
+            entry.version += 1
+            mine = event is answer
+            handled.records.append(
+                Record(
+                    0, "event", message_type(type(event)).stored, encode(event), envelope.tx, envelope.id, envelope.at,
+                    envelope.correlation, stream, entry.version, envelope.caller if mine else "",
+                    envelope.headers(outcome=mine and envelope.edge, answers=mine and bool(envelope.answers)),
+                )
+            )  # fmt: skip
+            by.evolve(state, event)
+        entry.state = state
+        if entry.version // self._snapshot_every > before // self._snapshot_every:
+            handled.rows.append(Row("snapshot", stream, _snapshot(by, state, entry.version)))
+
+    def reject(
+        self, error: Rejected, by: AggregateType | None, stream: str, envelope: Envelope, memory: Memory,
+        handled: Handled,
+    ) -> None:  # fmt: skip
+        """Record a no: the events that go with it, and the answer, which counts as no version."""
+        if error.events:
+            if by is None:
+                raise CommandFailed(f"{stream}: a rejection with events needs an aggregate to append them to")
+            state = memory[stream].state or by.shape.new()
+            self._append(by, error.events, None, stream, state, envelope, memory, handled)
+        handled.answer = Rejection(error.code, error.message, error.facts)
+        handled.records.append(
+            Record(
+                0, "answer", REJECTED, encode(handled.answer), envelope.tx, envelope.id, envelope.at,
+                envelope.correlation, stream, 0, envelope.caller,
+                envelope.headers(outcome=envelope.edge, answers=bool(envelope.answers)),
+            )
+        )  # fmt: skip
+
+
+def _snapshot(by: AggregateType, state: Any, version: int) -> bytes:
+    return encode(
+        {"version": version, "position": 0, "shape": by.shape.fingerprint, "data": msgspec.Raw(by.shape.encode(state))}
+    )

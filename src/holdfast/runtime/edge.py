@@ -1,0 +1,221 @@
+"""The edge: commands from callers outside, their idempotency keys and their answers.
+
+A command that comes in here begins a transaction. Its caller waits for the flush, or for the end of the saga it began,
+for a bounded time; after that the outcome is unknown to the caller (`Pending`), never lost. The same key gets the
+recorded answer for as long as the log lives (G3). Comes before the writer; fails with `CommandError`s only.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from holdfast.core.batch import Batch, Duplicate, Row
+from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_type
+from holdfast.core.record import REJECTED, Record
+from holdfast.core.saga import SagaType
+from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.memory import Memory
+from holdfast.runtime.waiting import Waiting
+from holdfast.runtime.writer import Writer
+
+KEYS_IN_MEMORY_MAX = 10_000
+WAIT_SECONDS = 30.0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The final answer to a command from the edge."""
+
+    tx: str
+    answer: Any
+    """An event, or a Rejection."""
+    position: int
+    """Of the answer's record in the service's log; 0 where a saga's end is not looked up."""
+
+
+class _Request(msgspec.Struct):
+    tx: str
+    type: str
+    data: msgspec.Raw
+
+
+class Edge:
+    """The commands of one service that come from outside."""
+
+    def __init__(
+        self, dispatch: Dispatch, memory: Memory, writer: Writer, waiting: Waiting, store: Store, clock: Clock
+    ) -> None:
+        self.dispatch, self.memory, self.writer = dispatch, memory, writer
+        self.waiting, self.store, self.clock = waiting, store, clock
+        self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
+
+    async def run(
+        self,
+        command: Command[Any],
+        *,
+        key: str = "",
+        correlation: str = "",
+        debug: bool = False,
+        traceparent: str = "",
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> Outcome:
+        """Run a command to its answer. Raises Busy, Unavailable, CommandFailed, KeyReused, NotFound, Invalid, or
+        Pending when a saga has not ended within `wait_seconds`. A business no is returned, as a Rejection."""
+        message = message_type(type(command))
+        if self.dispatch.service.deciders.get(message.name) is None or message.home is not self.dispatch.service.contract:
+            raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
+        if key and (known := self._keys.get(key)):
+            return await self._again(key, known, message, encode(command), wait_seconds)
+        tx = self.clock.unique()
+        envelope = Envelope(
+            tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True
+        )
+        work = _CommandWork(self, command, message, envelope, key)
+        if key:
+            self._remember(key, (tx, message.stored, encode(command)))
+        waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)
+        ending = self.outcome_of(tx) if waits else None
+        try:
+            self.writer.submit(work, edge=True)
+            first = await work.future
+        except CommandError:
+            self._keys.pop(key, None)
+            self._awaiting.pop(tx, None)
+            raise
+        if isinstance(first, Duplicate):
+            found = msgspec.json.decode(first.data, type=_Request)
+            known = (found.tx, found.type, bytes(found.data))
+            self._awaiting.pop(tx, None)
+            self._remember(key, known)
+            return await self._again(key, known, message, encode(command), wait_seconds)
+        if first.answer is not None or ending is None:
+            self._awaiting.pop(tx, None)
+            return first
+        return await self._wait(tx, ending, wait_seconds)
+
+    def outcome_of(self, tx: str) -> "asyncio.Future[Outcome]":
+        """A future of a transaction's outcome, for when a saga lands it."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._awaiting.setdefault(tx, []).append(future)
+        return future
+
+    def settle(self, tx: str, answer: Any, position: int) -> None:
+        """A saga begun at the edge has ended: its callers get the answer."""
+        for future in self._awaiting.pop(tx, ()):
+            if not future.done():
+                future.set_result(Outcome(tx, answer, position))
+
+    async def status(self, tx: str) -> Outcome | None:
+        """The outcome of a transaction begun here; None when it has none yet. Raises NotFound."""
+        records = await self.store.related(tx=tx)
+        for record in records:
+            if record.headers.outcome:
+                return Outcome(tx, self.decode(record), record.position)
+        if not records:
+            raise NotFound(f"{self.dispatch.service.name} knows no transaction {tx}")
+        return None
+
+    def decode(self, record: Record) -> Any:
+        """The answer in a record: an event or a Rejection."""
+        if record.type == REJECTED:
+            return msgspec.json.decode(record.data, type=Rejection)
+        return decode_stored(self.dispatch.service.contract, record.type, record.data)
+
+    def crashed(self) -> None:
+        """The store could not commit: what keys in memory say may not be in the log."""
+        self._keys.clear()
+
+    async def _again(
+        self, key: str, known: tuple[str, str, bytes], message: MessageType, data: bytes, wait_seconds: float
+    ) -> Outcome:
+        tx, stored, content = known
+        if stored != message.stored:
+            raise KeyReused(key, "command type")
+        if content != data:
+            raise KeyReused(key, _first_difference(content, data))
+        ending = self.outcome_of(tx)
+        try:
+            found = await self.status(tx)
+        except NotFound:
+            found = None
+        except StoreError as error:
+            raise Unavailable(str(error)) from None
+        return found if found is not None else await self._wait(tx, ending, wait_seconds)
+
+    async def _wait(self, tx: str, future: "asyncio.Future[Outcome]", seconds: float) -> Outcome:
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise Pending(tx) from None
+        finally:
+            if not future.done():
+                future.cancel()
+
+    def _remember(self, key: str, known: tuple[str, str, bytes]) -> None:
+        self._keys[key] = known
+        if len(self._keys) > KEYS_IN_MEMORY_MAX:
+            self._keys.popitem(last=False)
+
+
+class _CommandWork:
+    """One command from the edge on its way through the writer."""
+
+    __slots__ = ("_command", "_edge", "_envelope", "_handled", "_key", "_message", "future", "lane", "streams")
+
+    def __init__(self, edge: Edge, command: Any, message: MessageType, envelope: Envelope, key: str) -> None:
+        self._edge, self._command, self._message, self._envelope, self._key = edge, command, message, envelope, key
+        self.future: asyncio.Future[Outcome | Duplicate] = asyncio.get_running_loop().create_future()
+        self.lane = ""
+        stream = edge.dispatch.target(message, command, envelope)
+        if isinstance(edge.dispatch.service.deciders[message.name], SagaType):
+            edge.memory.fresh(stream)
+        self.streams = (stream,)
+        self._handled: Handled | None = None
+
+    def handle(self) -> Batch | None:
+        edge, (stream,) = self._edge, self.streams
+        if edge.waiting.holds(stream):
+            raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
+        handled = self._handled = edge.dispatch.command(self._command, stream, self._envelope, edge.memory)
+        if self._key:
+            request = {"tx": self._envelope.tx, "type": self._message.stored, "data": self._command}
+            handled.rows.append(Row("request", self._key, encode(request), fresh=True))
+        return Batch(tuple(handled.records), tuple(handled.reads), (), tuple(handled.rows))
+
+    def landed(self, position: int) -> None:
+        handled, envelope = self._handled, self._envelope
+        if handled is None:
+            return
+        for tx, answer in handled.settled:
+            handled.answer = answer
+            self._edge.settle(tx, answer, position + len(handled.records) - 1)
+        at = next((n for n, record in enumerate(handled.records) if record.headers.outcome), 0)
+        if not self.future.done():
+            self.future.set_result(Outcome(envelope.tx, handled.answer, position + at))
+
+    def duplicate(self, found: Duplicate) -> None:
+        if not self.future.done():
+            self.future.set_result(found)
+
+    def failed(self, error: Exception) -> None:
+        if self.future.done():
+            return
+        if not isinstance(error, CommandError):
+            found = CommandFailed(f"{self._message.name} failed: {type(error).__name__}; nothing was recorded")
+            found.__cause__ = error
+            error = found
+        self.future.set_exception(error)
+
+
+def _first_difference(before: bytes, after: bytes) -> str:
+    old, new = msgspec.json.decode(before), msgspec.json.decode(after)
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            return f"value of field {name!r}"
+    return "content"

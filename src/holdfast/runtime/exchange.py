@@ -1,0 +1,371 @@
+"""Exchange: one ordered conversation each way with every other service.
+
+Flushed records for a peer go out in frames; what a peer sends is handed to the writer in order, and its cursor moves in
+the same commits (G3). Requests and answers both carry data and acknowledgement, like TCP with piggy-backed acks. Live
+frames come from memory, catching up from the store. Comes after the writer, before a transport. A cursor this log has
+never given out halts that one conversation with `Forked`; every other failure is tried again with backoff.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from holdfast.core.batch import Cursor
+from holdfast.core.frame import FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
+from holdfast.core.record import Record
+from holdfast.errors import CommandError, ExchangeError, Forked, HoldfastError, Misdirected, StoreError
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Incarnation, Store
+from holdfast.ports.transport import Transport
+from holdfast.runtime.waiting import MessageWork, Waiting
+from holdfast.runtime.writer import Writer
+
+logger = logging.getLogger("holdfast.exchange")
+
+ACK_DELAY_SECONDS = 0.02
+RESEND_SECONDS = 1.0
+HEARTBEAT_SECONDS = 10.0
+BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.05, 5.0
+LIVE_RECORDS_MAX = 10_000
+"""Records kept in memory for a peer; past it they are read from the store when the peer is back."""
+
+
+class History:
+    """The incarnations of this log: which cursors it has ever given out."""
+
+    def __init__(self, incarnations: Sequence[Incarnation]) -> None:
+        self.incarnations = tuple(incarnations)
+
+    @property
+    def current(self) -> Incarnation:
+        """The incarnation that writes now."""
+        return self.incarnations[-1]
+
+    def at(self, position: int) -> tuple[Incarnation, int]:
+        """The incarnation that wrote a position, and its last position (0: it writes still)."""
+        end = 0
+        for found in reversed(self.incarnations):
+            if found.first <= position:
+                return found, end
+            end = found.first - 1
+        return self.incarnations[0], end
+
+    def check(self, cursor: Cursor, head: int, who: str) -> None:
+        """Raise Forked unless this log has given out the cursor."""
+        if cursor.position == 0:
+            return
+        for number, found in enumerate(self.incarnations):
+            if found.id == cursor.incarnation:
+                later = self.incarnations[number + 1 :]
+                end = later[0].first - 1 if later else head
+                bridged = max((one.bridged for one in later), default=0)
+                if cursor.position <= max(end, bridged):
+                    return
+                raise Forked(f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: this store was restored")
+        raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
+
+
+class Conversation:
+    """What is said between this service and one other, both ways."""
+
+    def __init__(self, exchange: "Exchange", peer: str, cursor: Cursor, acked: int) -> None:
+        self.exchange, self.peer, self.cursor = exchange, peer, cursor
+        self.received = cursor.position
+        """Handed to the writer; `cursor` is what is durable of it."""
+        self.acked = acked
+        self.have = acked
+        self.shown = acked
+        self.failure: HoldfastError | None = None
+        self.failures = 0
+        self.halted = False
+        self.peer_head = 0
+        self._live: deque[WireRecord] = deque()
+        self._floor = exchange.writer.head
+        self._acked_sent = cursor.position
+        self._serving = 0
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._receiving: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Send no more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        tasks = [task for task in (self._task, self._receiving) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def add(self, record: Record) -> None:
+        """A flushed record for this peer."""
+        if len(self._live) >= LIVE_RECORDS_MAX:
+            self._live.clear()
+            self._floor = record.position
+        else:
+            self._live.append(to_wire(record))
+        if not self._serving:
+            self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing has ever been said to this peer."""
+        return self._task is None
+
+    @property
+    def drained(self) -> bool:
+        """True when the peer has acknowledged all that is in memory for it."""
+        return not self._live and self.acked >= self._floor
+
+    def acknowledged(self, ack: Cursor, have: int, *, seen: int | None) -> None:
+        """Take the peer's cursor in this log. `seen`: what it had acknowledged before the request that this answers."""
+        history, head = self.exchange.history, self.exchange.writer.head
+        history.check(ack, head, self.peer)
+        if seen is not None and ack.position < seen:
+            raise Forked(f"{self.peer} had received up to {seen} and says {ack.position} now: its store was restored")
+        if ack.position > self.acked:
+            self.acked = ack.position
+            while self._live and self._live[0].position <= self.acked:
+                self._live.popleft()
+        if seen is not None or have > self.have:
+            self.have = max(have, self.acked)
+
+    async def receive(self, frame: Frame) -> None:
+        """Take a frame's records; returns when all of them are durable. Raises ExchangeError, Unavailable."""
+        async with self._lock:
+            exchange = self.exchange
+            self.peer_head = max(self.peer_head, frame.upto)
+            if frame.incarnation != self.cursor.incarnation and frame.first <= self.received:
+                check(frame, exchange.name, exchange.peers, frame.after)
+                return  # an older part said again, or a fork: our ack tells the sender, who knows its own history
+            records = check(frame, exchange.name, exchange.peers, self.received)
+            if not records:
+                return
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            before = self.received
+            for record in records:
+                last = record.position == records[-1].position
+                exchange.writer.submit(
+                    MessageWork(exchange.waiting, self.peer, frame.incarnation, before, record, done if last else None)
+                )
+                before = record.position
+            self.received = before
+            try:
+                await done
+            except BaseException:
+                await self._reread()
+                raise
+            self.cursor = Cursor(frame.incarnation, before)
+
+    async def _reread(self) -> None:
+        try:
+            cursors = await self.exchange.store.cursors()
+        except StoreError as error:
+            logger.warning("cursors could not be read: %s", error)
+            return
+        self.cursor = cursors.get(f"exchange:{self.peer}", Cursor())
+        self.received = self.cursor.position
+
+    async def serve(self, frame: Frame) -> Frame:
+        """Answer a frame that the peer sent."""
+        self.acknowledged(frame.ack, frame.have, seen=None)
+        self._serving += 1
+        try:
+            await self.receive(frame)
+            answer = await self.build(max(self.have, frame.have))
+        finally:
+            self._serving -= 1
+        if answer.records:
+            self.shown = max(self.shown, answer.upto)
+            self._ring(RESEND_SECONDS)
+        self._acked_sent = answer.ack.position
+        if self._live and self._live[-1].position > max(self.have, self.shown):
+            self._wake.set()
+        return answer
+
+    async def build(self, after: int) -> Frame:
+        """The frame that says what comes after a position, and what has been received."""
+        exchange = self.exchange
+        head, ack = exchange.writer.head, self.cursor
+        incarnation, end = exchange.history.at(after + 1)
+        records: tuple[WireRecord, ...]
+        if after >= self._floor:
+            records = tuple(record for record in self._live if record.position > after)
+            upto = head
+            if len(records) > FRAME_RECORDS_MAX:
+                records = records[:FRAME_RECORDS_MAX]
+                upto = records[-1].position
+        else:
+            page = await exchange.store.read(after, FRAME_RECORDS_MAX, destination=self.peer, upto=head)
+            records, upto = tuple(to_wire(record) for record in page.records), page.upto
+            if not records and upto == head:
+                self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
+        if end and upto > end:
+            records, upto = tuple(record for record in records if record.position <= end), end
+            if not records:
+                return await self.build(end)
+        return Frame(
+            exchange.name, self.peer, incarnation.id, incarnation.first, min(after, upto), upto, ack, self.received, records
+        )
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS * (0.75 + self.exchange.clock.random() / 2)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._say()
+                self.failure, self.failures, self.halted = None, 0, False
+            except (ExchangeError, CommandError, StoreError) as error:
+                await self._fail(error)
+                self._wake.set()
+
+    async def _say(self) -> None:
+        seen = self.acked
+        frame = await self.build(max(self.have, self.acked))
+        answer = await self.exchange.transport.exchange(self.peer, frame)
+        if answer.sender != self.peer:
+            raise Misdirected(f"asked {self.peer!r}, {answer.sender!r} answered")
+        self._acked_sent = max(self._acked_sent, frame.ack.position)
+        self.acknowledged(answer.ack, answer.have, seen=seen)
+        if self._receiving is not None:
+            await self._receiving
+            self._receiving = None
+        if answer.records:
+            self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
+        else:
+            self.peer_head = max(self.peer_head, answer.upto)
+        self._next()
+
+    def _next(self) -> None:
+        """What there is to do: more to say now, or an alarm for an ack that is owed or a resend."""
+        if (self._live and self._live[-1].position > max(self.have, self.shown)) or self.have < self._floor:
+            self._wake.set()
+        elif self._live:
+            self._ring(RESEND_SECONDS)
+        if self.cursor.position > self._acked_sent:
+            self._ring(ACK_DELAY_SECONDS)
+
+    async def _receive_answer(self, answer: Frame) -> None:
+        await self.receive(answer)
+        self._next()
+
+    def _ring(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._alarm is not None and not self._alarm.cancelled() and loop.time() < self._alarm.when() <= when:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = loop.call_at(when, self._rung)
+
+    def _rung(self) -> None:
+        self._alarm = None
+        self.shown = self.have
+        self._wake.set()
+
+    async def _fail(self, error: HoldfastError) -> None:
+        if self.failure is None or type(self.failure) is not type(error):
+            logger.warning("exchange with %s: %s", self.peer, error, extra={"peer": self.peer})
+        self.failure = error
+        self.halted = isinstance(error, Forked)
+        self.failures += 1
+        self._receiving = None
+        self.have, self.shown = self.acked, self.acked
+        delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self.failures, 10))
+        await asyncio.sleep(delay * (0.5 + self.exchange.clock.random()))
+
+
+class Exchange:
+    """All conversations of one service, the one with itself included."""
+
+    def __init__(
+        self, name: str, peers: frozenset[str], store: Store, writer: Writer, waiting: Waiting, transport: Transport,
+        clock: Clock, history: History,
+    ) -> None:  # fmt: skip
+        self.name, self.peers, self.store, self.writer = name, peers, store, writer
+        self.waiting, self.transport, self.clock, self.history = waiting, transport, clock, history
+        self.conversations: dict[str, Conversation] = {}
+        self._mine = Cursor()
+        self._own_broken: asyncio.Task[None] | None = None
+
+    async def start(self, talks_to: set[str]) -> None:
+        """Take up every conversation where the store left it, and what this service told itself."""
+        cursors = await self.store.cursors()
+        acked = await self.store.get("service", [f"acked:{peer}" for peer in sorted(self.peers)])
+        for peer, found in zip(sorted(self.peers), acked, strict=True):
+            self.conversations[peer] = Conversation(
+                self, peer, cursors.get(f"exchange:{peer}", Cursor()), int(found) if found else 0
+            )
+        for peer in talks_to | {name.partition(":")[2] for name in cursors if name.startswith("exchange:")}:
+            if peer in self.conversations:
+                self.conversations[peer].start()
+        await self._read_own(cursors)
+
+    async def _read_own(self, cursors: dict[str, Cursor]) -> None:
+        """Hand the writer what this service told itself and has not decided yet."""
+        position = cursors.get(f"exchange:{self.name}", Cursor()).position
+        found: list[Record] = []
+        while page := (await self.store.read(position, 1000, destination=self.name)).records:
+            found += page
+            position = page[-1].position
+        self._mine, self._own_broken = cursors.get(f"exchange:{self.name}", Cursor()), None
+        for record in found:
+            self._submit_own(record)
+
+    async def close(self) -> None:
+        """Say no more."""
+        if self._own_broken is not None:
+            self._own_broken.cancel()
+        await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
+
+    def flushed(self, records: list[Record]) -> None:
+        """Records are durable: those with a destination go on their way."""
+        for record in records:
+            to = record.destination
+            if not to:
+                continue
+            if to == self.name:
+                self._submit_own(record)
+            elif (conversation := self.conversations.get(to)) is not None:
+                conversation.add(record)
+                if conversation.idle:
+                    conversation.start()
+
+    def _submit_own(self, record: Record) -> None:
+        if self._own_broken is not None or record.position <= self._mine.position:
+            return  # it is read from the store when the cursor is known again, or was
+        before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(self._own_done)
+        self.writer.submit(MessageWork(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), done))
+
+    def _own_done(self, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and done.exception() is not None and self._own_broken is None:
+            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+
+    async def _mend_own(self) -> None:
+        while True:
+            await asyncio.sleep(BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5))
+            try:
+                return await self._read_own(await self.store.cursors())
+            except StoreError as error:
+                logger.warning("what this service told itself cannot be read: %s", error)
+
+    async def serve(self, frame: Frame) -> Frame:
+        """Answer a peer's frame. Raises ExchangeError, Unavailable."""
+        conversation = self.conversations.get(frame.sender)
+        if conversation is None or frame.receiver != self.name:
+            check(frame, self.name, self.peers, frame.after)
+            raise Misdirected(f"the frame is from {frame.sender!r}, which is no peer of {self.name!r}")
+        return await conversation.serve(frame)

@@ -1,0 +1,224 @@
+"""A node: one service at work on its store.
+
+Puts the hops together in the order data flows (edge and exchange and feeds -> writer -> store -> exchange and feeds),
+starts and stops them, and answers the questions that peers, clients and operators ask. Nothing is decided here. Start
+fails with `StoreError` or `Misuse`; a store that fails later makes the node answer `Unavailable` until it is back.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from holdfast.core.batch import Cursor
+from holdfast.core.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.record import Record
+from holdfast.core.service import Service
+from holdfast.errors import Forked, StoreError, Unavailable
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.ports.transport import Transport
+from holdfast.runtime.consumers import ReactionConsumer, SagaConsumer
+from holdfast.runtime.dispatch import SNAPSHOT_EVERY, Dispatch
+from holdfast.runtime.edge import Edge
+from holdfast.runtime.exchange import Exchange, History
+from holdfast.runtime.feeds import Consumer, Feeds
+from holdfast.runtime.memory import Memory
+from holdfast.runtime.timers import Timers
+from holdfast.runtime.views import Views
+from holdfast.runtime.waiting import Waiting
+from holdfast.runtime.writer import Writer
+
+logger = logging.getLogger("holdfast.node")
+
+FEED_WAIT_SECONDS_MAX = 30.0
+FEED_RECORDS_MAX = 1_000
+DRAIN_SECONDS = 5.0
+RECOVER_SECONDS = 1.0
+
+
+class Node:
+    """One running service."""
+
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        transport: Transport,
+        clock: Clock,
+        *,
+        peers: Iterable[str] = (),
+        snapshot_every: int = SNAPSHOT_EVERY,
+        streams_in_memory_max: int = 100_000,
+    ) -> None:
+        service.check()
+        self.service, self.name, self.store, self.transport, self.clock = service, service.name, store, transport, clock
+        self.peers = frozenset({*peers, *service.peers()} - {service.name})
+        self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
+        self.memory = Memory(self.dispatch.folder_of, streams_max=streams_in_memory_max)
+        self.writer = Writer(store, self.memory, flushed=self._flushed, crashed=self._crashed)
+        self.waiting = Waiting(self.dispatch, self.memory, store, clock)
+        self.edge = Edge(self.dispatch, self.memory, self.writer, self.waiting, store, clock)
+        self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
+        self.feeds = Feeds(store, self.writer, transport, clock)
+        self.views = Views(service, store, self.writer, self.feeds)
+        self.history = History(())
+        self.conversations: Exchange | None = None
+        self.started = False
+        self.started_at = 0
+        self._news: asyncio.Future[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store, begin an incarnation, take up everything where the log left it."""
+        opened = await self.store.open(self.clock.unique(), self.clock.now_us())
+        self.history = History(opened.incarnations)
+        self.waiting.settle = self.edge.settle
+        self.writer.start(opened.head)
+        await self.waiting.start(self.writer)
+        self.conversations = Exchange(
+            self.name, self.peers, self.store, self.writer, self.waiting, self.transport, self.clock, self.history
+        )
+        sends_to = {name for saga in self.service.sagas.values() for name in saga.contracts}
+        await self.conversations.start(sends_to - {self.name})
+        await self.timers.start(self.writer)
+        consumers: list[Consumer] = [*await self.views.prepare()]
+        consumers += [ReactionConsumer(found, self.clock) for found in self.service.reactions.values()]
+        consumers += [
+            SagaConsumer(found, self.dispatch, self.memory, self.waiting, self.clock)
+            for found in self.service.sagas.values()
+            if found.begin.kind == "event"
+        ]
+        await self.feeds.start(consumers)
+        await self.views.start()
+        self.started, self.started_at = True, self.clock.now_us()
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Stop taking work, commit what waits, let go of the store. Safe to call twice."""
+        self.started = False
+        if self._recovering is not None:
+            self._recovering.cancel()
+        await self.feeds.close()
+        await self.views.close()
+        await self.timers.stop()
+        self.waiting.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.writer.close(drain=drain)
+        if self.conversations is not None:
+            if drain:
+                await self._drain_exchange()
+            await self.conversations.close()
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+        await self.store.close()
+
+    async def _drain_exchange(self) -> None:
+        """Give peers that are up a moment to acknowledge what they were sent; the rest waits in the log."""
+        loop = asyncio.get_running_loop()
+        conversations = self.conversations.conversations.values() if self.conversations is not None else ()
+        end = loop.time() + 0.5
+        while loop.time() < end:
+            if all(one.idle or one.drained or one.failure for one in conversations):
+                return
+            await asyncio.sleep(0.01)
+
+    async def exchange(self, frame: Frame) -> Frame:
+        """Take a peer's frame, answer when it is durable. Raises ExchangeError, Unavailable."""
+        if self.conversations is None or not self.started:
+            raise Unavailable(f"{self.name} is not running")
+        return await self.conversations.serve(frame)
+
+    async def feed(self, request: FeedRequest) -> FeedPage:
+        """Event records after a position; waits up to `wait_ms` for the first. Raises Forked, Unavailable."""
+        if not self.started:
+            raise Unavailable(f"{self.name} is not running")
+        if request.after:
+            if request.incarnation:
+                self.history.check(Cursor(request.incarnation, request.after), self.writer.head, "a feed's reader")
+            elif request.after > self.writer.head:
+                raise Forked(f"the log of {self.name} ends at {self.writer.head}; {request.after} is past it")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + min(request.wait_ms / 1000, FEED_WAIT_SECONDS_MAX)
+        after, limit = request.after, min(request.limit, FEED_RECORDS_MAX)
+        while True:
+            head = self.writer.head
+            page = None
+            if limit > 0 and head > after:
+                page = await self.store.read(after, limit, kinds=("event",), types=request.types, upto=head)
+            upto = page.upto if page else max(after, head if limit > 0 else 0)
+            records = page.records if page else ()
+            left = end - loop.time()
+            if records or limit <= 0 or left <= 0 or not self.started:
+                return FeedPage(records, upto, self.history.at(max(upto, 1))[0].id, head)
+            after = upto
+            await self._wait_news(left)
+
+    async def _wait_news(self, seconds: float) -> None:
+        if self._news is None or self._news.done():
+            self._news = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._news)
+
+    def _flushed(self, head: int, records: list[Record]) -> None:
+        if self.conversations is not None:
+            self.conversations.flushed(records)
+        if self._news is not None and not self._news.done() and records:
+            self._news.set_result(None)
+
+    def _crashed(self) -> None:
+        self.edge.crashed()
+        if self._recovering is None or self._recovering.done():
+            self._recovering = asyncio.get_running_loop().create_task(self._recover())
+
+    async def _recover(self) -> None:
+        """After a failed flush everything kept in memory is read again from the store."""
+        while True:
+            await asyncio.sleep(RECOVER_SECONDS)
+            try:
+                await self.waiting.start(self.writer)
+                await self.timers.reread()
+                return
+            except StoreError as error:
+                logger.warning("the store cannot be read: %s", error)
+
+    async def records_of(self, *, tx: str = "", correlation: str = "", stream: str = "") -> list[Record]:
+        """Every record of this service that belongs to one id."""
+        return await self.store.related(tx=tx, correlation=correlation, stream=stream)
+
+    def progress(self) -> dict[str, Any]:
+        """How far everything is: cursors, checkpoints, what waits. Read from memory; shapes as in docs/operations.md."""
+        exchange = {
+            peer: {
+                "received": one.cursor.position, "incarnation": one.cursor.incarnation, "peer_head": one.peer_head,
+                "acknowledged": one.acked, "failure": _failure(one.failure), "halted": one.halted,
+            }
+            for peer, one in (self.conversations.conversations if self.conversations else {}).items()
+        }  # fmt: skip
+        feeds = [
+            {
+                "consumer": one.consumer.name, "producer": one.producer, "position": one.position,
+                "lag": max(0, one.producer_head - one.position), "failure": _failure(one.failure),
+            }
+            for one in self.feeds.subscriptions
+        ]  # fmt: skip
+        waiting = [
+            {
+                "stream": stream, "message": f"{held.producer}@{held.record.position}", "type": held.record.type,
+                "tx": held.record.tx, "since": held.since, "attempts": held.attempts, "next_at": held.next_at,
+                "error": held.error,
+            }
+            for stream, held in self.waiting.items()
+        ]  # fmt: skip
+        return {
+            "service": self.name, "owner": self.service.owner, "head": self.writer.head,
+            "incarnation": self.history.current.id if self.history.incarnations else "",
+            "store": _failure(self.writer.failure), "inbox": self.writer.waiting, "timers": len(self.timers),
+            "exchange": exchange, "feeds": feeds, "waiting": waiting, "rebuilding": self.views.rebuilding(),
+        }  # fmt: skip
+
+
+def _failure(error: Exception | None) -> str:
+    return "" if error is None else f"{type(error).__name__}: {error}"

@@ -1,0 +1,260 @@
+"""Sagas at run time: progress turned into records, and records back into progress.
+
+`core.progress` decides what happens next; here it becomes rows of the log (a command record for what is asked, an event
+for the final answer, `holdfast.saga.*` for the rest) with the timers that go along, in the batch of the message that
+led to it. Comes between dispatch and the writer. Fails with what a user's step raises.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.core.batch import Row
+from holdfast.core.message import HOPS_MAX, Rejection, decode_stored, encode, message_type
+from holdfast.core.progress import (
+    Answered,
+    Asked,
+    Begun,
+    Completed,
+    Overdue,
+    Progress,
+    SagaState,
+    Skipped,
+    Stuck,
+    Undoing,
+    Undone,
+    advance,
+    answered,
+    apply,
+    timers,
+    woken,
+)
+from holdfast.core.record import REJECTED, Headers, Record
+from holdfast.core.saga import SagaType
+from holdfast.core.service import Service
+from holdfast.errors import CommandFailed
+from holdfast.ports.store import Loaded
+from holdfast.runtime.memory import Memory
+
+if TYPE_CHECKING:
+    from holdfast.runtime.dispatch import Envelope, Handled
+
+SAGA = "holdfast.saga."
+_BODIES: dict[str, type[Any]] = {"skipped": Skipped, "overdue": Overdue, "stuck": Stuck, "undoing": Undoing}
+_NAMES = {cls: name for name, cls in _BODIES.items()}
+
+
+class _Begun(msgspec.Struct):
+    type: str
+    message: msgspec.Raw
+    shape: str
+    destination: str = ""
+    answers: str = ""
+
+
+class _Answered(msgspec.Struct):
+    to: int
+    type: str
+    answer: msgspec.Raw
+
+
+class SagaFolder:
+    """Folds the records of a saga's stream into its state."""
+
+    def __init__(self, saga: SagaType) -> None:
+        self._saga = saga
+
+    def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
+        """(SagaState, version); None where the saga has not begun. One of another shape is folded as far as it is
+        known and stands stuck, cause `unknown_shape`."""
+        if not loaded.records:
+            return None, 0
+        state = SagaState()
+        for record in loaded.records:
+            try:
+                apply(self._saga, state, from_record(self._saga, record))
+            except Exception as error:
+                state.version = loaded.records[-1].version
+                state.status, state.stuck = "stuck", Stuck("", f"unknown_shape: {error}")
+                break
+        if state.begun is not None and state.begun.shape != self._saga.fingerprint and not state.ended:
+            state.status, state.stuck = "stuck", Stuck("", "unknown_shape: its steps are declared otherwise now")
+        return state, state.version
+
+
+def from_record(saga: SagaType, record: Record) -> Progress:
+    """The progress that a saga's record stands for."""
+    if record.kind == "command":
+        headers = record.headers
+        command = decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
+        return Asked(headers.step, headers.index, command, headers.attempt, headers.undoes)
+    if record.kind == "event":
+        return Completed(decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data))
+    if record.type == REJECTED:
+        return Undone(msgspec.json.decode(record.data, type=Rejection))
+    name = record.type.removeprefix(SAGA)
+    if name == "begun":
+        body = msgspec.json.decode(record.data, type=_Begun)
+        message = decode_stored(saga.begin.home, body.type, bytes(body.message))
+        return Begun(message, body.shape, body.destination, body.answers)
+    if name == "answered":
+        found = msgspec.json.decode(record.data, type=_Answered)
+        return Answered(found.to, decode_answer(saga, found.type, bytes(found.answer)))
+    if name in ("completed", "undone"):
+        return Completed() if name == "completed" else Undone(msgspec.json.decode(record.data, type=Rejection))
+    return msgspec.json.decode(record.data, type=_BODIES[name])
+
+
+def decode_answer(saga: SagaType, stored: str, data: bytes) -> Any:
+    """The event or Rejection that answers one of the saga's commands."""
+    if stored == REJECTED:
+        return msgspec.json.decode(data, type=Rejection)
+    return decode_stored(saga.contracts[stored.partition(".")[0]], stored, data)
+
+
+class Sagas:
+    """The sagas of one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.on_timer: Callable[[str], None] = lambda key: None
+        """Told the key of every timer that is set; the timers listen."""
+
+    def begin(
+        self, saga: SagaType, message: Any, stream: str, envelope: "Envelope", memory: Memory, handled: "Handled"
+    ) -> None:
+        """Begin a saga with the command or event that it waits for; nothing where it has begun already."""
+        entry = memory[stream]
+        handled.reads.append((stream, entry.version))
+        if entry.state is not None:
+            return
+        if envelope.hop >= HOPS_MAX:
+            raise CommandFailed(f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop")
+        envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
+        state = SagaState()
+        begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers)
+        apply(saga, state, begun)
+        progress = [begun, *advance(saga, state)]
+        entry.state = state
+        self._write(saga, stream, state, progress, envelope, handled)
+        entry.version = state.version
+
+    def answer(
+        self, stream: str, to: int, stored: str, data: bytes, envelope: "Envelope", memory: Memory, handled: "Handled"
+    ) -> None:
+        """Take an answer to a command of that version; nothing where it is not awaited."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is None:
+            return
+        before = entry.version
+        progress = answered(saga, entry.state, to, decode_answer(saga, stored, data))
+        self._take(saga, stream, before, progress, envelope, memory, handled)
+
+    def wake(self, stream: str, name: str, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
+        """Take a timer that has come due; nothing where what it was set for has passed."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is None:
+            return
+        before = entry.version
+        self._take(saga, stream, before, woken(saga, entry.state, name), envelope, memory, handled)
+
+    def _take(
+        self, saga: SagaType, stream: str, before: int, progress: list[Progress], envelope: "Envelope",
+        memory: Memory, handled: "Handled",
+    ) -> None:  # fmt: skip
+        if not progress:
+            return
+        handled.reads.append((stream, before))
+        entry = memory[stream]
+        self._write(saga, stream, entry.state, progress, envelope, handled)
+        entry.version = entry.state.version
+
+    def _write(
+        self, saga: SagaType, stream: str, state: SagaState, progress: list[Progress], envelope: "Envelope",
+        handled: "Handled",
+    ) -> None:  # fmt: skip
+        version = state.version - len(progress)
+        for item in progress:
+            version += 1
+            record = _record(saga, stream, version, item, state, envelope)
+            handled.records.append(record)
+            if record.headers.outcome:
+                outcome = item.cause if isinstance(item, Undone) else item.answer  # pyright: ignore[reportAttributeAccessIssue]
+                handled.settled.append((envelope.tx, outcome))
+        for timer in timers(saga, state, progress):
+            key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
+            state.timers[timer.name] = key
+            self.on_timer(key)
+            handled.rows.append(Row("timer", key, encode({"tx": envelope.tx, "correlation": envelope.correlation})))
+        if state.timers:
+            handled.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
+
+
+def timer_key(due_us: int, stream: str, name: str) -> str:
+    """The key of a timer's row: due times in order, then what is to be woken."""
+    return f"{due_us:016d}/{stream}#{name}"
+
+
+def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
+    """Timers of steps that have all their answers now."""
+    keys: list[str] = []
+    for item in progress:
+        if isinstance(item, Answered) and not state.asked[item.to].undoes:
+            step = state.asked[item.to].step
+            if all(version in state.answers for version in state.latest[step].values()):
+                keys += [key] if (key := state.timers.pop(f"deadline:{step}", "")) else []
+    return keys
+
+
+def _record(
+    saga: SagaType, stream: str, version: int, item: Progress, state: SagaState, envelope: "Envelope"
+) -> Record:
+    kind, stored, data, destination = "saga", "", b"{}", ""
+    headers = envelope.headers()
+    begun = state.begun or Begun(None, "")
+    if isinstance(item, Asked):
+        message = message_type(type(item.command))
+        kind, stored, data, destination = "command", message.stored, encode(item.command), message.contract
+        key = message.key_of(item.command) if message.key_fields else ""
+        headers = Headers(
+            envelope.hop, envelope.debug, envelope.traceparent, key,
+            step=item.step, index=item.index, attempt=item.attempt, undoes=item.undoes,
+            early=not item.undoes and saga.by_name[item.step] < saga.pivot,
+        )  # fmt: skip
+    elif isinstance(item, Answered):
+        stored = SAGA + "answered"
+        answer_type = REJECTED if isinstance(item.answer, Rejection) else message_type(type(item.answer)).stored
+        data = encode({"to": item.to, "type": answer_type, "answer": item.answer})
+        asked = state.asked[item.to]
+        headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
+    elif isinstance(item, Begun):
+        stored = SAGA + "begun"
+        data = encode(
+            {"type": saga.begin.stored, "message": item.message, "shape": item.shape,
+             "destination": item.destination, "answers": item.answers}
+        )  # fmt: skip
+    elif isinstance(item, Completed | Undone):
+        edge = saga.begin.kind == "command" and not begun.destination
+        kind, stored, data = _end(item)
+        if saga.begin.kind == "event" and isinstance(item, Undone):
+            kind, stored = "saga", SAGA + "undone"
+        destination = begun.destination
+        headers = msgspec.structs.replace(headers, answers=begun.answers, outcome=edge)
+    else:
+        stored, data = SAGA + _NAMES[type(item)], encode(item)
+        headers = msgspec.structs.replace(headers, step=item.step)
+    return Record(
+        0, kind, stored, data, envelope.tx, envelope.id, envelope.at, envelope.correlation, stream, version,
+        destination, headers,
+    )  # fmt: skip
+
+
+def _end(item: Completed | Undone) -> tuple[Any, str, bytes]:
+    if isinstance(item, Undone):
+        return "answer", REJECTED, encode(item.cause)
+    if item.answer is None:
+        return "saga", SAGA + "completed", b"{}"
+    return "event", message_type(type(item.answer)).stored, encode(item.answer)

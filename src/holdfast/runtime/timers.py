@@ -1,0 +1,131 @@
+"""Timers: durable due times that wake sagas.
+
+A timer is a row written in the batch that wants it; here the rows are read at start, kept in order, and turned into
+works when their time has come. What fires twice, or too late to matter, changes nothing. Before the writer.
+"""
+
+import asyncio
+import heapq
+import logging
+
+import msgspec
+
+from holdfast.core.batch import Batch, Duplicate, Row
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.memory import Memory
+from holdfast.runtime.waiting import Waiting
+from holdfast.runtime.writer import Writer
+
+logger = logging.getLogger("holdfast.timers")
+
+RETRY_SECONDS = 5.0
+
+
+class _Timer(msgspec.Struct):
+    tx: str
+    correlation: str = ""
+
+
+class Timers:
+    """The timers of one service."""
+
+    def __init__(self, dispatch: Dispatch, memory: Memory, store: Store, clock: Clock, waiting: Waiting) -> None:
+        self.dispatch, self.memory, self.store, self.clock, self.waiting = dispatch, memory, store, clock, waiting
+        self._keys: list[str] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, writer: Writer) -> None:
+        """Read the timers from the store and begin to fire them."""
+        await self.reread()
+        self.dispatch.sagas.on_timer = self._note
+        self._task = asyncio.get_running_loop().create_task(self._run(writer))
+
+    async def reread(self) -> None:
+        """Take the store's word for what is due."""
+        self._keys.clear()
+        after = ""
+        while rows := await self.store.scan("timer", after=after):
+            self._keys.extend(key for key, _ in rows)
+            after = rows[-1][0]
+        heapq.heapify(self._keys)
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Fire no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _note(self, key: str) -> None:
+        first = not self._keys or key < self._keys[0]
+        heapq.heappush(self._keys, key)
+        if first:
+            self._wake.set()
+
+    async def _run(self, writer: Writer) -> None:
+        while True:
+            self._wake.clear()
+            delay = None
+            if self._keys:
+                delay = max(0.0, (int(self._keys[0][:16]) - self.clock.now_us()) / 1e6)
+            if delay is None or delay > 0:
+                try:
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                continue
+            due: list[str] = []
+            while self._keys and int(self._keys[0][:16]) <= self.clock.now_us():
+                due.append(heapq.heappop(self._keys))
+            for key, data in zip(due, await self.store.get("timer", due), strict=True):
+                if data is not None:
+                    writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=_Timer)))
+
+    def again(self, key: str) -> None:
+        """The timer could not be handled; try it again shortly."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(RETRY_SECONDS, self._fire_again, key)
+
+    def _fire_again(self, key: str) -> None:
+        heapq.heappush(self._keys, key)
+        self._wake.set()
+
+
+class _WakeWork:
+    """A due timer on its way through the writer."""
+
+    __slots__ = ("_handled", "_key", "_name", "_timer", "_timers", "lane", "streams")
+
+    def __init__(self, timers: Timers, key: str, timer: _Timer) -> None:
+        self._timers, self._key, self._timer = timers, key, timer
+        stream, _, self._name = key.partition("/")[2].rpartition("#")
+        self.lane, self.streams = "", (stream,)
+        self._handled: Handled | None = None
+
+    def handle(self) -> Batch | None:
+        timers, (stream,) = self._timers, self.streams
+        handled = self._handled = Handled()
+        cause = f"{timers.dispatch.service.name}!{self._name}"
+        envelope = Envelope(self._timer.tx, self._timer.tx, timers.clock.now_us(), self._timer.correlation)
+        envelope = msgspec.structs.replace(envelope, id=cause)
+        timers.dispatch.sagas.wake(stream, self._name, envelope, timers.memory, handled)
+        return Batch(
+            tuple(handled.records), tuple(handled.reads), (), (*handled.rows, Row("timer", self._key, None))
+        )
+
+    def landed(self, position: int) -> None:
+        self._timers.waiting.settled(self._handled, position)
+
+    def duplicate(self, found: Duplicate) -> None:
+        self.failed(RuntimeError("a timer's batch has no fresh rows"))
+
+    def failed(self, error: Exception) -> None:
+        logger.warning("a timer could not be handled: %s", error, extra={"timer": self._key})
+        self._timers.again(self._key)

@@ -1,0 +1,286 @@
+"""Receiving: each message of a conversation is decided, or set aside on its stream, in the commit that moves the cursor.
+
+A message whose handler fails (a bug, a payload that does not decode) waits with backoff and holds up its own stream
+only; the conversation goes on. What waits is durable and in view. Exchange comes before, the writer after; nothing is
+dropped here, and nothing raised by a handler gets past it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
+from holdfast.core.frame import WireRecord
+from holdfast.core.message import decode_stored, encode
+from holdfast.core.record import record_id
+from holdfast.core.saga import SagaType
+from holdfast.errors import Rejected, StoreError
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.memory import Memory
+from holdfast.runtime.writer import Writer
+
+logger = logging.getLogger("holdfast.waiting")
+
+RETRY_FIRST_MS, RETRY_LAST_MS = 500, 60_000
+CONFLICTS_MAX = 5
+STREAM_WAITING_MAX = 1_000
+"""Messages that may wait on one stream; past it a command is answered `busy`."""
+
+
+class Held(msgspec.Struct):
+    """A message that waits, as it is stored."""
+
+    producer: str
+    record: WireRecord
+    since: int
+    attempts: int = 0
+    next_at: int = 0
+    error: str = ""
+    """Of the last attempt; empty for one that only waits behind another."""
+
+
+class Waiting:
+    """What waits in one service, by stream, in the order received."""
+
+    def __init__(self, dispatch: Dispatch, memory: Memory, store: Store, clock: Clock) -> None:
+        self.dispatch, self.memory, self.store, self.clock = dispatch, memory, store, clock
+        self.settle: Callable[[str, Any, int], None] = lambda tx, answer, position: None
+        """Told the end of every saga begun at the edge; the edge listens."""
+        self._queues: dict[str, deque[tuple[str, Held]]] = {}
+        self._sequence = 0
+        self._writer: Writer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._retrying: set[str] = set()
+
+    async def start(self, writer: Writer) -> None:
+        """Read what waits from the store, and go on trying."""
+        self._writer = writer
+        self._queues.clear()
+        self._retrying.clear()
+        after = ""
+        while rows := await self.store.scan("waiting", after=after):
+            for key, data in rows:
+                stream, _, number = key.rpartition("#")
+                self._sequence = max(self._sequence, int(number))
+                self._queues.setdefault(stream, deque()).append((key, msgspec.json.decode(data, type=Held)))
+                after = key
+        self._schedule()
+
+    def stop(self) -> None:
+        """Try no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def holds(self, stream: str) -> bool:
+        """True while something waits on the stream: nothing passes it."""
+        return stream in self._queues
+
+    def items(self) -> list[tuple[str, Held]]:
+        """(stream, message) of all that waits, each stream's in order."""
+        return [(stream, held) for stream, queue in self._queues.items() for _, held in queue]
+
+    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> Row:
+        """Set a message aside, behind what waits on its stream already."""
+        queue = self._queues.setdefault(stream, deque())
+        self._sequence += 1
+        now = self.clock.now_us()
+        held = Held(producer, record, now)
+        if error is not None:
+            self._failed(stream, held, error)
+        key = f"{stream}#{self._sequence:012d}"
+        queue.append((key, held))
+        self._schedule()
+        return Row("waiting", key, encode(held))
+
+    def _failed(self, stream: str, held: Held, error: Exception) -> None:
+        delay = min(RETRY_LAST_MS, RETRY_FIRST_MS * 2 ** min(held.attempts, 16))
+        held.attempts += 1
+        held.next_at = self.clock.now_us() + round(delay * (0.75 + self.clock.random() / 2)) * 1000
+        held.error = f"{type(error).__name__}: {error}"[:500]
+        logger.warning(
+            "a message waits: its handler failed",
+            extra={"stream": stream, "attempts": held.attempts, "correlation_id": held.record.correlation or held.record.tx},
+            exc_info=error,
+        )
+
+    def _schedule(self) -> None:
+        due = [q[0][1].next_at for stream, q in self._queues.items() if q and stream not in self._retrying]
+        if not due or self._writer is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, (min(due) - self.clock.now_us()) / 1e6)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        now = self.clock.now_us()
+        for stream, queue in self._queues.items():
+            if queue and queue[0][1].next_at <= now and stream not in self._retrying and self._writer is not None:
+                self._retrying.add(stream)
+                self._writer.submit(_RetryWork(self, stream))
+        self._schedule()
+
+    def full(self, stream: str) -> bool:
+        """True when no more of what may be refused is taken on the stream."""
+        return len(self._queues.get(stream, ())) >= STREAM_WAITING_MAX
+
+    def retry(self, stream: str) -> tuple[Batch | None, Handled | None]:
+        """Try the first message of a stream again: the batch holds what it decides, or its new backoff."""
+        queue = self._queues.get(stream)
+        if not queue:
+            self._queues.pop(stream, None)
+            return None, None
+        key, held = queue[0]
+        try:
+            handled = handle_message(self.dispatch, self.memory, held.producer, held.record, self.clock.now_us())
+        except Exception as error:
+            self.memory.forget([stream])
+            self._failed(stream, held, error)
+            return Batch(rows=(Row("waiting", key, encode(held)),)), None
+        queue.popleft()
+        if not queue:
+            del self._queues[stream]
+        rows = (*handled.rows, Row("waiting", key, None))
+        return Batch(tuple(handled.records), tuple(handled.reads), (), rows), handled
+
+    def settled(self, handled: Handled | None, position: int) -> None:
+        """A handling has landed: callers at the edge get the ends of sagas that are in it."""
+        if handled is not None:
+            for tx, answer in handled.settled:
+                self.settle(tx, answer, position + len(handled.records) - 1)
+
+    def retried(self, stream: str) -> None:
+        """A try has landed or failed: on to the next."""
+        self._retrying.discard(stream)
+        self._schedule()
+
+
+def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
+    """The stream a message is for; `?/...` when this service has none for it; empty for an answer nobody waits for."""
+    if record.kind != "command":
+        stream = record.headers.answers.rpartition("#")[0]
+        if not stream:
+            return ""
+        return stream if stream.partition("/")[0] in dispatch.service.sagas else f"?/{stream}"
+    found = dispatch.service.contract.find(record.type)
+    by = dispatch.service.deciders.get(found[0].name) if found else None
+    if by is None:
+        return f"?/{record.type}/{record.headers.key}"
+    if isinstance(by, SagaType):
+        return f"{by.name}/{record_id(producer, record.position)}"
+    return f"{by.name}/{record.headers.key}"
+
+
+def envelope_of(producer: str, record: WireRecord, at: int) -> Envelope:
+    """The envelope of a received message."""
+    headers, is_command = record.headers, record.kind == "command"
+    return Envelope(
+        record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
+        headers.traceparent, producer if is_command else "",
+        f"{record.stream}#{record.version}" if is_command and record.stream else "",
+    )  # fmt: skip
+
+
+def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, at: int) -> Handled:
+    """Decide one received message, its streams in memory. Raises what the handler raises."""
+    headers, is_command = record.headers, record.kind == "command"
+    envelope = envelope_of(producer, record, at)
+    stream = stream_of(dispatch, producer, record)
+    if stream.startswith("?/"):
+        raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
+    if is_command:
+        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
+        return dispatch.command(command, stream, envelope, memory)
+    handled = Handled()
+    if stream:
+        version = int(headers.answers.rpartition("#")[2])
+        dispatch.sagas.answer(stream, version, record.type, bytes(record.data), envelope, memory, handled)
+    return handled
+
+
+class MessageWork:
+    """One received message on its way through the writer."""
+
+    __slots__ = ("_before", "_done", "_handled", "_incarnation", "_producer", "_record", "_stream", "_tries")
+    __slots__ += ("_waiting", "lane", "streams")
+
+    def __init__(
+        self, waiting: Waiting, producer: str, incarnation: str, before: int, record: WireRecord,
+        done: "asyncio.Future[None] | None",
+    ) -> None:  # fmt: skip
+        self._waiting, self._producer, self._incarnation = waiting, producer, incarnation
+        self._before, self._record, self._done, self._tries = before, record, done, 0
+        self._stream = stream_of(waiting.dispatch, producer, record)
+        self.lane = producer
+        self.streams = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
+        self._handled: Handled | None = None
+
+    def handle(self) -> Batch | None:
+        waiting, record, stream = self._waiting, self._record, self._stream
+        self._handled = None
+        self._tries += 1
+        if self._tries > CONFLICTS_MAX:
+            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
+        move = Move(
+            f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position)
+        )
+        if stream and waiting.holds(stream):
+            if record.headers.early and waiting.full(stream):
+                handled = self._handled = Handled()
+                busy = Rejected("busy", f"{STREAM_WAITING_MAX} messages wait on {stream}")
+                envelope = envelope_of(self._producer, record, waiting.clock.now_us())
+                waiting.dispatch.reject(busy, None, stream, envelope, waiting.memory, handled)
+                return Batch(tuple(handled.records), moves=(move,))
+            return Batch(moves=(move,), rows=(waiting.hold(stream, self._producer, record, None),))
+        try:
+            at = waiting.clock.now_us()
+            handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
+        except Exception as error:
+            waiting.memory.forget(self.streams)
+            return Batch(moves=(move,), rows=(waiting.hold(stream, self._producer, record, error),))
+        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+
+    def landed(self, position: int) -> None:
+        self._waiting.settled(self._handled, position)
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def duplicate(self, found: Duplicate) -> None:
+        self.failed(Rejected("duplicate"))
+
+    def failed(self, error: Exception) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+
+class _RetryWork:
+    """Another try at the first message that waits on a stream."""
+
+    __slots__ = ("_handled", "_stream", "_waiting", "lane", "streams")
+
+    def __init__(self, waiting: Waiting, stream: str) -> None:
+        self._handled: Handled | None = None
+        self._waiting, self._stream, self.lane = waiting, stream, ""
+        self.streams = () if stream.startswith("?/") or not stream else (stream,)
+
+    def handle(self) -> Batch | None:
+        batch, self._handled = self._waiting.retry(self._stream)
+        if batch is None:
+            self._waiting.retried(self._stream)
+        return batch
+
+    def landed(self, position: int) -> None:
+        self._waiting.settled(self._handled, position)
+        self._waiting.retried(self._stream)
+
+    def duplicate(self, found: Duplicate) -> None:
+        self._waiting.retried(self._stream)
+
+    def failed(self, error: Exception) -> None:
+        self._waiting.retried(self._stream)

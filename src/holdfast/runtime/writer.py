@@ -1,0 +1,297 @@
+"""The writer: sequencer and group commit of one log.
+
+Every message that is to be decided comes here as a `Work`. The writer decides all that wait, one after another, against
+the streams in memory, and commits them as one durable group while the next group forms. Answers leave after the flush.
+Before it come dispatch, exchange, feeds and timers; after it the store. Failures: a batch that fails takes back the
+state it made and those that rest on it are decided again; when the store cannot commit at all, everything on its way
+fails with `Unavailable`, memory is emptied, and the next work finds the log as it is.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
+from holdfast.core.record import Record
+from holdfast.errors import Busy, StoreError, Unavailable
+from holdfast.ports.store import Store
+from holdfast.runtime.memory import Memory
+
+logger = logging.getLogger("holdfast.writer")
+
+GROUP_BATCHES_MAX = 512
+INBOX_MAX = 20_000
+"""Works that wait to be decided; past it the edge is told to come back later."""
+
+
+class Work(Protocol):
+    """One message to decide. Works of one lane are decided strictly in the order given, whatever fails in between."""
+
+    @property
+    def lane(self) -> str:
+        """The conversation it belongs to; empty for none."""
+        ...
+
+    @property
+    def streams(self) -> Sequence[str]:
+        """Streams that must be in memory before `handle`."""
+        ...
+
+    def handle(self) -> Batch | None:
+        """Decide, changing the state in memory; None when there is nothing to commit. What it raises goes to `failed`."""
+        ...
+
+    def landed(self, position: int) -> None:
+        """The batch is durable; its first record has this position."""
+        ...
+
+    def duplicate(self, found: Duplicate) -> None:
+        """The batch had a row that exists already; nothing was written."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """`handle` raised, or the store could not commit; nothing was written."""
+        ...
+
+
+class Writer:
+    """One log's sequencer."""
+
+    def __init__(
+        self,
+        store: Store,
+        memory: Memory,
+        *,
+        flushed: Callable[[int, list[Record]], None],
+        crashed: Callable[[], None] = lambda: None,
+        inbox_max: int = INBOX_MAX,
+    ) -> None:
+        self._store, self._memory, self._flushed, self._crashed = store, memory, flushed, crashed
+        self._inbox: deque[Work] = deque()
+        self._inbox_max = inbox_max
+        self._held: list[Work] = []
+        """Works that wait for streams to be loaded, in order."""
+        self._held_lanes: set[str] = set()
+        self._wanted: set[str] = set()
+        self._forming: list[tuple[Work, Batch]] = []
+        self._turning = False
+        self._ready = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._load = asyncio.Event()
+        self.head = 0
+        self.failure: StoreError | None = None
+        """Why the last group could not be committed; None when the last one was."""
+        self.groups = 0
+        self.batches = 0
+
+    def start(self, head: int) -> None:
+        """Begin to work on a log whose last position is `head`."""
+        self.head = head
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._run_loads())]
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Commit what waits (unless `drain` is False) and stop."""
+        if drain and self.failure is None:
+            while self._inbox or self._forming or self._held:
+                await asyncio.sleep(0.001)
+                if self.failure is not None:
+                    break
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_all([*self._forming], Unavailable("the service is stopping"))
+
+    @property
+    def waiting(self) -> int:
+        """Works that are not decided yet."""
+        return len(self._inbox) + len(self._held)
+
+    def submit(self, work: Work, *, edge: bool = False) -> None:
+        """Take a work. From the edge it is refused with Busy when too many wait."""
+        if edge and self.waiting >= self._inbox_max:
+            raise Busy(f"{self.waiting} commands wait already", retry_after_seconds=1.0)
+        self._inbox.append(work)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        inbox, memory, forming = self._inbox, self._memory, self._forming
+        while inbox and len(forming) < GROUP_BATCHES_MAX:
+            work = inbox.popleft()
+            if self._held and self._must_hold(work):
+                continue
+            missing = [stream for stream in work.streams if memory.get(stream) is None]
+            if missing:
+                self._hold(work, missing)
+                continue
+            try:
+                batch = work.handle()
+            except Exception as error:
+                memory.forget(work.streams)
+                work.failed(error)
+                continue
+            if batch is not None:
+                for stream, _ in batch.reads:
+                    memory.pin(stream)
+                forming.append((work, batch))
+        if forming:
+            self._ready.set()
+
+    def _must_hold(self, work: Work) -> bool:
+        if work.lane and work.lane in self._held_lanes:
+            self._held.append(work)
+            return True
+        if any(stream in self._wanted for stream in work.streams):
+            self._hold(work, [])
+            return True
+        return False
+
+    def _hold(self, work: Work, missing: list[str]) -> None:
+        self._held.append(work)
+        if work.lane:
+            self._held_lanes.add(work.lane)
+        self._wanted.update(missing)
+        self._load.set()
+
+    async def _run_loads(self) -> None:
+        while True:
+            await self._load.wait()
+            self._load.clear()
+            wanted = [stream for stream in self._wanted if not self._memory.busy(stream)]
+            try:
+                loaded = await self._store.load(wanted) if wanted else []
+            except StoreError as error:
+                held, self._held = self._held, []
+                self._held_lanes.clear()
+                self._wanted.clear()
+                for work in held:
+                    work.failed(_unavailable(error))
+                continue
+            for stream, found in zip(wanted, loaded, strict=True):
+                self._wanted.discard(stream)
+                if self._memory.get(stream) is None and not self._memory.busy(stream):
+                    self._memory.put(stream, found)
+            if self._wanted:
+                if len(wanted) == 0:
+                    continue
+            held, self._held = self._held, []
+            self._held_lanes.clear()
+            self._inbox.extendleft(reversed(held))
+            self._turn_soon()
+
+    async def _run(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            group, self._forming = self._forming, []
+            if not group:
+                continue
+            if self._inbox:
+                self._turn_soon()
+            try:
+                outcomes = await self._store.commit([batch for _, batch in group])
+            except StoreError as error:
+                self._crash(error, group)
+                continue
+            self.failure = None
+            self.groups += 1
+            self.batches += len(group)
+            self._land(group, outcomes)
+            if self._wanted:
+                self._load.set()
+            self._memory.trim()
+
+    def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+        memory = self._memory
+        flushed: list[Record] = []
+        bad: list[tuple[Work, Batch, Outcome]] = []
+        for (work, batch), outcome in zip(group, outcomes, strict=True):
+            for stream, _ in batch.reads:
+                memory.unpin(stream)
+            if not isinstance(outcome, Committed):
+                bad.append((work, batch, outcome))
+                continue
+            position = outcome.position
+            for record in batch.records:
+                flushed.append(_at(record, position))
+                position += 1
+            if batch.records:
+                self.head = max(self.head, position - 1)
+        if bad:
+            self._take_back(bad)
+        self._flushed(self.head, flushed)
+        for (work, _), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Committed):
+                work.landed(outcome.position)
+
+    def _take_back(self, bad: list[tuple[Work, Batch, Outcome]]) -> None:
+        """What failed takes back the state it made; what is decided on that state is decided again."""
+        again: list[Work] = []
+        tainted: set[str] = set()
+        lanes: set[str] = set()
+        for work, batch, outcome in bad:
+            tainted.update(stream for stream, _ in batch.reads)
+            if isinstance(outcome, Duplicate):
+                work.duplicate(outcome)
+            else:
+                again.append(work)
+                lanes.add(work.lane)
+        lanes.discard("")
+        kept: list[tuple[Work, Batch]] = []
+        for work, batch in self._forming:
+            if work.lane in lanes or any(stream in tainted for stream, _ in batch.reads):
+                again.append(work)
+                lanes.update({work.lane} - {""})
+                for stream, _ in batch.reads:
+                    tainted.add(stream)
+                    self._memory.unpin(stream)
+            else:
+                kept.append((work, batch))
+        self._forming[:] = kept
+        self._memory.forget(tainted)
+        self._inbox = deque([*again, *self._held, *self._inbox])
+        self._held.clear()
+        self._held_lanes.clear()
+        self._wanted.clear()
+        self._turn_soon()
+
+    def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
+        logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
+        self.failure = error
+        lost = [*group, *self._forming]
+        self._forming.clear()
+        self._ready.clear()
+        works = [*self._held, *self._inbox]
+        self._held.clear()
+        self._held_lanes.clear()
+        self._wanted.clear()
+        self._inbox.clear()
+        self._memory.clear()
+        self._fail_all(lost, _unavailable(error))
+        for work in works:
+            work.failed(_unavailable(error))
+        self._crashed()
+
+    @staticmethod
+    def _fail_all(lost: list[tuple[Work, Batch]], error: Unavailable) -> None:
+        for work, _ in lost:
+            work.failed(error)
+
+
+def _unavailable(error: StoreError) -> Unavailable:
+    return Unavailable(f"the store is not taking commits: {error}", retry_after_seconds=2.0)
+
+
+def _at(record: Record, position: int) -> Record:
+    return Record(
+        position, record.kind, record.type, record.data, record.tx, record.cause, record.at, record.correlation,
+        record.stream, record.version, record.destination, record.headers,
+    )  # fmt: skip
