@@ -1,0 +1,48 @@
+# The project's verbs. Every one sets itself up first; `make` alone says what there is.
+# ARGS goes to the tool behind the verb: make demo ARGS="--seconds 12 --json", make test ARGS="-k writer".
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak docs format
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(STAMP) ## Make .venv with everything in it (again only when pyproject.toml or constraints.txt change)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "holdfast needs Python 3.11 or later: make PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@touch $@
+
+demo: $(STAMP) ## A shop of four processes under load and SIGKILL, then the audit
+	@$(BIN)/holdfast demo $(ARGS)
+
+test: $(STAMP) ## All tests but the long ones
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Format, lint, types, style as a test, docs as a test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_tidy.py tests/test_docs.py
+
+bench: $(STAMP) ## Measure, and print the table
+	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(STAMP) ## The tests that run for minutes
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+docs: $(STAMP) ## Run every example of README and docs; find what no page mentions
+	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
+
+format: $(STAMP) ## Let ruff format the code and order its imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --select I --fix .
