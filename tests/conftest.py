@@ -1,0 +1,20 @@
+"""What all tests share: how hypothesis draws, and that a run leaves nothing behind in the working folder.
+
+Hypothesis draws the same examples every time: `make test` says the same thing about the same code. To look further,
+HYPOTHESIS_PROFILE=search draws new ones, more of them.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("search", parent=settings.get_profile("same"), derandomize=False, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
