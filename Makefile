@@ -35,7 +35,7 @@ lint: $(STAMP) ## Format and lint rules, nothing changed
 	$(BIN)/ruff check .
 
 # The nodejs wheel brings pyright its Node: a machine needs none of its own.
-types: $(STAMP) ## Pyright, strict on src
+types: $(STAMP) ## Pyright, strict on src and examples
 	$(BIN)/pyright
 
 tidy: $(STAMP) ## The house style, as a test
