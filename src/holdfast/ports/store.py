@@ -15,7 +15,10 @@ import msgspec
 from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Kind, Record
 
-__all__ = ["Capabilities", "Incarnation", "Loaded", "Opened", "Page", "Snapshot", "Store"]
+__all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Loaded", "Opened", "Page", "Snapshot", "Store"]
+
+RECORD_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of one record's `data` that every store takes; more is refused. Half a frame, so that each record fits one."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -42,7 +45,11 @@ class Incarnation(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What a store says when it opens: the last position it holds (0: none) and all incarnations, oldest first."""
+    """What a store says when it opens: its head and all incarnations, oldest first.
+
+    The head is the last position given (0: none), or after a leap the last one that never will be: the next record
+    gets `head` + 1.
+    """
 
     head: int
     incarnations: tuple[Incarnation, ...]
@@ -127,7 +134,9 @@ class Store(Protocol):
         records alone (no snapshot newer than `upto` is used)."""
         ...
 
-    async def related(self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000) -> list[Record]:
+    async def related(
+        self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
+    ) -> list[Record]:
         """Records of one transaction, of one correlation label, or on one stream (rejections of version 0 included),
         in log order. Exactly one of the three is given."""
         ...
@@ -136,8 +145,10 @@ class Store(Protocol):
         """The rows' data, in the order asked; None where there is no such row."""
         ...
 
-    async def scan(self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
-        """(key, data) of rows whose key begins with `prefix` and is greater than `after`, by key in UTF-8 byte order."""
+    async def scan(
+        self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        """(key, data) of rows whose key begins with `prefix` and is greater than `after`, in UTF-8 byte order."""
         ...
 
     async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
