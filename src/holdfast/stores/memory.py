@@ -62,8 +62,8 @@ class MemoryStore:
         self._check_open()
         for batch in batches:
             for record in batch.records:
-                if len(record.data) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {len(record.data)} bytes, more than {RECORD_BYTES_MAX}")
+                if (size := len(record.data)) > RECORD_BYTES_MAX:
+                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
         return [self._refusal(batch) or self._apply(batch) for batch in batches]
 
     async def read(
@@ -102,13 +102,8 @@ class MemoryStore:
     ) -> list[Record]:
         """The first `limit` records of that transaction, label or stream."""
         self._check_open()
-        if tx:
-            found = [record for record in self._records if record.tx == tx]
-        elif correlation:
-            found = [record for record in self._records if record.correlation == correlation]
-        else:
-            found = [record for record in self._records if stream and record.stream == stream]
-        return found[:limit]
+        field, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
+        return [record for record in self._records if value and getattr(record, field) == value][:limit]
 
     async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
         """Rows by key."""
@@ -139,10 +134,8 @@ class MemoryStore:
         self._check_open()
         if not prefix or not cursor_prefix:
             raise ValueError("clear needs a prefix of rows and one of cursors: an empty one would remove everything")
-        for row in [row for row in self._rows if row[0] == kind and row[1].startswith(prefix)]:
-            del self._rows[row]
-        for name in [name for name in self._cursors if name.startswith(cursor_prefix)]:
-            del self._cursors[name]
+        self._rows = {row: data for row, data in self._rows.items() if row[0] != kind or not row[1].startswith(prefix)}
+        self._cursors = {name: at for name, at in self._cursors.items() if not name.startswith(cursor_prefix)}
 
     def _check_open(self) -> None:
         if not self._open:
@@ -203,6 +196,5 @@ class MemoryStore:
             if snapshot.position > upto:
                 snapshot = None
         known = snapshot.version if snapshot else 0
-        return Loaded(
-            snapshot, tuple(r for r in self._streams.get(stream, ()) if known < r.version and r.position <= upto)
-        )
+        records = self._streams.get(stream, ())
+        return Loaded(snapshot, tuple(r for r in records if known < r.version and r.position <= upto))

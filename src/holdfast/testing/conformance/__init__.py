@@ -1,0 +1,9 @@
+"""Suites that decide what an adapter is: one that passes is one, whoever wrote it.
+
+Each is a class of tests; an adapter's test file is a subclass that says how one is made. Nothing is skipped: where an
+engine lacks a capability, the suite asks for a clear refusal instead. Fails as pytest fails.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("holdfast.testing.conformance.store", "holdfast.testing.conformance.transport")
