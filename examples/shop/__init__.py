@@ -1,0 +1,1 @@
+"""A small shop: order, stock, payment and shipping, each a service with its own store."""
