@@ -7,7 +7,7 @@ transport decides where the service is; the outcome is the same. A time-out is `
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
-from holdfast.core.message import Command, Rejection, message_type
+from holdfast.core.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
 from holdfast.runtime.edge import WAIT_SECONDS, Outcome
 from holdfast.runtime.system import Running
@@ -25,7 +25,9 @@ class Caller(Protocol):
         """Run a command; a business no is an Outcome with a Rejection."""
         ...
 
-    async def query(self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float) -> Answer:
+    async def query(
+        self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float
+    ) -> Answer:
         """Ask a view."""
         ...
 
@@ -81,7 +83,7 @@ class Client:
         wait_seconds: float = WAIT_SECONDS,
     ) -> Outcome:
         """As `run`, but returns the Outcome: transaction id, answer (an event or a Rejection) and position."""
-        service = message_type(type(command)).contract
+        service = message_of(command).contract
         return await self._caller.run(
             service, command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
         )
@@ -110,7 +112,9 @@ class _LocalCaller:
             command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
         )
 
-    async def query(self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float) -> Answer:
+    async def query(
+        self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float
+    ) -> Answer:
         if service not in self._nodes:
             raise NotFound(f"{service!r} does not run in this process")
         return await self._nodes[service].views.query(view, key, at_least=at_least, wait_seconds=wait_seconds)

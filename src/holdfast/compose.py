@@ -39,7 +39,9 @@ def start(
     store: str = "sqlite:./data/",
     stores: Mapping[str, str] | None = None,
 ) -> Running:
-    """A system in this process, to be used as `async with start(system) as running`.
+    """Put a system together in this process.
+
+    To be used with `async with`; see README.md.
 
     `store` is the URL for every service, `stores` overrides it by service name. Without a trailing slash a
     `sqlite:` URL names one file, so it suits a single service.
@@ -47,7 +49,7 @@ def start(
     whole = System([system], name=system.name) if isinstance(system, Service) else system
     overrides = stores or {}
     if unknown := set(overrides) - set(whole.services):
-        raise ConfigInvalid(f"stores names {sorted(unknown)[0]!r}, which is no service of {whole.name!r}")
+        raise ConfigInvalid(f"stores names {min(unknown)!r}, which is no service of {whole.name!r}")
     transport = LocalTransport()
     running = Running(
         whole,

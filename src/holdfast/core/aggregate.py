@@ -94,7 +94,9 @@ class AggregateType:
         events = as_events(found, f"{self.name}.{decider.method.__name__}")
         if not any(isinstance(event, decider.command.answers) for event in events):
             names = " or ".join(answer.__name__ for answer in decider.command.answers)
-            raise CommandFailed(f"{self.name}.{decider.method.__name__} must return {names}; it returned {found!r:.200}")
+            raise CommandFailed(
+                f"{self.name}.{decider.method.__name__} must return {names}; it returned {found!r:.200}"
+            )
         return events
 
     def evolve(self, state: Any, event: Event) -> None:
@@ -112,6 +114,11 @@ def as_events(found: Any, where: str) -> tuple[Event, ...]:
         if not isinstance(event, Event) or "__holdfast__" not in type(event).__dict__:
             raise CommandFailed(f"{where} must return events of the contract; it returned {event!r:.200}")
     return events
+
+
+def is_a(hint: Any, cls: type[Any]) -> bool:
+    """True when an annotation is that class, or one below it."""
+    return isinstance(hint, type) and issubclass(hint, cls)
 
 
 def parameters(method: Callable[..., Any], where: str) -> tuple[dict[str, Any], Any]:
@@ -142,7 +149,7 @@ def evolver_event(method: Callable[..., Any], where: str) -> MessageType:
 
 def _decider(method: Callable[..., Any], where: str) -> Decider:
     params, returned = parameters(method, where)
-    commands = [hint for hint in params.values() if isinstance(hint, type) and issubclass(hint, Command)]
+    commands: list[type[Any]] = [hint for hint in params.values() if is_a(hint, Command)]
     unknown = [name for name, hint in params.items() if hint not in commands and hint is not Context]
     if len(commands) != 1 or unknown or next(iter(params.values())) is Context:
         raise Misuse(f"{where}: takes one parameter annotated with a command, then `context: Context` if wanted")

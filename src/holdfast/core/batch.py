@@ -36,7 +36,7 @@ class Move(msgspec.Struct, frozen=True, gc=False):
     """One cursor or checkpoint, from where this batch read it to where it leaves it."""
 
     name: str
-    """`exchange:PRODUCER`, `acked:PEER`, `reaction:NAME:PRODUCER`, `saga:NAME:PRODUCER`, `view:NAME@GENERATION:PRODUCER`"""
+    """`exchange:PRODUCER`, or of a feed `reaction:NAME:PRODUCER`, `saga:NAME:PRODUCER`, `view:NAME@N:PRODUCER`."""
     before: int
     after: Cursor
 

@@ -9,6 +9,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast, dataclass_transform, overload
@@ -25,6 +26,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound="type[Event]")
 C = TypeVar("C", bound="type[Command[Any]]")
 
+REGISTRATION = "__holdfast__"
 _SENSITIVE = "holdfast-sensitive"
 Sensitive = Annotated[T, msgspec.Meta(extra={_SENSITIVE: True})]
 """`card_number: Sensitive[str]`: stored as it is, masked in trail, logs and `/ops`."""
@@ -117,7 +119,9 @@ def join_key(parts: Iterable[object], name: str = "key") -> str:
     texts = [str(part) for part in parts]
     if not all(texts):
         raise Invalid(f"{name}: a key may not be empty", errors=[("$", "empty key")])
-    return "/".join(text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts)
+    return "/".join(
+        text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts
+    )
 
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>key in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -159,7 +163,7 @@ class Contract:
         """Register an event. `upcasts={1: f}`: f turns the JSON object of version 1 into one of version 2."""
         if cls is not None:
             return self._register("event", cls, name, version, (), upcasts or {})
-        return lambda cls: self._register("event", cls, name, version, (), upcasts or {})  # pyright: ignore[reportUnknownLambdaType]
+        return partial(self._register, "event", name=name, version=version, key=(), upcasts=upcasts or {})
 
     @overload
     def command(self, cls: C, /) -> C: ...
@@ -181,7 +185,7 @@ class Contract:
         fields = (key,) if isinstance(key, str) else tuple(key)
         if cls is not None:
             return self._register("command", cls, name, version, fields, upcasts or {})
-        return lambda cls: self._register("command", cls, name, version, fields, upcasts or {})  # pyright: ignore[reportUnknownLambdaType]
+        return partial(self._register, "command", name=name, version=version, key=fields, upcasts=upcasts or {})
 
     def _register(
         self,
@@ -193,7 +197,7 @@ class Contract:
         upcasts: Mapping[int, Upcast],
     ) -> type[Any]:
         where = f"{self.name}.{cls.__name__}"
-        base = Event if kind == "event" else Command
+        base: type[Any] = Event if kind == "event" else Command
         if not issubclass(cls, base):
             raise Misuse(f"{where}: an {kind} subclasses holdfast.{base.__name__}")
         name = name or _snake(cls.__name__)
@@ -211,7 +215,7 @@ class Contract:
         if kind == "command" and not message.answers:
             raise Misuse(f"{where}: say which event answers it: class {cls.__name__}(Command[SomeEvent])")
         self.by_name[name] = self.by_type[message.stored] = message
-        cls.__holdfast__ = message
+        setattr(cls, REGISTRATION, message)
         return cls
 
     def find(self, stored: str) -> tuple[MessageType, tuple[Upcast, ...]] | None:
@@ -237,10 +241,15 @@ class Contract:
 
 def message_type(cls: type[Any]) -> MessageType:
     """The registration of a message class. Raises Misuse when it has none."""
-    found = cls.__dict__.get("__holdfast__")
+    found = cls.__dict__.get(REGISTRATION)
     if not isinstance(found, MessageType):
         raise Misuse(f"{cls.__name__} is not registered: decorate it with @contract.event or @contract.command")
     return found
+
+
+def message_of(message: object) -> MessageType:
+    """The registration of a message's class. Raises Misuse when it has none."""
+    return message_type(type(message))
 
 
 def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:
@@ -270,7 +279,7 @@ def masked(masks: Any, value: Any) -> Any:
         return {key: masked(plan[key], item) if key in plan else masked(every, item) for key, item in rows.items()}
     if isinstance(value, list) and isinstance(masks, dict):
         return [masked(cast(dict[str, Any], masks).get("[]"), item) for item in cast(list[Any], value)]
-    return value
+    return cast(Any, value)
 
 
 def _snake(name: str) -> str:
@@ -317,7 +326,9 @@ def _masks_of(cls: type[Any]) -> Any:
 def _mask_plan(info: Any, seen: tuple[type[Any], ...]) -> Any:
     kind = msgspec.inspect
     if isinstance(info, kind.Metadata):
-        return True if (info.extra or {}).get(_SENSITIVE) else _mask_plan(info.type, seen)
+        return (
+            True if cast(dict[str, Any], cast(Any, info).extra or {}).get(_SENSITIVE) else _mask_plan(info.type, seen)
+        )
     if isinstance(info, kind.StructType):
         if info.cls in seen:
             return None

@@ -92,8 +92,23 @@ class Timer(msgspec.Struct, frozen=True):
 class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
-    __slots__ = ("answers", "asked", "begun", "cause", "ended", "instance", "latest", "overdue", "plan", "skipped")
-    __slots__ += ("status", "stuck", "timers", "undos", "version")
+    __slots__ = (
+        "answers",
+        "asked",
+        "begun",
+        "cause",
+        "ended",
+        "instance",
+        "latest",
+        "overdue",
+        "plan",
+        "skipped",
+        "status",
+        "stuck",
+        "timers",
+        "undos",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.version = 0

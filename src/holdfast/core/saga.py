@@ -55,7 +55,8 @@ class Answer(Generic[E]):
     """What a saga answers when it has completed; made by `@answer`."""
 
     def __init__(self, function: Callable[..., E]) -> None:
-        self.function, self.inputs = function, ()
+        self.function = function
+        self.inputs: tuple[str, ...] = ()
 
 
 class _StepMaker(Protocol):
@@ -73,14 +74,25 @@ def step(function: Callable[..., Command[A] | None], /) -> Step[A]: ...
 def step(
     *, deadline_seconds: float = 0, partial: bool = False, when: Callable[[Any], bool] | None = None
 ) -> _StepMaker: ...
-def step(function: Any = None, /, **options: Any) -> Any:
+def step(
+    function: Any = None,
+    /,
+    *,
+    deadline_seconds: float = 0,
+    partial: bool = False,
+    when: Callable[[Any], bool] | None = None,
+) -> Any:
     """Mark a step: a method that returns a command, a list of commands asked side by side, or None for none.
 
     Its parameters name earlier steps and get what answered them. `deadline_seconds`: without an answer by then the
     step is unknown, in view. `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`.
     `when`: a function of the saga; the step is skipped when it says no.
     """
-    return (lambda function: Step(function, **options)) if function is None else Step(function)  # pyright: ignore[reportUnknownLambdaType]
+
+    def make(function: Callable[..., Any]) -> Step[Any]:
+        return Step(function, deadline_seconds=deadline_seconds, partial=partial, when=when)
+
+    return make if function is None else make(function)
 
 
 @overload
@@ -120,7 +132,7 @@ class SagaType:
         self.field, self.begin = next(iter(hints)), message_type(first)
         if self.begin.kind == "command" and self.begin.contract != contract.name:
             raise Misuse(f"{self.where}: begun by {self.begin.stored}, a command of another contract")
-        self.steps = tuple(found for found in vars(cls).values() if isinstance(found, Step))
+        self.steps: tuple[Step[Any], ...] = tuple(_members_of(cls, Step))
         if not self.steps:
             raise Misuse(f"{self.where}: a saga needs at least one @step")
         pivots = [number for number, found in enumerate(self.steps) if found.pivot]
@@ -130,9 +142,8 @@ class SagaType:
         self.contracts: dict[str, Contract] = {contract.name: contract, self.begin.contract: self.begin.home}
         for number, found in enumerate(self.steps):
             self._compile_step(number, found)
-        for found in vars(cls).values():
-            if isinstance(found, Undo):
-                self._compile_undo(found)
+        for found in _members_of(cls, Undo):
+            self._compile_undo(found)
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
         text = "|".join(
@@ -180,10 +191,12 @@ class SagaType:
         found.step.undo = found.function
 
     def _compile_answer(self, contract: Contract) -> Answer[Any] | None:
-        found = [value for value in vars(self.cls).values() if isinstance(value, Answer)]
+        found: list[Answer[Any]] = _members_of(self.cls, Answer)
         if not found:
             if self.begin.kind == "command":
-                raise Misuse(f"{self.where}: begun by a command, it needs an @answer that makes {_names(self.begin.answers)}")
+                raise Misuse(
+                    f"{self.where}: begun by a command, it needs an @answer that makes {_names(self.begin.answers)}"
+                )
             return None
         if len(found) > 1:
             raise Misuse(f"{self.where}: a saga has one @answer at the most")
@@ -193,7 +206,11 @@ class SagaType:
         found[0].inputs = tuple(params)
         expected = self.begin.answers or (Event,)
         for cls in _members(returned):
-            if not isinstance(cls, type) or not issubclass(cls, expected) or message_type(cls).contract != contract.name:
+            if (
+                not isinstance(cls, type)
+                or not issubclass(cls, expected)
+                or message_type(cls).contract != contract.name
+            ):
                 raise Misuse(f"{where}: must return {_names(expected)}, an event of contract {contract.name!r}")
         return found[0]
 
@@ -201,16 +218,24 @@ class SagaType:
         steps = {step.name: step for step in earlier}
         for name, hint in params.items():
             if name not in steps:
-                raise Misuse(f"{where}: parameter {name!r} names no earlier step (there are: {', '.join(steps) or 'none'})")
+                raise Misuse(
+                    f"{where}: parameter {name!r} names no earlier step (there are: {', '.join(steps) or 'none'})"
+                )
             step, group = steps[name], typing.get_origin(hint)
             is_group = isinstance(group, type) and issubclass(group, Sequence)
             if is_group != step.group:
-                raise Misuse(f"{where}: {name} {'is a group: take list[...]' if step.group else 'is one command: take its event'}")
+                raise Misuse(
+                    f"{where}: {name} is {'a group: take list[...]' if step.group else 'one command: take its event'}"
+                )
             taken = {cls for part in (typing.get_args(hint) if is_group else (hint,)) for cls in _members(part)}
             needed: set[Any] = {cls for command in step.commands for cls in command.answers}
             needed |= {Rejection} if step.partial else set()
             if not needed <= taken:
                 raise Misuse(f"{where}: {name} gives {_names(needed)}, the parameter takes {_names(taken)}")
+
+
+def _members_of(cls: type[Any], kind: type[Any]) -> list[Any]:
+    return [found for found in vars(cls).values() if isinstance(found, kind)]
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -6,10 +6,10 @@ feeds in commit order, each with a checkpoint of its own. Pure; fails with `Misu
 
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from holdfast.core.aggregate import EVOLVE, evolver_event, parameters
-from holdfast.core.message import Command, Context, Event, MessageType, join_key, message_type
+from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, join_key, message_type
 from holdfast.core.state import Shape
 from holdfast.errors import CommandFailed, Misuse
 
@@ -60,7 +60,7 @@ class ReactionType:
         self.wants_context = Context in params.values()
 
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:
-        """The commands the event leads to. Raises what the function raises, CommandFailed when it returns other things."""
+        """The commands the event leads to. Raises what the function raises, or CommandFailed."""
         return as_commands(self.function(event, context) if self.wants_context else self.function(event), self.name)
 
 
@@ -68,8 +68,8 @@ def as_commands(found: Any, where: str) -> tuple[Command[Any], ...]:
     """What a step or reaction returned, as a tuple of registered commands; None is none of them."""
     if found is None:
         return ()
-    commands: tuple[Any, ...] = tuple(found) if isinstance(found, tuple | list) else (found,)  # pyright: ignore[reportUnknownArgumentType]
+    commands: tuple[Any, ...] = tuple(cast(list[Any], found)) if isinstance(found, tuple | list) else (found,)
     for command in commands:
-        if not isinstance(command, Command) or "__holdfast__" not in type(command).__dict__:  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(command, Command) or REGISTRATION not in vars(cast(Any, type)(command)):
             raise CommandFailed(f"{where} must return commands of a contract; it returned {command!r:.200}")
     return commands

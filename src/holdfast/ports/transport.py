@@ -25,7 +25,7 @@ class Peer(Protocol):
 
 
 class Transport(Protocol):
-    """The way to the others. Every call ends within its time-out; Unreachable says nothing about what happened there."""
+    """The way to the others. Every call ends in time; Unreachable says nothing about what happened there."""
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         """Bring a frame to a peer and its answer back. Raises Unreachable, or the ExchangeError that the peer named."""

@@ -1,4 +1,7 @@
-"""The machine's clock: time of day, and ids that need no coordination."""
+"""The machine's clock: time of day, and ids that need no coordination.
+
+The clock port as it is outside of tests; `holdfast.testing` has one in virtual time.
+"""
 
 import os
 import random

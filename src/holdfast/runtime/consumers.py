@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
 from holdfast.core.frame import FeedPage
-from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_type
+from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_of
 from holdfast.core.record import Headers, Record, record_id
 from holdfast.core.saga import SagaType
 from holdfast.core.view import ReactionType, ViewType
@@ -113,7 +113,7 @@ class ReactionConsumer:
         for record in page.records:
             try:
                 records += self._react(feed.producer, record)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again below, when what came before is committed
                 upto, failure = record.position - 1, error
                 break
         if upto > feed.durable.position:
@@ -129,7 +129,7 @@ class ReactionConsumer:
         context = Context(at, cause, record.stream.partition("/")[2], record.correlation or record.tx, record.tx)
         made: list[Record] = []
         for command in self.reaction.react(event, context):
-            message = message_type(type(command))
+            message = message_of(command)
             headers = Headers(
                 record.headers.hop + 1, record.headers.debug, record.headers.traceparent,
                 message.key_of(command) if message.key_fields else "",

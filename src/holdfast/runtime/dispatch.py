@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.batch import Row
-from holdfast.core.message import Command, Context, MessageType, Rejection, encode, message_type
+from holdfast.core.message import Command, Context, MessageType, Rejection, encode, message_of
 from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
@@ -45,9 +45,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         """The headers that a record inherits from this message."""
         if not (self.hop or self.debug or self.traceparent or outcome or answers):
             return NO_HEADERS
-        return Headers(
-            self.hop, self.debug, self.traceparent, answers=self.answers if answers else "", outcome=outcome
-        )
+        return Headers(self.hop, self.debug, self.traceparent, answers=self.answers if answers else "", outcome=outcome)
 
 
 class Handled:
@@ -115,7 +113,7 @@ class Dispatch:
 
     def command(self, command: Command[Any], stream: str, envelope: Envelope, memory: Memory) -> Handled:
         """Handle a command whose stream is in memory."""
-        by = self.service.deciders[message_type(type(command)).name]
+        by = self.service.deciders[message_of(command).name]
         handled = Handled()
         if isinstance(by, SagaType):
             self.sagas.begin(by, command, stream, envelope, memory, handled)
@@ -141,7 +139,7 @@ class Dispatch:
         except Rejected as error:
             self.reject(error, by, stream, envelope, memory, handled)
             return
-        answers = message_type(type(command)).answers
+        answers = message_of(command).answers
         answer = next(event for event in events if isinstance(event, answers))
         handled.answer = answer
         self._append(by, events, answer, stream, state, envelope, memory, handled)
@@ -157,7 +155,7 @@ class Dispatch:
             mine = event is answer
             handled.records.append(
                 Record(
-                    0, "event", message_type(type(event)).stored, encode(event), envelope.tx, envelope.id, envelope.at,
+                    0, "event", message_of(event).stored, encode(event), envelope.tx, envelope.id, envelope.at,
                     envelope.correlation, stream, entry.version, envelope.caller if mine else "",
                     envelope.headers(outcome=mine and envelope.edge, answers=mine and bool(envelope.answers)),
                 )

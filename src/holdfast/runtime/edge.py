@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.batch import Batch, Duplicate, Row
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_type
+from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import REJECTED, Record
 from holdfast.core.saga import SagaType
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
@@ -66,15 +66,16 @@ class Edge:
     ) -> Outcome:
         """Run a command to its answer. Raises Busy, Unavailable, CommandFailed, KeyReused, NotFound, Invalid, or
         Pending when a saga has not ended within `wait_seconds`. A business no is returned, as a Rejection."""
-        message = message_type(type(command))
-        if self.dispatch.service.deciders.get(message.name) is None or message.home is not self.dispatch.service.contract:
+        message = message_of(command)
+        if (
+            self.dispatch.service.deciders.get(message.name) is None
+            or message.home is not self.dispatch.service.contract
+        ):
             raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
         tx = self.clock.unique()
-        envelope = Envelope(
-            tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True
-        )
+        envelope = Envelope(tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
         work = _CommandWork(self, command, message, envelope, key)
         if key:
             self._remember(key, (tx, message.stored, encode(command)))

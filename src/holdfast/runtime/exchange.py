@@ -62,7 +62,9 @@ class History:
                 bridged = max((one.bridged for one in later), default=0)
                 if cursor.position <= max(end, bridged):
                     return
-                raise Forked(f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: this store was restored")
+                raise Forked(
+                    f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: a store was restored"
+                )
         raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
 
 
@@ -212,7 +214,15 @@ class Conversation:
             if not records:
                 return await self.build(end)
         return Frame(
-            exchange.name, self.peer, incarnation.id, incarnation.first, min(after, upto), upto, ack, self.received, records
+            exchange.name,
+            self.peer,
+            incarnation.id,
+            incarnation.first,
+            min(after, upto),
+            upto,
+            ack,
+            self.received,
+            records,
         )
 
     async def _run(self) -> None:

@@ -87,7 +87,7 @@ class Subscription:
 
 
 class BatchWork:
-    """A batch made beforehand, on its way through the writer."""
+    """A batch made beforehand, on its way through the writer; `done` gets its first position, or the error."""
 
     __slots__ = ("_batch", "_given", "done", "lane", "streams")
 
@@ -97,19 +97,23 @@ class BatchWork:
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def handle(self) -> Batch | None:
+        """The batch; a second time means that its checkpoint is not where it was read."""
         if self._given:
             raise StoreError("a checkpoint stands elsewhere than this process left it")
         self._given = True
         return self._batch
 
     def landed(self, position: int) -> None:
+        """It is durable."""
         if not self.done.done():
             self.done.set_result(position)
 
     def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
         self.failed(RuntimeError(f"row {found.key} exists already"))
 
     def failed(self, error: Exception) -> None:
+        """Nothing of it was written."""
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -229,9 +233,7 @@ class Feeds:
                 group.members = [m for m in group.members if m not in begins_now]
                 self._begin(producer, begins_now)
             return None
-        request = FeedRequest(
-            group.position, types, PAGE_RECORDS_MAX, round(POLL_SECONDS * 1000), first.incarnation
-        )
+        request = FeedRequest(group.position, types, PAGE_RECORDS_MAX, round(POLL_SECONDS * 1000), first.incarnation)
         group.fetch = asyncio.get_running_loop().create_task(self._transport.feed(producer, request))
         try:
             return await group.fetch

@@ -189,7 +189,7 @@ class Node:
         return await self.store.related(tx=tx, correlation=correlation, stream=stream)
 
     def progress(self) -> dict[str, Any]:
-        """How far everything is: cursors, checkpoints, what waits. Read from memory; shapes as in docs/operations.md."""
+        """How far everything is: cursors, checkpoints, what waits. Read from memory; see docs/operations.md."""
         exchange = {
             peer: {
                 "received": one.cursor.position, "incarnation": one.cursor.incarnation, "peer_head": one.peer_head,

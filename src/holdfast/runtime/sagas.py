@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast.core.batch import Row
-from holdfast.core.message import HOPS_MAX, Rejection, decode_stored, encode, message_type
+from holdfast.core.message import HOPS_MAX, Rejection, decode_stored, encode, message_of
 from holdfast.core.progress import (
     Answered,
     Asked,
@@ -74,7 +74,7 @@ class SagaFolder:
         for record in loaded.records:
             try:
                 apply(self._saga, state, from_record(self._saga, record))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a saga that cannot be folded is stuck, in view
                 state.version = loaded.records[-1].version
                 state.status, state.stuck = "stuck", Stuck("", f"unknown_shape: {error}")
                 break
@@ -130,7 +130,9 @@ class Sagas:
         if entry.state is not None:
             return
         if envelope.hop >= HOPS_MAX:
-            raise CommandFailed(f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop")
+            raise CommandFailed(
+                f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop"
+            )
         envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
         state = SagaState()
         begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers)
@@ -182,8 +184,7 @@ class Sagas:
             record = _record(saga, stream, version, item, state, envelope)
             handled.records.append(record)
             if record.headers.outcome:
-                outcome = item.cause if isinstance(item, Undone) else item.answer  # pyright: ignore[reportAttributeAccessIssue]
-                handled.settled.append((envelope.tx, outcome))
+                handled.settled.append((envelope.tx, _outcome(item)))
         for timer in timers(saga, state, progress):
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
             state.timers[timer.name] = key
@@ -216,7 +217,7 @@ def _record(
     headers = envelope.headers()
     begun = state.begun or Begun(None, "")
     if isinstance(item, Asked):
-        message = message_type(type(item.command))
+        message = message_of(item.command)
         kind, stored, data, destination = "command", message.stored, encode(item.command), message.contract
         key = message.key_of(item.command) if message.key_fields else ""
         headers = Headers(
@@ -226,7 +227,7 @@ def _record(
         )  # fmt: skip
     elif isinstance(item, Answered):
         stored = SAGA + "answered"
-        answer_type = REJECTED if isinstance(item.answer, Rejection) else message_type(type(item.answer)).stored
+        answer_type = REJECTED if isinstance(item.answer, Rejection) else message_of(item.answer).stored
         data = encode({"to": item.to, "type": answer_type, "answer": item.answer})
         asked = state.asked[item.to]
         headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
@@ -252,9 +253,20 @@ def _record(
     )  # fmt: skip
 
 
+def _outcome(item: Progress) -> Any:
+    """What a caller at the edge gets of a saga's end."""
+    match item:
+        case Undone():
+            return item.cause
+        case Completed():
+            return item.answer
+        case _:
+            raise TypeError(f"{type(item).__name__} is no end of a saga")
+
+
 def _end(item: Completed | Undone) -> tuple[Any, str, bytes]:
     if isinstance(item, Undone):
         return "answer", REJECTED, encode(item.cause)
     if item.answer is None:
         return "saga", SAGA + "completed", b"{}"
-    return "event", message_type(type(item.answer)).stored, encode(item.answer)
+    return "event", message_of(item.answer).stored, encode(item.answer)

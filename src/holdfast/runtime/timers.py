@@ -116,9 +116,7 @@ class _WakeWork:
         envelope = Envelope(self._timer.tx, self._timer.tx, timers.clock.now_us(), self._timer.correlation)
         envelope = msgspec.structs.replace(envelope, id=cause)
         timers.dispatch.sagas.wake(stream, self._name, envelope, timers.memory, handled)
-        return Batch(
-            tuple(handled.records), tuple(handled.reads), (), (*handled.rows, Row("timer", self._key, None))
-        )
+        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, Row("timer", self._key, None)))
 
     def landed(self, position: int) -> None:
         self._timers.waiting.settled(self._handled, position)

@@ -98,7 +98,7 @@ class Views:
     async def query(
         self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, wait_seconds: float = 5.0
     ) -> Answer:
-        """The row of one key. Raises NotFound (no such view), Invalid (`at_least` names a log that does not feed it)."""
+        """The row of one key. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
         self._view(name)
         behind = not await self._reach(name, at_least or {}, min(wait_seconds, AT_LEAST_SECONDS_MAX))
         consumer = self._serving[name]
@@ -116,14 +116,18 @@ class Views:
     def _view(self, name: str) -> ViewType:
         view = self._service.views.get(name)
         if view is None:
-            raise NotFound(f"{self._service.name} has no view {name!r}; it has {', '.join(self._service.views) or 'none'}")
+            raise NotFound(
+                f"{self._service.name} has no view {name!r}; it has {', '.join(self._service.views) or 'none'}"
+            )
         return view
 
     async def _reach(self, name: str, at_least: Mapping[str, int], seconds: float) -> bool:
         feeds = {found.producer: found for found in self.subscriptions(name)}
         for producer in at_least:
             if producer not in feeds:
-                raise Invalid(f"view {name} is not fed by {producer!r}", errors=[("at_least", f"not fed by {producer!r}")])
+                raise Invalid(
+                    f"view {name} is not fed by {producer!r}", errors=[("at_least", f"not fed by {producer!r}")]
+                )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for producer, position in at_least.items():
@@ -153,8 +157,9 @@ class Views:
     async def _take_over(self, name: str, consumer: ViewConsumer) -> None:
         """When the new generation has come as far as the old one and the logs, it serves."""
         fed = await self._feeds.feed(consumer)
-        while not all(found.caught_up for found in fed):
-            await asyncio.sleep(0.05)
+        for found in fed:
+            while not found.caught_up:
+                await found.moved.wait()
         old = self._serving[name]
         self._serving[name] = consumer
         meta = _Meta(consumer.generation, consumer.view.fingerprint)

@@ -1,4 +1,4 @@
-"""Receiving: each message of a conversation is decided, or set aside on its stream, in the commit that moves the cursor.
+"""Receiving: each message is decided, or set aside on its stream, in the commit that moves the cursor.
 
 A message whose handler fails (a bug, a payload that does not decode) waits with backoff and holds up its own stream
 only; the conversation goes on. What waits is durable and in view. Exchange comes before, the writer after; nothing is
@@ -105,7 +105,11 @@ class Waiting:
         held.error = f"{type(error).__name__}: {error}"[:500]
         logger.warning(
             "a message waits: its handler failed",
-            extra={"stream": stream, "attempts": held.attempts, "correlation_id": held.record.correlation or held.record.tx},
+            extra={
+                "stream": stream,
+                "attempts": held.attempts,
+                "correlation_id": held.record.correlation or held.record.tx,
+            },
             exc_info=error,
         )
 
@@ -139,7 +143,7 @@ class Waiting:
         key, held = queue[0]
         try:
             handled = handle_message(self.dispatch, self.memory, held.producer, held.record, self.clock.now_us())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             self.memory.forget([stream])
             self._failed(stream, held, error)
             return Batch(rows=(Row("waiting", key, encode(held)),)), None
@@ -207,8 +211,19 @@ def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: Wi
 class MessageWork:
     """One received message on its way through the writer."""
 
-    __slots__ = ("_before", "_done", "_handled", "_incarnation", "_producer", "_record", "_stream", "_tries")
-    __slots__ += ("_waiting", "lane", "streams")
+    __slots__ = (
+        "_before",
+        "_done",
+        "_handled",
+        "_incarnation",
+        "_producer",
+        "_record",
+        "_stream",
+        "_tries",
+        "_waiting",
+        "lane",
+        "streams",
+    )
 
     def __init__(
         self, waiting: Waiting, producer: str, incarnation: str, before: int, record: WireRecord,
@@ -222,14 +237,13 @@ class MessageWork:
         self._handled: Handled | None = None
 
     def handle(self) -> Batch | None:
+        """Decide the message, or set it aside; the cursor moves in either case."""
         waiting, record, stream = self._waiting, self._record, self._stream
         self._handled = None
         self._tries += 1
         if self._tries > CONFLICTS_MAX:
             raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
-        move = Move(
-            f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position)
-        )
+        move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
         if stream and waiting.holds(stream):
             if record.headers.early and waiting.full(stream):
                 handled = self._handled = Handled()
@@ -241,20 +255,23 @@ class MessageWork:
         try:
             at = waiting.clock.now_us()
             handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             waiting.memory.forget(self.streams)
             return Batch(moves=(move,), rows=(waiting.hold(stream, self._producer, record, error),))
         return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
 
     def landed(self, position: int) -> None:
+        """It is durable."""
         self._waiting.settled(self._handled, position)
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
     def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
         self.failed(Rejected("duplicate"))
 
     def failed(self, error: Exception) -> None:
+        """Nothing of it was written; the sender will say it again."""
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
 

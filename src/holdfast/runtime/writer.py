@@ -40,7 +40,7 @@ class Work(Protocol):
         ...
 
     def handle(self) -> Batch | None:
-        """Decide, changing the state in memory; None when there is nothing to commit. What it raises goes to `failed`."""
+        """Decide, changing the state in memory; None when there is nothing to commit. `failed` gets what it raises."""
         ...
 
     def landed(self, position: int) -> None:
@@ -134,7 +134,7 @@ class Writer:
                 continue
             try:
                 batch = work.handle()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is for its work to judge
                 memory.forget(work.streams)
                 work.failed(error)
                 continue
@@ -179,9 +179,8 @@ class Writer:
                 self._wanted.discard(stream)
                 if self._memory.get(stream) is None and not self._memory.busy(stream):
                     self._memory.put(stream, found)
-            if self._wanted:
-                if len(wanted) == 0:
-                    continue
+            if self._wanted and not wanted:
+                continue
             held, self._held = self._held, []
             self._held_lanes.clear()
             self._inbox.extendleft(reversed(held))
