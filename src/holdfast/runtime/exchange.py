@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from holdfast.core.batch import Cursor
+from holdfast.core.batch import Batch, Cursor, Row
 from holdfast.core.frame import FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.core.record import Record
 from holdfast.errors import CommandError, ExchangeError, Forked, HoldfastError, Misdirected, StoreError
@@ -19,11 +19,13 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Incarnation, Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.waiting import MessageWork, Waiting
+from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.exchange")
 
 ACK_DELAY_SECONDS = 0.02
+ACK_SAVE_SECONDS = 1.0
 RESEND_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
 BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.05, 5.0
@@ -91,6 +93,9 @@ class Conversation:
         self._receiving: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._forgiven = False
+        self.saved = acked
+        """What of `acked` the store knows."""
 
     def start(self) -> None:
         """Begin to send."""
@@ -130,7 +135,10 @@ class Conversation:
         """Take the peer's cursor in this log. `seen`: what it had acknowledged before the request that this answers."""
         history, head = self.exchange.history, self.exchange.writer.head
         history.check(ack, head, self.peer)
-        if seen is not None and ack.position < seen:
+        if seen is not None and self._forgiven:
+            self._forgiven, self.acked, self._floor = False, ack.position, head
+            self._live.clear()
+        elif seen is not None and ack.position < seen:
             raise Forked(f"{self.peer} had received up to {seen} and says {ack.position} now: its store was restored")
         if ack.position > self.acked:
             self.acked = ack.position
@@ -138,6 +146,11 @@ class Conversation:
                 self._live.popleft()
         if seen is not None or have > self.have:
             self.have = max(have, self.acked)
+
+    def forgive(self) -> None:
+        """The peer's store was restored, and somebody has said that this is known: its next cursor is believed."""
+        self._forgiven = True
+        self._wake.set()
 
     async def receive(self, frame: Frame) -> None:
         """Take a frame's records; returns when all of them are durable. Raises ExchangeError, Unavailable."""
@@ -193,37 +206,44 @@ class Conversation:
         return answer
 
     async def build(self, after: int) -> Frame:
-        """The frame that says what comes after a position, and what has been received."""
+        """The frame that says all that comes after a position, and what has been received.
+
+        Its records are of one incarnation; where the log went on in a later one with nothing to say before, that one.
+        """
         exchange = self.exchange
-        head, ack = exchange.writer.head, self.cursor
-        incarnation, end = exchange.history.at(after + 1)
-        records: tuple[WireRecord, ...]
-        if after >= self._floor:
-            records = tuple(record for record in self._live if record.position > after)
-            upto = head
-            if len(records) > FRAME_RECORDS_MAX:
-                records = records[:FRAME_RECORDS_MAX]
-                upto = records[-1].position
-        else:
-            page = await exchange.store.read(after, FRAME_RECORDS_MAX, destination=self.peer, upto=head)
-            records, upto = tuple(to_wire(record) for record in page.records), page.upto
-            if not records and upto == head:
-                self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
-        if end and upto > end:
-            records, upto = tuple(record for record in records if record.position <= end), end
-            if not records:
-                return await self.build(end)
-        return Frame(
-            exchange.name,
-            self.peer,
-            incarnation.id,
-            incarnation.first,
-            min(after, upto),
-            upto,
-            ack,
-            self.received,
-            records,
-        )
+        head, ack, since = exchange.writer.head, self.cursor, after
+        while True:
+            incarnation, end = exchange.history.at(since + 1)
+            records, upto = await self._records(since, head)
+            if end and upto > end:
+                records, upto = tuple(record for record in records if record.position <= end), end
+                if not records:
+                    since = end
+                    continue
+            return Frame(
+                exchange.name,
+                self.peer,
+                incarnation.id,
+                incarnation.first,
+                after,
+                max(after, upto),
+                ack,
+                self.received,
+                records,
+            )
+
+    async def _records(self, after: int, head: int) -> tuple[tuple[WireRecord, ...], int]:
+        """What comes next for this peer, and how far the search went; from memory while the peer keeps up."""
+        if after < self._floor:
+            page = await self.exchange.store.read(after, FRAME_RECORDS_MAX, destination=self.peer, upto=head)
+            if page.records or page.upto < head:
+                return tuple(to_wire(record) for record in page.records), page.upto
+            self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
+        records = tuple(record for record in self._live if record.position > after)
+        if len(records) > FRAME_RECORDS_MAX:
+            records = records[:FRAME_RECORDS_MAX]
+            return records, records[-1].position
+        return records, max(head, records[-1].position if records else 0)
 
     async def _run(self) -> None:
         while True:
@@ -308,6 +328,7 @@ class Exchange:
         self.conversations: dict[str, Conversation] = {}
         self._mine = Cursor()
         self._own_broken: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -321,6 +342,25 @@ class Exchange:
             if peer in self.conversations:
                 self.conversations[peer].start()
         await self._read_own(cursors)
+        self._saving = asyncio.get_running_loop().create_task(self._save_acks())
+
+    async def _save_acks(self) -> None:
+        """Once a second, what peers have acknowledged is kept: a lower cursor later means a restored store."""
+        while True:
+            await asyncio.sleep(ACK_SAVE_SECONDS)
+            moved = {peer: one.acked for peer, one in self.conversations.items() if one.acked != one.saved}
+            if not moved:
+                continue
+            work = BatchWork(
+                Batch(rows=tuple(Row("service", f"acked:{peer}", b"%d" % acked) for peer, acked in moved.items()))
+            )
+            try:
+                self.writer.submit(work)
+                await work.done
+                for peer, acked in moved.items():
+                    self.conversations[peer].saved = acked
+            except HoldfastError as error:
+                logger.debug("acknowledgements not saved: %s", error)
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
         """Hand the writer what this service told itself and has not decided yet."""
@@ -335,8 +375,10 @@ class Exchange:
 
     async def close(self) -> None:
         """Say no more."""
-        if self._own_broken is not None:
-            self._own_broken.cancel()
+        tasks = [task for task in (self._own_broken, self._saving) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
     def flushed(self, records: list[Record]) -> None:

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from holdfast.core.batch import Batch, Cursor, Duplicate, Move
+from holdfast.core.batch import Batch, Cursor, Move
 from holdfast.core.frame import FeedPage, FeedRequest
 from holdfast.errors import ExchangeError, HoldfastError, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
+from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.feeds")
@@ -84,38 +85,6 @@ class Subscription:
         self.position, self.incarnation = cursor.position, cursor.incarnation
         self.moved.set()
         self.moved = asyncio.Event()
-
-
-class BatchWork:
-    """A batch made beforehand, on its way through the writer; `done` gets its first position, or the error."""
-
-    __slots__ = ("_batch", "_given", "done", "lane", "streams")
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch, self._given = batch, False
-        self.lane, self.streams = "", ()
-        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def handle(self) -> Batch | None:
-        """The batch; a second time means that its checkpoint is not where it was read."""
-        if self._given:
-            raise StoreError("a checkpoint stands elsewhere than this process left it")
-        self._given = True
-        return self._batch
-
-    def landed(self, position: int) -> None:
-        """It is durable."""
-        if not self.done.done():
-            self.done.set_result(position)
-
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self.failed(RuntimeError(f"row {found.key} exists already"))
-
-    def failed(self, error: Exception) -> None:
-        """Nothing of it was written."""
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class _Group:

@@ -184,6 +184,13 @@ class Node:
             except StoreError as error:
                 logger.warning("the store cannot be read: %s", error)
 
+    async def leap(self, first: int) -> None:
+        """Go on at a higher position, in a new incarnation. Raises StoreError."""
+        async with self.writer.paused():
+            opened = await self.store.leap(self.clock.unique(), self.clock.now_us(), first)
+            self.history.incarnations = opened.incarnations
+            self.writer.head = opened.head
+
     async def records_of(self, *, tx: str = "", correlation: str = "", stream: str = "") -> list[Record]:
         """Every record of this service that belongs to one id."""
         return await self.store.related(tx=tx, correlation=correlation, stream=stream)

@@ -20,7 +20,8 @@ from holdfast.core.view import ViewType
 from holdfast.errors import HoldfastError, Invalid, NotFound
 from holdfast.ports.store import Store
 from holdfast.runtime.consumers import ViewConsumer, ViewRow
-from holdfast.runtime.feeds import BatchWork, Feeds, Subscription
+from holdfast.runtime.feeds import Feeds, Subscription
+from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.views")

@@ -10,7 +10,8 @@ fails with `Unavailable`, memory is emptied, and the next work finds the log as 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
@@ -80,6 +81,7 @@ class Writer:
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._load = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self.head = 0
         self.failure: StoreError | None = None
         """Why the last group could not be committed; None when the last one was."""
@@ -103,6 +105,12 @@ class Writer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail_all([*self._forming], Unavailable("the service is stopping"))
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncGenerator[None]:
+        """No group is committed inside; what is decided meanwhile waits."""
+        async with self._flushing:
+            yield
 
     @property
     def waiting(self) -> int:
@@ -196,7 +204,8 @@ class Writer:
             if self._inbox:
                 self._turn_soon()
             try:
-                outcomes = await self._store.commit([batch for _, batch in group])
+                async with self._flushing:
+                    outcomes = await self._store.commit([batch for _, batch in group])
             except StoreError as error:
                 self._crash(error, group)
                 continue
