@@ -10,9 +10,12 @@ import msgspec
 
 from holdfast.core.record import Record
 
-RowKind = Literal["request", "waiting", "timer", "snapshot", "view", "service"]
-"""The small tables around the log. `request`: idempotency key -> what was asked; `waiting`: received, not yet decided;
-`timer`: due times; `snapshot`: folded streams; `view`: read models; `service`: this service's own switches."""
+RowKind = Literal["request", "waiting", "timer", "saga", "snapshot", "view", "service"]
+"""The small tables around the log.
+
+`request`: idempotency key -> what was asked; `waiting`: received, not yet decided; `timer`: due times; `saga`: those that
+have not ended; `snapshot`: folded streams; `view`: read models; `service`: this service's own switches.
+"""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

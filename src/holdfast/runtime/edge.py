@@ -25,6 +25,8 @@ from holdfast.runtime.writer import Writer
 
 KEYS_IN_MEMORY_MAX = 10_000
 WAIT_SECONDS = 30.0
+SAGAS_OPEN_MAX = 100_000
+"""Sagas that may be on their way in one service; past it the edge is told to come back later."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class Edge:
     ) -> None:
         self.dispatch, self.memory, self.writer = dispatch, memory, writer
         self.waiting, self.store, self.clock = waiting, store, clock
+        self.sagas_open_max = SAGAS_OPEN_MAX
         self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
 
@@ -74,12 +77,14 @@ class Edge:
             raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
+        waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)
+        if waits and self.dispatch.sagas.open >= self.sagas_open_max:
+            raise Busy(f"{self.dispatch.sagas.open} sagas are on their way", retry_after_seconds=1.0)
         tx = self.clock.unique()
         envelope = Envelope(tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
         work = _CommandWork(self, command, message, envelope, key)
         if key:
             self._remember(key, (tx, message.stored, encode(command)))
-        waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)
         ending = self.outcome_of(tx) if waits else None
         try:
             self.writer.submit(work, edge=True)

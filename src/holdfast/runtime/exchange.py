@@ -1,319 +1,28 @@
-"""Exchange: one ordered conversation each way with every other service.
+"""Exchange: one ordered conversation each way with every other service, and one with itself.
 
-Flushed records for a peer go out in frames; what a peer sends is handed to the writer in order, and its cursor moves in
-the same commits (G3). Requests and answers both carry data and acknowledgement, like TCP with piggy-backed acks. Live
-frames come from memory, catching up from the store. Comes after the writer, before a transport. A cursor this log has
-never given out halts that one conversation with `Forked`; every other failure is tried again with backoff.
+Flushed records with a destination go to their conversation; what a service tells itself goes straight back to its
+writer, under a cursor like any other. Comes after the writer, before a transport. What a peer acknowledged is kept, so
+that a cursor that falls back later is known for what it is: a restored store (`Forked`).
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
 
 from holdfast.core.batch import Batch, Cursor, Row
-from holdfast.core.frame import FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
+from holdfast.core.frame import Frame, check, to_wire
 from holdfast.core.record import Record
-from holdfast.errors import CommandError, ExchangeError, Forked, HoldfastError, Misdirected, StoreError
+from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
-from holdfast.ports.store import Incarnation, Store
+from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
+from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation, History
 from holdfast.runtime.waiting import MessageWork, Waiting
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.exchange")
 
-ACK_DELAY_SECONDS = 0.02
 ACK_SAVE_SECONDS = 1.0
-RESEND_SECONDS = 1.0
-HEARTBEAT_SECONDS = 10.0
-BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.05, 5.0
-LIVE_RECORDS_MAX = 10_000
-"""Records kept in memory for a peer; past it they are read from the store when the peer is back."""
-
-
-class History:
-    """The incarnations of this log: which cursors it has ever given out."""
-
-    def __init__(self, incarnations: Sequence[Incarnation]) -> None:
-        self.incarnations = tuple(incarnations)
-
-    @property
-    def current(self) -> Incarnation:
-        """The incarnation that writes now."""
-        return self.incarnations[-1]
-
-    def at(self, position: int) -> tuple[Incarnation, int]:
-        """The incarnation that wrote a position, and its last position (0: it writes still)."""
-        end = 0
-        for found in reversed(self.incarnations):
-            if found.first <= position:
-                return found, end
-            end = found.first - 1
-        return self.incarnations[0], end
-
-    def check(self, cursor: Cursor, head: int, who: str) -> None:
-        """Raise Forked unless this log has given out the cursor."""
-        if cursor.position == 0:
-            return
-        for number, found in enumerate(self.incarnations):
-            if found.id == cursor.incarnation:
-                later = self.incarnations[number + 1 :]
-                end = later[0].first - 1 if later else head
-                bridged = max((one.bridged for one in later), default=0)
-                if cursor.position <= max(end, bridged):
-                    return
-                raise Forked(
-                    f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: a store was restored"
-                )
-        raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
-
-
-class Conversation:
-    """What is said between this service and one other, both ways."""
-
-    def __init__(self, exchange: "Exchange", peer: str, cursor: Cursor, acked: int) -> None:
-        self.exchange, self.peer, self.cursor = exchange, peer, cursor
-        self.received = cursor.position
-        """Handed to the writer; `cursor` is what is durable of it."""
-        self.acked = acked
-        self.have = acked
-        self.shown = acked
-        self.failure: HoldfastError | None = None
-        self.failures = 0
-        self.halted = False
-        self.peer_head = 0
-        self._live: deque[WireRecord] = deque()
-        self._floor = exchange.writer.head
-        self._acked_sent = cursor.position
-        self._serving = 0
-        self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()
-        self._receiving: asyncio.Task[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._forgiven = False
-        self.saved = acked
-        """What of `acked` the store knows."""
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._wake.set()
-
-    async def stop(self) -> None:
-        """Send no more."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        tasks = [task for task in (self._task, self._receiving) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def add(self, record: Record) -> None:
-        """A flushed record for this peer."""
-        if len(self._live) >= LIVE_RECORDS_MAX:
-            self._live.clear()
-            self._floor = record.position
-        else:
-            self._live.append(to_wire(record))
-        if not self._serving:
-            self._wake.set()
-
-    @property
-    def idle(self) -> bool:
-        """True while nothing has ever been said to this peer."""
-        return self._task is None
-
-    @property
-    def drained(self) -> bool:
-        """True when the peer has acknowledged all that is in memory for it."""
-        return not self._live and self.acked >= self._floor
-
-    def acknowledged(self, ack: Cursor, have: int, *, seen: int | None) -> None:
-        """Take the peer's cursor in this log. `seen`: what it had acknowledged before the request that this answers."""
-        history, head = self.exchange.history, self.exchange.writer.head
-        history.check(ack, head, self.peer)
-        if seen is not None and self._forgiven:
-            self._forgiven, self.acked, self._floor = False, ack.position, head
-            self._live.clear()
-        elif seen is not None and ack.position < seen:
-            raise Forked(f"{self.peer} had received up to {seen} and says {ack.position} now: its store was restored")
-        if ack.position > self.acked:
-            self.acked = ack.position
-            while self._live and self._live[0].position <= self.acked:
-                self._live.popleft()
-        if seen is not None or have > self.have:
-            self.have = max(have, self.acked)
-
-    def forgive(self) -> None:
-        """The peer's store was restored, and somebody has said that this is known: its next cursor is believed."""
-        self._forgiven = True
-        self._wake.set()
-
-    async def receive(self, frame: Frame) -> None:
-        """Take a frame's records; returns when all of them are durable. Raises ExchangeError, Unavailable."""
-        async with self._lock:
-            exchange = self.exchange
-            self.peer_head = max(self.peer_head, frame.upto)
-            if frame.incarnation != self.cursor.incarnation and frame.first <= self.received:
-                check(frame, exchange.name, exchange.peers, frame.after)
-                return  # an older part said again, or a fork: our ack tells the sender, who knows its own history
-            records = check(frame, exchange.name, exchange.peers, self.received)
-            if not records:
-                return
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            before = self.received
-            for record in records:
-                last = record.position == records[-1].position
-                exchange.writer.submit(
-                    MessageWork(exchange.waiting, self.peer, frame.incarnation, before, record, done if last else None)
-                )
-                before = record.position
-            self.received = before
-            try:
-                await done
-            except BaseException:
-                await self._reread()
-                raise
-            self.cursor = Cursor(frame.incarnation, before)
-
-    async def _reread(self) -> None:
-        try:
-            cursors = await self.exchange.store.cursors()
-        except StoreError as error:
-            logger.warning("cursors could not be read: %s", error)
-            return
-        self.cursor = cursors.get(f"exchange:{self.peer}", Cursor())
-        self.received = self.cursor.position
-
-    async def serve(self, frame: Frame) -> Frame:
-        """Answer a frame that the peer sent."""
-        self.acknowledged(frame.ack, frame.have, seen=None)
-        self._serving += 1
-        try:
-            await self.receive(frame)
-            answer = await self.build(max(self.have, frame.have))
-        finally:
-            self._serving -= 1
-        if answer.records:
-            self.shown = max(self.shown, answer.upto)
-            self._ring(RESEND_SECONDS)
-        self._acked_sent = answer.ack.position
-        if self._live and self._live[-1].position > max(self.have, self.shown):
-            self._wake.set()
-        return answer
-
-    async def build(self, after: int) -> Frame:
-        """The frame that says all that comes after a position, and what has been received.
-
-        Its records are of one incarnation; where the log went on in a later one with nothing to say before, that one.
-        """
-        exchange = self.exchange
-        head, ack, since = exchange.writer.head, self.cursor, after
-        while True:
-            incarnation, end = exchange.history.at(since + 1)
-            records, upto = await self._records(since, head)
-            if end and upto > end:
-                records, upto = tuple(record for record in records if record.position <= end), end
-                if not records:
-                    since = end
-                    continue
-            return Frame(
-                exchange.name,
-                self.peer,
-                incarnation.id,
-                incarnation.first,
-                after,
-                max(after, upto),
-                ack,
-                self.received,
-                records,
-            )
-
-    async def _records(self, after: int, head: int) -> tuple[tuple[WireRecord, ...], int]:
-        """What comes next for this peer, and how far the search went; from memory while the peer keeps up."""
-        if after < self._floor:
-            page = await self.exchange.store.read(after, FRAME_RECORDS_MAX, destination=self.peer, upto=head)
-            if page.records or page.upto < head:
-                return tuple(to_wire(record) for record in page.records), page.upto
-            self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
-        records = tuple(record for record in self._live if record.position > after)
-        if len(records) > FRAME_RECORDS_MAX:
-            records = records[:FRAME_RECORDS_MAX]
-            return records, records[-1].position
-        return records, max(head, records[-1].position if records else 0)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS * (0.75 + self.exchange.clock.random() / 2)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            try:
-                await self._say()
-                self.failure, self.failures, self.halted = None, 0, False
-            except (ExchangeError, CommandError, StoreError) as error:
-                await self._fail(error)
-                self._wake.set()
-
-    async def _say(self) -> None:
-        seen = self.acked
-        frame = await self.build(max(self.have, self.acked))
-        answer = await self.exchange.transport.exchange(self.peer, frame)
-        if answer.sender != self.peer:
-            raise Misdirected(f"asked {self.peer!r}, {answer.sender!r} answered")
-        self._acked_sent = max(self._acked_sent, frame.ack.position)
-        self.acknowledged(answer.ack, answer.have, seen=seen)
-        if self._receiving is not None:
-            await self._receiving
-            self._receiving = None
-        if answer.records:
-            self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
-        else:
-            self.peer_head = max(self.peer_head, answer.upto)
-        self._next()
-
-    def _next(self) -> None:
-        """What there is to do: more to say now, or an alarm for an ack that is owed or a resend."""
-        if (self._live and self._live[-1].position > max(self.have, self.shown)) or self.have < self._floor:
-            self._wake.set()
-        elif self._live:
-            self._ring(RESEND_SECONDS)
-        if self.cursor.position > self._acked_sent:
-            self._ring(ACK_DELAY_SECONDS)
-
-    async def _receive_answer(self, answer: Frame) -> None:
-        await self.receive(answer)
-        self._next()
-
-    def _ring(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
-        if self._alarm is not None and not self._alarm.cancelled() and loop.time() < self._alarm.when() <= when:
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = loop.call_at(when, self._rung)
-
-    def _rung(self) -> None:
-        self._alarm = None
-        self.shown = self.have
-        self._wake.set()
-
-    async def _fail(self, error: HoldfastError) -> None:
-        if self.failure is None or type(self.failure) is not type(error):
-            logger.warning("exchange with %s: %s", self.peer, error, extra={"peer": self.peer})
-        self.failure = error
-        self.halted = isinstance(error, Forked)
-        self.failures += 1
-        self._receiving = None
-        self.have, self.shown = self.acked, self.acked
-        delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self.failures, 10))
-        await asyncio.sleep(delay * (0.5 + self.exchange.clock.random()))
 
 
 class Exchange:
@@ -380,6 +89,10 @@ class Exchange:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
+
+    def heard(self) -> bool:
+        """True once every peer that is talked to has said what it has, or was found down."""
+        return all(one.heard or one.idle for one in self.conversations.values())
 
     def flushed(self, records: list[Record]) -> None:
         """Records are durable: those with a destination go on their way."""

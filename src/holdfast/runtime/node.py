@@ -11,6 +11,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from holdfast.core.batch import Cursor
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.record import Record
@@ -20,11 +22,13 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.consumers import ReactionConsumer, SagaConsumer
+from holdfast.runtime.conversation import History
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY, Dispatch
 from holdfast.runtime.edge import Edge
-from holdfast.runtime.exchange import Exchange, History
+from holdfast.runtime.exchange import Exchange
 from holdfast.runtime.feeds import Consumer, Feeds
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.sagas import OpenSaga
 from holdfast.runtime.timers import Timers
 from holdfast.runtime.views import Views
 from holdfast.runtime.waiting import Waiting
@@ -77,11 +81,13 @@ class Node:
         self.waiting.settle = self.edge.settle
         self.writer.start(opened.head)
         await self.waiting.start(self.writer)
+        await self._count_sagas()
         self.conversations = Exchange(
             self.name, self.peers, self.store, self.writer, self.waiting, self.transport, self.clock, self.history
         )
         sends_to = {name for saga in self.service.sagas.values() for name in saga.contracts}
         await self.conversations.start(sends_to - {self.name})
+        self.timers.may_judge = self.conversations.heard
         await self.timers.start(self.writer)
         consumers: list[Consumer] = [*await self.views.prepare()]
         consumers += [ReactionConsumer(found, self.clock) for found in self.service.reactions.values()]
@@ -162,6 +168,21 @@ class Node:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._news)
 
+    async def sagas(self, *, status: str = "", after: str = "", limit: int = 100) -> list[tuple[str, OpenSaga]]:
+        """(stream, entry) of sagas that have not ended, by stream name; `status`: running, undoing or stuck."""
+        found: list[tuple[str, OpenSaga]] = []
+        while len(found) < limit and (rows := await self.store.scan("saga", after=after, limit=limit)):
+            entries = [(stream, msgspec.json.decode(data, type=OpenSaga)) for stream, data in rows]
+            found += [(stream, entry) for stream, entry in entries if status in ("", entry.status)]
+            after = rows[-1][0]
+        return found[:limit]
+
+    async def _count_sagas(self) -> None:
+        count, after = 0, ""
+        while rows := await self.store.scan("saga", after=after):
+            count, after = count + len(rows), rows[-1][0]
+        self.dispatch.sagas.open = count
+
     def _flushed(self, head: int, records: list[Record]) -> None:
         if self.conversations is not None:
             self.conversations.flushed(records)
@@ -180,6 +201,7 @@ class Node:
             try:
                 await self.waiting.start(self.writer)
                 await self.timers.reread()
+                await self._count_sagas()
                 return
             except StoreError as error:
                 logger.warning("the store cannot be read: %s", error)
@@ -223,6 +245,7 @@ class Node:
             "service": self.name, "owner": self.service.owner, "head": self.writer.head,
             "incarnation": self.history.current.id if self.history.incarnations else "",
             "store": _failure(self.writer.failure), "inbox": self.writer.waiting, "timers": len(self.timers),
+            "sagas_open": self.dispatch.sagas.open,
             "exchange": exchange, "feeds": feeds, "waiting": waiting, "rebuilding": self.views.rebuilding(),
         }  # fmt: skip
 

@@ -59,6 +59,27 @@ class _Answered(msgspec.Struct):
     answer: msgspec.Raw
 
 
+class OpenSaga(msgspec.Struct, omit_defaults=True):
+    """A saga that has not ended, as it stands in the list of those."""
+
+    status: str
+    tx: str
+    at: int
+    """Microseconds since 1970-01-01 UTC: when it came to this status."""
+    step: str = ""
+    cause: str = ""
+    overdue: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(state: SagaState, tx: str, at: int) -> "OpenSaga":
+        """The entry of a saga in that state."""
+        if state.stuck is not None:
+            return OpenSaga(state.status, tx, at, state.stuck.step, state.stuck.cause)
+        return OpenSaga(
+            state.status, tx, at, cause=state.cause.code if state.cause else "", overdue=tuple(sorted(state.overdue))
+        )
+
+
 class SagaFolder:
     """Folds the records of a saga's stream into its state."""
 
@@ -120,6 +141,8 @@ class Sagas:
         self._service = service
         self.on_timer: Callable[[str], None] = lambda key: None
         """Told the key of every timer that is set; the timers listen."""
+        self.open = 0
+        """Sagas of this service that have not ended."""
 
     def begin(
         self, saga: SagaType, message: Any, stream: str, envelope: "Envelope", memory: Memory, handled: "Handled"
@@ -134,10 +157,13 @@ class Sagas:
                 f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop"
             )
         envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
+        self.open += 1
         state = SagaState()
         begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers)
         apply(saga, state, begun)
         progress = [begun, *advance(saga, state)]
+        if state.ended:
+            self.open -= 1
         entry.state = state
         self._write(saga, stream, state, progress, envelope, handled)
         entry.version = state.version
@@ -171,6 +197,8 @@ class Sagas:
             return
         handled.reads.append((stream, before))
         entry = memory[stream]
+        if entry.state.ended:
+            self.open -= 1
         self._write(saga, stream, entry.state, progress, envelope, handled)
         entry.version = entry.state.version
 
@@ -185,6 +213,11 @@ class Sagas:
             handled.records.append(record)
             if record.headers.outcome:
                 handled.settled.append((envelope.tx, _outcome(item)))
+        opened = any(isinstance(item, Begun) for item in progress)
+        if state.ended and not opened:
+            handled.rows.append(Row("saga", stream, None))
+        elif not state.ended and (opened or any(isinstance(item, Undoing | Stuck | Overdue) for item in progress)):
+            handled.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
         for timer in timers(saga, state, progress):
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
             state.timers[timer.name] = key

@@ -7,6 +7,7 @@ works when their time has come. What fires twice, or too late to matter, changes
 import asyncio
 import heapq
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -21,6 +22,7 @@ from holdfast.runtime.writer import Writer
 logger = logging.getLogger("holdfast.timers")
 
 RETRY_SECONDS = 5.0
+JUDGE_SECONDS = 0.05
 
 
 class _Timer(msgspec.Struct):
@@ -33,6 +35,8 @@ class Timers:
 
     def __init__(self, dispatch: Dispatch, memory: Memory, store: Store, clock: Clock, waiting: Waiting) -> None:
         self.dispatch, self.memory, self.store, self.clock, self.waiting = dispatch, memory, store, clock, waiting
+        self.may_judge: Callable[[], bool] = lambda: True
+        """False while answers may be on their way since before the start: no deadline is judged until then."""
         self._keys: list[str] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,6 +84,9 @@ class Timers:
                         await self._wake.wait()
                 except TimeoutError:
                     pass
+                continue
+            if not self.may_judge():
+                await asyncio.sleep(JUDGE_SECONDS)
                 continue
             due: list[str] = []
             while self._keys and int(self._keys[0][:16]) <= self.clock.now_us():

@@ -1,0 +1,338 @@
+"""The one connection that writes to a SQLite store: a group of batches is one statement, and so one transaction.
+
+Lives on the writer thread of `stores.sqlite`, in a file opened by `stores.sqlite_file`. Every call into SQLite lets go
+of the GIL and has to win it back from the event loop's thread, which when busy gives it up only every 5 ms. So a group
+is checked in memory and written by a single INSERT into a temporary view whose triggers put each row where it belongs:
+one step, one fsync, one hand-over. What memory does not know is assumed, the statement checks it, and only when an
+assumption fails is it looked up and the group planned again. Fails with `StoreFailed`, after a look at the file.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.record import NO_HEADERS, Record
+from holdfast.errors import LimitExceeded, StoreFailed
+from holdfast.ports.store import RECORD_BYTES_MAX, Incarnation
+from holdfast.stores.sqlite_file import store_error
+
+__all__ = ["Writer", "text_or_blob"]
+
+VERSIONS_MAX = 50_000
+"""Streams whose version is kept in memory; others are looked up by the statement itself."""
+
+WRITING = """
+-- What a group writes, one row each, and what it takes for granted. Nothing is ever in it: its triggers do the work.
+CREATE TEMP VIEW writing (
+    what, position, kind, destination, stream, version, type, data, tx, correlation, cause, at, headers
+) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+CREATE TEMP TRIGGER writing_record INSTEAD OF INSERT ON writing WHEN new.what = 'record' BEGIN
+    INSERT INTO log VALUES (
+        new.position, new.kind, new.destination, new.stream, new.version, new.type, new.data, new.tx, new.correlation,
+        new.cause, new.at, new.headers
+    );
+END;
+-- Rows have their key in `stream`, cursors their name, and their incarnation in `tx`.
+CREATE TEMP TRIGGER writing_put INSTEAD OF INSERT ON writing WHEN new.what = 'put' BEGIN
+    INSERT OR REPLACE INTO rows VALUES (new.kind, new.stream, new.data);
+END;
+CREATE TEMP TRIGGER writing_fresh INSTEAD OF INSERT ON writing WHEN new.what = 'fresh' BEGIN
+    INSERT INTO rows VALUES (new.kind, new.stream, new.data);
+END;
+CREATE TEMP TRIGGER writing_delete INSTEAD OF INSERT ON writing WHEN new.what = 'delete' BEGIN
+    DELETE FROM rows WHERE kind = new.kind AND key = new.stream;
+END;
+CREATE TEMP TRIGGER writing_cursor INSTEAD OF INSERT ON writing WHEN new.what = 'cursor' BEGIN
+    INSERT OR REPLACE INTO cursors VALUES (new.stream, new.tx, new.position);
+END;
+-- Assumptions: they stand before all that is written.
+CREATE TEMP TRIGGER writing_if_version INSTEAD OF INSERT ON writing WHEN new.what = 'if version' BEGIN
+    SELECT raise(ABORT, 'assumed') WHERE new.version <>
+        ifnull((SELECT max(version) FROM log WHERE stream = new.stream AND stream <> ''), 0);
+END;
+CREATE TEMP TRIGGER writing_if_absent INSTEAD OF INSERT ON writing WHEN new.what = 'if absent' BEGIN
+    SELECT raise(ABORT, 'assumed') FROM rows WHERE kind = new.kind AND key = new.stream;
+END;
+"""
+COLUMNS = 13
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Rows of a statement; each size is prepared once. Up to 512: apsw keeps no statement of more than 16 kB of text."""
+WRITE = {size: "INSERT INTO writing VALUES" + ",".join(["(" + "?," * (COLUMNS - 1) + "?)"] * size) for size in SIZES}
+
+HEAD = "SELECT max(ifnull((SELECT max(position) FROM log), 0), ifnull((SELECT max(first) FROM incarnations), 1) - 1)"
+VERSION = "SELECT ifnull(max(version), 0) FROM log WHERE stream = ? AND stream <> ''"
+ROW = "SELECT data FROM rows WHERE kind = ? AND key = ?"
+
+_encode = msgspec.json.encode
+Key = tuple[RowKind, str]
+
+
+def text_or_blob(data: bytes) -> str | bytes:
+    """As text where it is UTF-8, so that a person can read it in any SQLite shell."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+class Group:
+    """What a group of batches comes to, if what it assumes holds."""
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self.outcomes: list[Outcome] = []
+        self.records: list[Any] = []
+        """Parameters of the statement, COLUMNS for each record."""
+        self.streams: dict[str, int] = {}
+        """Versions as the group leaves them, of every stream it read."""
+        self.cursors: dict[str, Cursor] = {}
+        self.rows: dict[Key, bytes | None] = {}
+        self.assumed: dict[str, int] = {}
+        """Versions that memory did not know."""
+        self.absent: set[Key] = set()
+        """Fresh rows that nobody has looked for."""
+
+    def parameters(self) -> list[Any]:
+        """All that the statement is given, assumptions first."""
+        found: list[Any] = []
+        for stream, version in self.assumed.items():
+            # A stream that begins here is checked by its unique index.
+            if version or not self.streams[stream]:
+                found += ("if version", None, None, None, stream, version, *NOTHING[6:])
+        for kind, key in self.absent:
+            if self.rows.get((kind, key)) is None:
+                found += ("if absent", None, kind, None, key, *NOTHING[5:])
+        found += self.records
+        for (kind, key), data in self.rows.items():
+            if data is not None:
+                what = "fresh" if (kind, key) in self.absent else "put"
+                found += (what, None, kind, None, key, None, None, text_or_blob(data), *NOTHING[8:])
+            elif (kind, key) not in self.absent:
+                found += ("delete", None, kind, None, key, *NOTHING[5:])
+        for name, cursor in self.cursors.items():
+            found += ("cursor", cursor.position, None, None, name, None, None, None, cursor.incarnation, *NOTHING[9:])
+        return found
+
+
+NOTHING = (None,) * COLUMNS
+
+
+class Writer:
+    """Commits groups. Every method runs on the writer thread, one at a time."""
+
+    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+        self._path, self._connection = path, connection
+        self._versions: OrderedDict[str, int] = OrderedDict()
+        self._known: dict[Key, bytes | None] = {}
+        """Rows looked up because an assumption failed; for the group at hand only."""
+        self._doubt: Group | None = None
+        """A group whose COMMIT raised, while nobody could look whether it is there."""
+        connection.execute(WRITING)
+        self.head: int = connection.execute(HEAD).get
+        """The last position whose COMMIT returned. Readers on other threads go by it."""
+        self.cursors = {name: Cursor(*at) for name, *at in connection.execute("SELECT * FROM cursors")}
+        """As they are committed; replaced by `update` in one step of the interpreter, so that others may copy it."""
+
+    def begin(self, incarnation: str, at: int, first: int, bridged: int) -> list[Incarnation]:
+        """Record an opening, and give all there were."""
+        values = (incarnation, first, bridged, at)
+        self._execute("INSERT INTO incarnations (id, first, bridged, at) VALUES (?, ?, ?, ?)", values)
+        self.head = first - 1
+        every = self._execute("SELECT id, first, bridged FROM incarnations ORDER BY number")
+        return [Incarnation(*row) for row in every]
+
+    def leap(self, incarnation: str, at: int, first: int) -> list[Incarnation]:
+        """Begin an incarnation above the head."""
+        if first <= self.head:
+            raise LimitExceeded(f"position {first} is not above the head, {self.head}")
+        return self.begin(incarnation, at, first, first - 1)
+
+    def clear(self, kind: RowKind, ends: tuple[str, str | bytes], cursor_ends: tuple[str, str | bytes]) -> None:
+        """Remove the rows and cursors in two ranges, both or none."""
+        sql = (
+            "BEGIN IMMEDIATE; DELETE FROM rows WHERE kind = ? AND key >= ? AND key < ?;"
+            " DELETE FROM cursors WHERE name >= ? AND name < ?; COMMIT"
+        )
+        self._execute(sql, (kind, *ends, *cursor_ends))
+        kept = {name: Cursor(*at) for name, *at in self._execute("SELECT * FROM cursors")}
+        self.cursors = kept
+
+    def close(self) -> None:
+        """Close the connection, which brings the file up to date."""
+        self._connection.close()
+
+    def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Commit a group in one transaction."""
+        for batch in batches:
+            for record in batch.records:
+                if (size := len(record.data)) > RECORD_BYTES_MAX:
+                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+        if self._doubt is not None:
+            self._settle(self._doubt)
+        group = self._plan(batches)
+        try:
+            self._write(group)
+        except apsw.ConstraintError:
+            self._look_up(group)
+            group = self._plan(batches)
+            try:
+                self._write(group)
+            except apsw.ConstraintError as error:
+                # Nothing is assumed any more: records are not numbered as the batches' reads say.
+                raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
+            finally:
+                self._known.clear()
+        self._keep(group)
+        return group.outcomes
+
+    def _plan(self, batches: Sequence[Batch]) -> Group:
+        group = Group(self.head)
+        for batch in batches:
+            refusal = self._refusal(group, batch)
+            if refusal is not None:
+                group.outcomes.append(refusal)
+                continue
+            group.outcomes.append(Committed(group.head + 1))
+            for record in batch.records:
+                group.head += 1
+                group.records += _values(record, group.head)
+                if record.version:
+                    group.streams[record.stream] = record.version
+            for move in batch.moves:
+                group.cursors[move.name] = move.after
+            for row in batch.rows:
+                group.rows[row.kind, row.key] = row.data
+        return group
+
+    def _refusal(self, group: Group, batch: Batch) -> Outcome | None:
+        """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
+        streams = group.streams
+        for stream, expected in batch.reads:
+            found = streams.get(stream)
+            if found is None:
+                found = self._versions.get(stream)
+                if found is None:
+                    found = group.assumed[stream] = expected
+                streams[stream] = found
+            if found != expected:
+                return Conflict(stream, expected, found)
+        for move in batch.moves:
+            cursor = group.cursors.get(move.name) or self.cursors.get(move.name)
+            found = cursor.position if cursor else 0
+            if found != move.before:
+                return Conflict(move.name, move.before, found)
+        for row in batch.rows:
+            if row.fresh:
+                key = (row.kind, row.key)
+                data = group.rows[key] if key in group.rows else self._known.get(key)
+                if data is not None:
+                    return Duplicate(row.kind, row.key, data)
+                if key not in group.rows and key not in self._known:
+                    group.absent.add(key)
+        return None
+
+    def _write(self, group: Group) -> None:
+        """Make a group durable; raises ConstraintError, with nothing written, when an assumption does not hold."""
+        parameters = group.parameters()
+        largest = SIZES[-1] * COLUMNS
+        connection = self._connection
+        try:
+            if not parameters:
+                return
+            if len(parameters) <= largest:
+                connection.execute(*_statement(parameters))
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            for start in range(0, len(parameters), largest):
+                connection.execute(*_statement(parameters[start : start + largest]))
+            connection.execute("COMMIT")
+        except apsw.ConstraintError:
+            self._roll_back()
+            raise
+        except apsw.Error as error:
+            self._settle(group, error)
+
+    def _settle(self, group: Group, cause: Exception | None = None) -> None:
+        """After a COMMIT that raised: look whether the group is there, and return only if it is.
+
+        A commit whose fsync failed is invisible, but its pages may stand in the WAL, and a crash before the next commit
+        could bring them back. So a small commit is written over them before anybody is told that nothing is there.
+        """
+        try:
+            self._roll_back()
+            there = self._is_there(group)
+            if not there:
+                self._connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'failures'")
+        except apsw.Error as error:
+            self._doubt = group
+            raise store_error(self._path, cause or error) from error
+        if self._doubt is not None:
+            # An earlier group, reported as failed: it is gone now, or its caller will find it in the log.
+            self._doubt = None
+            if there:
+                self._keep(group)
+        elif not there and cause is not None:
+            raise store_error(self._path, cause) from cause
+
+    def _is_there(self, group: Group) -> bool:
+        if group.records:
+            return self._connection.execute(HEAD).get == group.head
+        found = {name: Cursor(*at) for name, *at in self._connection.execute("SELECT * FROM cursors")}
+        return all(found.get(name) == cursor for name, cursor in group.cursors.items()) and all(
+            self._row(key) == data for key, data in group.rows.items()
+        )
+
+    def _roll_back(self) -> None:
+        if not self._connection.get_autocommit():
+            self._connection.execute("ROLLBACK")
+
+    def _look_up(self, group: Group) -> None:
+        """Replace every assumption of a group by what is."""
+        try:
+            for stream in group.assumed:
+                self._versions[stream] = self._connection.execute(VERSION, (stream,)).get
+            self._known = {key: self._row(key) for key in group.absent}
+        except apsw.Error as error:
+            raise store_error(self._path, error) from error
+
+    def _row(self, key: Key) -> bytes | None:
+        data = self._connection.execute(ROW, key).get
+        return data.encode() if isinstance(data, str) else data
+
+    def _keep(self, group: Group) -> None:
+        """The group is durable: remember what it left."""
+        versions = self._versions
+        for stream, version in group.streams.items():
+            versions[stream] = version
+            versions.move_to_end(stream)
+        while len(versions) > VERSIONS_MAX:
+            versions.popitem(last=False)
+        self.cursors.update(group.cursors)
+        self.head = group.head
+
+    def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except apsw.Error as error:
+            self._roll_back()
+            raise store_error(self._path, error) from error
+
+
+def _values(record: Record, position: int) -> tuple[Any, ...]:
+    headers = "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
+    return (
+        "record", position, record.kind, record.destination, record.stream, record.version or None, record.type,
+        record.data.decode(), record.tx, record.correlation, record.cause, record.at, headers,
+    )  # fmt: skip
+
+
+def _statement(parameters: list[Any]) -> tuple[str, list[Any]]:
+    """The smallest statement that takes them, filled up with rows that no trigger fires on."""
+    count = len(parameters) // COLUMNS
+    size = next(size for size in SIZES if size >= count)
+    return WRITE[size], parameters + list(NOTHING) * (size - count)
