@@ -12,13 +12,17 @@ import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgspec
 
 from holdfast.errors import SchemaNewer, StoreCorrupt, StoreError, StoreFailed, StoreForeign, StoreLocked, StoreMismatch
 
-__all__ = ["Lock", "connect_reader", "connect_writer", "create", "peek", "store_error", "sync_folder"]
+__all__ = ["Connection", "Lock", "connect_reader", "connect_writer", "create", "peek", "store_error", "sync_folder"]
+
+Connection = Any
+"""An `apsw.Connection`, whose types are not known in full where Python has no type for buffers."""
 
 APPLICATION_ID = int.from_bytes(b"hold")
 SCHEMA_VERSION = 1
@@ -62,7 +66,7 @@ CREATE TABLE cursors (
     name TEXT PRIMARY KEY, incarnation TEXT NOT NULL, position INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- The small tables in one: request, waiting, timer, snapshot, view, service. Data is text where it is UTF-8, else a blob.
+-- The small tables in one: request, waiting, timer, snapshot, view, service. Data is text if it is UTF-8, else a blob.
 CREATE TABLE rows (
     kind TEXT NOT NULL, key TEXT NOT NULL, data NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
@@ -164,7 +168,7 @@ def create(path: Path, log: str) -> None:
     new = path.with_name(path.name + ".new")
     for leftover in (new, new.with_name(new.name + "-journal")):
         leftover.unlink(missing_ok=True)
-    connection = apsw.Connection(str(new))
+    connection: Connection = apsw.Connection(str(new))
     try:
         connection.execute("PRAGMA synchronous = FULL; BEGIN;" + SCHEMA)
         connection.execute("INSERT INTO meta VALUES ('log', ?), ('failures', '0')", (log,))
@@ -186,11 +190,13 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def connect_writer(path: Path, log: str, vfs: str) -> apsw.Connection:
+def connect_writer(path: Path, log: str, vfs: str) -> Connection:
     """The one connection that writes, after all checks; nothing of the file is changed when one fails."""
     if apsw.SQLITE_VERSION_NUMBER < SQLITE_VERSION_MIN:
-        raise StoreError(f"SQLite {apsw.sqlite_lib_version()} can damage files in WAL mode; install apsw 3.51.3 or later")
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs or None)
+        raise StoreError(
+            f"SQLite {apsw.sqlite_lib_version()} can damage files in WAL mode; install apsw 3.51.3 or later"
+        )
+    connection: Connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs or None)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.set_busy_timeout(BUSY_MS)
@@ -206,8 +212,8 @@ def connect_writer(path: Path, log: str, vfs: str) -> apsw.Connection:
     return connection
 
 
-def connect_reader(path: Path, vfs: str) -> apsw.Connection:
+def connect_reader(path: Path, vfs: str) -> Connection:
     """A connection that can only read, and in WAL mode never waits for the writer nor makes it wait."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs or None)
+    connection: Connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs or None)
     connection.set_busy_timeout(BUSY_MS)
     return connection

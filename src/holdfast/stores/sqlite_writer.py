@@ -19,7 +19,7 @@ from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, O
 from holdfast.core.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed
 from holdfast.ports.store import RECORD_BYTES_MAX, Incarnation
-from holdfast.stores.sqlite_file import store_error
+from holdfast.stores.sqlite_file import Connection, store_error
 
 __all__ = ["Writer", "text_or_blob"]
 
@@ -125,7 +125,7 @@ NOTHING = (None,) * COLUMNS
 class Writer:
     """Commits groups. Every method runs on the writer thread, one at a time."""
 
-    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+    def __init__(self, path: Path, connection: Connection) -> None:
         self._path, self._connection = path, connection
         self._versions: OrderedDict[str, int] = OrderedDict()
         self._known: dict[Key, bytes | None] = {}
@@ -148,12 +148,14 @@ class Writer:
 
     def leap(self, incarnation: str, at: int, first: int) -> list[Incarnation]:
         """Begin an incarnation above the head."""
+        self._be_sure()
         if first <= self.head:
             raise LimitExceeded(f"position {first} is not above the head, {self.head}")
         return self.begin(incarnation, at, first, first - 1)
 
     def clear(self, kind: RowKind, ends: tuple[str, str | bytes], cursor_ends: tuple[str, str | bytes]) -> None:
         """Remove the rows and cursors in two ranges, both or none."""
+        self._be_sure()
         sql = (
             "BEGIN IMMEDIATE; DELETE FROM rows WHERE kind = ? AND key >= ? AND key < ?;"
             " DELETE FROM cursors WHERE name >= ? AND name < ?; COMMIT"
@@ -172,23 +174,21 @@ class Writer:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
                     raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
-        if self._doubt is not None:
-            self._settle(self._doubt)
-        group = self._plan(batches)
-        try:
-            self._write(group)
-        except apsw.ConstraintError:
-            self._look_up(group)
+        self._be_sure()
+        while True:
             group = self._plan(batches)
             try:
                 self._write(group)
             except apsw.ConstraintError as error:
-                # Nothing is assumed any more: records are not numbered as the batches' reads say.
-                raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
-            finally:
-                self._known.clear()
-        self._keep(group)
-        return group.outcomes
+                if not group.assumed and not group.absent:
+                    # Nothing was taken for granted: records are not numbered as the batches' reads say.
+                    raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
+                # Batches that were refused may now come further and assume more, so this can take several rounds.
+                self._look_up(group)
+                continue
+            self._known.clear()
+            self._keep(group)
+            return group.outcomes
 
     def _plan(self, batches: Sequence[Batch]) -> Group:
         group = Group(self.head)
@@ -271,13 +271,16 @@ class Writer:
         except apsw.Error as error:
             self._doubt = group
             raise store_error(self._path, cause or error) from error
-        if self._doubt is not None:
-            # An earlier group, reported as failed: it is gone now, or its caller will find it in the log.
-            self._doubt = None
-            if there:
-                self._keep(group)
-        elif not there and cause is not None:
+        self._doubt = None
+        if not there and cause is not None:
             raise store_error(self._path, cause) from cause
+        if there and cause is None:
+            self._keep(group)
+
+    def _be_sure(self) -> None:
+        """Settle a group that failed while the file could not be read; it may be in the log after all."""
+        if self._doubt is not None:
+            self._settle(self._doubt)
 
     def _is_there(self, group: Group) -> bool:
         if group.records:
@@ -296,7 +299,7 @@ class Writer:
         try:
             for stream in group.assumed:
                 self._versions[stream] = self._connection.execute(VERSION, (stream,)).get
-            self._known = {key: self._row(key) for key in group.absent}
+            self._known.update((key, self._row(key)) for key in group.absent)
         except apsw.Error as error:
             raise store_error(self._path, error) from error
 
