@@ -15,7 +15,7 @@ from typing import Protocol
 from holdfast.core.batch import Cursor
 from holdfast.core.frame import FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.core.record import Record
-from holdfast.errors import CommandError, ExchangeError, Forked, HoldfastError, Misdirected, StoreError
+from holdfast.errors import CommandError, ExchangeError, Forked, Gap, HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Incarnation, Store
 from holdfast.ports.transport import Transport
@@ -66,6 +66,8 @@ class History:
                 raise Forked(
                     f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: a store was restored"
                 )
+        if cursor.position <= max((found.bridged for found in self.incarnations), default=0):
+            return  # of an opening that the backup did not know; a repair has bridged what it wrote
         raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
 
 
@@ -106,6 +108,8 @@ class Conversation:
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._forgiven = False
+        self._asks = False
+        """The next frame says nothing and asks where the peer stands."""
         self.heard = False
         """True once the peer has said all that it has, or was found down, since this service started."""
         self.saved = acked
@@ -163,7 +167,7 @@ class Conversation:
 
     def forgive(self) -> None:
         """The peer's store was restored, and somebody has said that this is known: its next cursor is believed."""
-        self._forgiven = True
+        self._forgiven = self._asks = True
         self._wake.set()
 
     async def receive(self, frame: Frame) -> None:
@@ -246,6 +250,11 @@ class Conversation:
                 records,
             )
 
+    def _probe(self) -> Frame:
+        """A frame without records that fits any receiver: its answer says how far the peer has come."""
+        exchange, current = self.exchange, self.exchange.history.current
+        return Frame(exchange.name, self.peer, current.id, current.first, 0, 0, self.cursor, self.received)
+
     async def _records(self, after: int, head: int) -> tuple[tuple[WireRecord, ...], int]:
         """What comes next for this peer, and how far the search went; from memory while the peer keeps up."""
         if after < self._floor:
@@ -277,10 +286,11 @@ class Conversation:
 
     async def _say(self) -> None:
         seen = self.acked
-        frame = await self.build(max(self.have, self.acked))
+        frame = self._probe() if self._asks else await self.build(max(self.have, self.acked))
         answer = await self.exchange.transport.exchange(self.peer, frame)
         if answer.sender != self.peer:
             raise Misdirected(f"asked {self.peer!r}, {answer.sender!r} answered")
+        self._asks = False
         self._acked_sent = max(self._acked_sent, frame.ack.position)
         self.acknowledged(answer.ack, answer.have, seen=seen)
         if self._receiving is not None:
@@ -325,6 +335,7 @@ class Conversation:
             logger.warning("exchange with %s: %s", self.peer, error, extra={"peer": self.peer})
         self.failure = error
         self.halted = isinstance(error, Forked)
+        self._asks = self._asks or isinstance(error, Gap)
         self.failures += 1
         self._receiving = None
         self.have, self.shown = self.acked, self.acked
