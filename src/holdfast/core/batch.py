@@ -13,8 +13,8 @@ from holdfast.core.record import Record
 RowKind = Literal["request", "waiting", "timer", "saga", "snapshot", "view", "service"]
 """The small tables around the log.
 
-`request`: idempotency key -> what was asked; `waiting`: received, not yet decided; `timer`: due times; `saga`: those that
-have not ended; `snapshot`: folded streams; `view`: read models; `service`: this service's own switches.
+`request`: idempotency key -> what was asked; `waiting`: received, not yet decided; `timer`: due times; `saga`: those
+that have not ended; `snapshot`: folded streams; `view`: read models; `service`: this service's own switches.
 """
 
 

@@ -154,11 +154,9 @@ class Writer:
             self._ready.set()
 
     def _must_hold(self, work: Work) -> bool:
-        if work.lane and work.lane in self._held_lanes:
-            self._held.append(work)
-            return True
-        if any(stream in self._wanted for stream in work.streams):
-            self._hold(work, [])
+        """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
+        if (work.lane and work.lane in self._held_lanes) or any(stream in self._wanted for stream in work.streams):
+            self._hold(work, [stream for stream in work.streams if self._memory.get(stream) is None])
             return True
         return False
 
