@@ -89,9 +89,9 @@ class Edge:
         try:
             self.writer.submit(work, edge=True)
             first = await work.future
-        except CommandError:
+        except CommandError as error:
             self._keys.pop(key, None)
-            self._awaiting.pop(tx, None)
+            self.fail(tx, error)
             raise
         if isinstance(first, Duplicate):
             found = msgspec.json.decode(first.data, type=_Request)
@@ -111,10 +111,17 @@ class Edge:
         return future
 
     def settle(self, tx: str, answer: Any, position: int) -> None:
-        """A saga begun at the edge has ended: its callers get the answer."""
+        """A transaction begun at the edge has its answer: all who wait for it get it."""
         for future in self._awaiting.pop(tx, ()):
             if not future.done():
                 future.set_result(Outcome(tx, answer, position))
+
+    def fail(self, tx: str, error: CommandError) -> None:
+        """A command from the edge came to nothing: all who wait for it are told."""
+        for future in self._awaiting.pop(tx, ()):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # seen: its waiter may have gone
 
     async def status(self, tx: str) -> Outcome | None:
         """The outcome of a transaction begun here; None when it has none yet. Raises NotFound."""
@@ -202,21 +209,28 @@ class _CommandWork:
             handled.answer = answer
             self._edge.settle(tx, answer, position + len(handled.records) - 1)
         at = next((n for n, record in enumerate(handled.records) if record.headers.outcome), 0)
+        if handled.answer is not None:
+            self._edge.settle(envelope.tx, handled.answer, position + at)
         if not self.future.done():
             self.future.set_result(Outcome(envelope.tx, handled.answer, position + at))
 
     def duplicate(self, found: Duplicate) -> None:
+        self._edge.dispatch.sagas.open -= self._began()
         if not self.future.done():
             self.future.set_result(found)
 
+    def _began(self) -> int:
+        """How many sagas the handling has counted as begun."""
+        return int(self._handled is not None and self._handled.answer is None)
+
     def failed(self, error: Exception) -> None:
-        if self.future.done():
-            return
         if not isinstance(error, CommandError):
             found = CommandFailed(f"{self._message.name} failed: {type(error).__name__}; nothing was recorded")
             found.__cause__ = error
             error = found
-        self.future.set_exception(error)
+        self._edge.fail(self._envelope.tx, error)
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def _first_difference(before: bytes, after: bytes) -> str:
