@@ -11,6 +11,7 @@ import asyncio
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -39,6 +40,10 @@ from holdfast.stores.sqlite_writer import Writer
 __all__ = ["SQLiteStore"]
 
 READERS = 2
+OVERDUE_SECONDS = 0.0005
+GIVE_WAY_SECONDS = 0.000001
+"""A loop that never idles polls many times in the 5 ms after which a thread may ask for the GIL, and each poll starts
+those 5 ms anew: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment."""
 T = TypeVar("T")
 
 ONE_TEXT = "SELECT group_concat(item) FROM ({})"
@@ -323,9 +328,20 @@ class _Threads:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run it on one of the threads. It runs to its end even when whoever waits is cancelled."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def give_way() -> None:
+            nonlocal timer
+            time.sleep(GIVE_WAY_SECONDS)
+            timer = loop.call_later(OVERDUE_SECONDS, give_way)
+
+        timer = loop.call_later(OVERDUE_SECONDS, give_way)
         self._calls.put((call, future))
-        return await future
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Finish what waits, then end the threads."""
