@@ -283,6 +283,11 @@ class Conversation:
                 self.heard = True
                 await self._fail(error)
                 self._wake.set()
+            except Exception as error:
+                logger.exception("exchange with %s failed in a way nobody foresaw", self.peer)
+                self.heard = True
+                await self._fail(ExchangeError(f"{type(error).__name__}: {error}"))
+                self._wake.set()
 
     async def _say(self) -> None:
         seen = self.acked

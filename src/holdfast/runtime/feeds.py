@@ -13,7 +13,7 @@ from typing import Protocol
 
 from holdfast.core.batch import Batch, Cursor, Move
 from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.errors import ExchangeError, HoldfastError, StoreError
+from holdfast.errors import HoldfastError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
@@ -168,7 +168,9 @@ class Feeds:
                     failures = 0
                     if page is not None:
                         await self._give(producer, group, page)
-                except (ExchangeError, StoreError, HoldfastError) as error:
+                except Exception as error:
+                    if not isinstance(error, HoldfastError):
+                        logger.exception("the feed of %s failed in a way nobody foresaw", producer)
                     failures += 1
                     for member in group.members:
                         member.failure = error

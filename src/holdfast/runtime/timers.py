@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast.core.batch import Batch, Duplicate, Row
+from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
@@ -88,12 +89,22 @@ class Timers:
             if not self.may_judge():
                 await asyncio.sleep(JUDGE_SECONDS)
                 continue
-            due: list[str] = []
-            while self._keys and int(self._keys[0][:16]) <= self.clock.now_us():
-                due.append(heapq.heappop(self._keys))
-            for key, data in zip(due, await self.store.get("timer", due), strict=True):
-                if data is not None:
-                    writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=_Timer)))
+            await self._fire(writer)
+
+    async def _fire(self, writer: Writer) -> None:
+        due: list[str] = []
+        while self._keys and int(self._keys[0][:16]) <= self.clock.now_us():
+            due.append(heapq.heappop(self._keys))
+        try:
+            rows = await self.store.get("timer", due)
+        except StoreError as error:
+            logger.warning("timers cannot be read: %s", error)
+            for key in due:
+                self.again(key)
+            return
+        for key, data in zip(due, rows, strict=True):
+            if data is not None:
+                writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=_Timer)))
 
     def again(self, key: str) -> None:
         """The timer could not be handled; try it again shortly."""

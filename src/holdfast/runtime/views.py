@@ -17,7 +17,7 @@ from holdfast.core.batch import Batch, Row
 from holdfast.core.message import encode
 from holdfast.core.service import Service
 from holdfast.core.view import ViewType
-from holdfast.errors import HoldfastError, Invalid, NotFound
+from holdfast.errors import HoldfastError, Invalid, NotFound, StoreError
 from holdfast.ports.store import Store
 from holdfast.runtime.consumers import ViewConsumer, ViewRow
 from holdfast.runtime.feeds import Feeds, Subscription
@@ -157,7 +157,13 @@ class Views:
 
     async def _take_over(self, name: str, consumer: ViewConsumer) -> None:
         """When the new generation has come as far as the old one and the logs, it serves."""
-        fed = await self._feeds.feed(consumer)
+        while True:
+            try:
+                fed = await self._feeds.feed(consumer)
+                break
+            except HoldfastError as error:
+                logger.warning("view %s: generation %d cannot be fed yet: %s", name, consumer.generation, error)
+                await asyncio.sleep(1.0)
         for found in fed:
             while not found.caught_up:
                 await found.moved.wait()
@@ -174,5 +180,6 @@ class Views:
         self._meta[name] = meta
         self._building.pop(name, None)
         self._feeds.remove(old)
-        await self._store.clear("view", f"{name}@{old.generation}/", f"{old.name}:")
+        with contextlib.suppress(StoreError):  # what is left is never read, and cleared before that number is used
+            await self._store.clear("view", f"{name}@{old.generation}/", f"{old.name}:")
         logger.info("view %s: generation %d serves", name, consumer.generation)

@@ -101,6 +101,8 @@ class Writer:
                 await asyncio.sleep(0.001)
                 if self.failure is not None:
                     break
+            async with self._flushing:
+                pass  # the last group has landed
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
