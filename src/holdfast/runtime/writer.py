@@ -16,7 +16,7 @@ from typing import Protocol
 
 from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
 from holdfast.core.record import Record
-from holdfast.errors import Busy, StoreError, Unavailable
+from holdfast.errors import Busy, StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.memory import Memory
 
@@ -206,13 +206,17 @@ class Writer:
             try:
                 async with self._flushing:
                     outcomes = await self._store.commit([batch for _, batch in group])
+                self.failure = None
+                self.groups += 1
+                self.batches += len(group)
+                self._land(group, outcomes)
             except StoreError as error:
                 self._crash(error, group)
                 continue
-            self.failure = None
-            self.groups += 1
-            self.batches += len(group)
-            self._land(group, outcomes)
+            except Exception as error:
+                logger.exception("the writer failed in a way nobody foresaw; memory is read again from the log")
+                self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
+                continue
             if self._wanted:
                 self._load.set()
             self._memory.trim()
