@@ -188,7 +188,8 @@ class StoreConformance:
         await store.commit([Batch((event("A/1", 1),), (("A/1", 0),), (), (Row("request", "k", b"{}"),))])
         row, move = Row("request", "k", b"2", fresh=True), Move("c", 4, Cursor("i", 5))
         all_three = Batch(reads=(("A/1", 0),), moves=(move,), rows=(row,))
-        assert await store.commit([all_three, Batch(moves=(move,), rows=(row,)), Batch(rows=(row,))]) == [Conflict("A/1", 0, 1), Conflict("c", 4, 0), Duplicate("request", "k", b"{}")]  # fmt: skip
+        outcomes = await store.commit([all_three, Batch(moves=(move,), rows=(row,)), Batch(rows=(row,))])
+        assert outcomes == [Conflict("A/1", 0, 1), Conflict("c", 4, 0), Duplicate("request", "k", b"{}")]
 
     async def test_a_fresh_row_may_be_taken_once(self, store: Store) -> None:
         """A fresh row that exists answers Duplicate with what is there, now and after a reopening (G3)."""
