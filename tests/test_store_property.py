@@ -206,7 +206,7 @@ def test_snapshots_load_alike(counts: list[int], version: int, upto: int) -> Non
                 outcomes.append(await store.commit([Batch(records, reads=(("A/1", done),))]))
                 done += count
             at = min(version, done)
-            snapshot = msgspec.json.encode(Snapshot(at, at, "shape", msgspec.Raw(b"{}")))
+            snapshot = msgspec.json.encode(Snapshot(at, "shape", msgspec.Raw(b"{}")))
             await store.commit([Batch(rows=(Row("snapshot", "A/1", snapshot),))])
             loaded.append(
                 msgspec.json.encode([await store.load(["A/1"], upto=upto, snapshots=s) for s in (True, False)])

@@ -66,7 +66,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A folded stream as the runtime encoded it, stored as row (`snapshot`, stream)."""
 
     version: int
-    position: int
     shape: str
     """Fingerprint of the fields it was folded with; a snapshot of another shape is not used."""
     data: msgspec.Raw
@@ -131,7 +130,7 @@ class Store(Protocol):
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
         """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from the
-        records alone (no snapshot newer than `upto` is used)."""
+        records alone."""
         ...
 
     async def related(

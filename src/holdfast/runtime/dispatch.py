@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.batch import Row
-from holdfast.core.message import Command, Context, MessageType, Rejection, encode, message_of
+from holdfast.core.message import Command, Context, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
@@ -68,11 +68,10 @@ class AggregateFolder:
 
     def __init__(self, aggregate: AggregateType, service: Service) -> None:
         self._aggregate, self._service = aggregate, service
+        self.shape = aggregate.shape.fingerprint
 
     def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
-        """(state, version); a snapshot of another shape is not used."""
-        from holdfast.core.message import decode_stored
-
+        """(state, version). Raises what an evolver raises, and Invalid for a record that does not decode."""
         state, version = None, 0
         if loaded.snapshot is not None:
             state, version = self._aggregate.shape.decode(bytes(loaded.snapshot.data)), loaded.snapshot.version
@@ -100,11 +99,6 @@ class Dispatch:
     def folder_of(self, stream: str) -> AggregateFolder | SagaFolder:
         """How a stream of that name is folded."""
         return self._folders[stream.partition("/")[0]]
-
-    def shape_of(self, stream: str) -> str:
-        """The fingerprint a snapshot of the stream must have."""
-        found = self.service.aggregates.get(stream.partition("/")[0])
-        return found.shape.fingerprint if found else ""
 
     def target(self, message: MessageType, command: Command[Any], envelope: Envelope) -> str:
         """The stream a command is for: the aggregate's by its key, a new one for a saga that it begins."""
@@ -186,6 +180,4 @@ class Dispatch:
 
 
 def _snapshot(by: AggregateType, state: Any, version: int) -> bytes:
-    return encode(
-        {"version": version, "position": 0, "shape": by.shape.fingerprint, "data": msgspec.Raw(by.shape.encode(state))}
-    )
+    return encode({"version": version, "shape": by.shape.fingerprint, "data": msgspec.Raw(by.shape.encode(state))})

@@ -15,9 +15,11 @@ from holdfast.ports.store import Loaded
 class Entry:
     """One stream in memory: its folded state (None where nothing has happened) and its version."""
 
-    __slots__ = ("pins", "state", "version")
+    __slots__ = ("error", "pins", "state", "version")
 
-    def __init__(self, state: Any, version: int) -> None:
+    def __init__(self, state: Any, version: int, error: Exception | None = None) -> None:
+        self.error = error
+        """Why the stream cannot be folded; who needs it gets this raised."""
         self.state = state
         self.version = version
         self.pins = 0
@@ -26,6 +28,9 @@ class Entry:
 
 class Folder(Protocol):
     """How the records of one kind of stream become a state."""
+
+    shape: str
+    """The fingerprint that a snapshot must have to be used."""
 
     def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
         """(state, version) of what a store loaded; state None where the stream is absent."""
@@ -46,7 +51,14 @@ class Memory:
         return self._entries.get(stream)
 
     def __getitem__(self, stream: str) -> Entry:
-        return self._entries[stream]
+        entry = self._entries[stream]
+        if entry.error is not None:
+            raise entry.error
+        return entry
+
+    def fits(self, stream: str, loaded: Loaded) -> bool:
+        """False when a snapshot was folded with other fields: the stream must be loaded without it."""
+        return loaded.snapshot is None or loaded.snapshot.shape == self._folder_of(stream).shape
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -61,8 +73,12 @@ class Memory:
         return entry
 
     def put(self, stream: str, loaded: Loaded) -> Entry:
-        """Enter what a store loaded."""
-        entry = self._entries[stream] = Entry(*self._folder_of(stream).fold(stream, loaded))
+        """Enter what a store loaded, or why it cannot be folded."""
+        try:
+            entry = Entry(*self._folder_of(stream).fold(stream, loaded))
+        except Exception as error:  # noqa: BLE001 - a user's evolver; raised to whoever needs the stream
+            entry = Entry(None, 0, error)
+        self._entries[stream] = entry
         return entry
 
     def pin(self, stream: str) -> None:

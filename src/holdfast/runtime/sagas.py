@@ -83,6 +83,8 @@ class OpenSaga(msgspec.Struct, omit_defaults=True):
 class SagaFolder:
     """Folds the records of a saga's stream into its state."""
 
+    shape = ""  # sagas are short: they have no snapshots
+
     def __init__(self, saga: SagaType) -> None:
         self._saga = saga
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
 from holdfast.core.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, Unavailable
-from holdfast.ports.store import Store
+from holdfast.ports.store import Loaded, Store
 from holdfast.runtime.memory import Memory
 
 logger = logging.getLogger("holdfast.writer")
@@ -175,7 +175,7 @@ class Writer:
             self._load.clear()
             wanted = [stream for stream in self._wanted if not self._memory.busy(stream)]
             try:
-                loaded = await self._store.load(wanted) if wanted else []
+                loaded = await self._loaded(wanted)
             except StoreError as error:
                 held, self._held = self._held, []
                 self._held_lanes.clear()
@@ -193,6 +193,16 @@ class Writer:
             self._held_lanes.clear()
             self._inbox.extendleft(reversed(held))
             self._turn_soon()
+
+    async def _loaded(self, streams: list[str]) -> list[Loaded]:
+        """The streams from the store; those with a snapshot of another shape without it."""
+        loaded = await self._store.load(streams) if streams else []
+        unfit = [number for number, found in enumerate(loaded) if not self._memory.fits(streams[number], found)]
+        if unfit:
+            again = await self._store.load([streams[number] for number in unfit], snapshots=False)
+            for number, found in zip(unfit, again, strict=True):
+                loaded[number] = found
+        return loaded
 
     async def _run(self) -> None:
         while True:

@@ -94,8 +94,8 @@ class MemoryStore:
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
         """Each stream from its snapshot, or from its first record."""
         self._check_open()
-        upto = upto or self._head
-        return [self._load(stream, upto, snapshots) for stream in streams]
+        use = snapshots and not upto
+        return [self._load(stream, upto or self._head, use) for stream in streams]
 
     async def related(
         self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
@@ -193,8 +193,6 @@ class MemoryStore:
         snapshot = None
         if snapshots and (data := self._rows.get(("snapshot", stream))) is not None:
             snapshot = msgspec.json.decode(data, type=Snapshot)
-            if snapshot.position > upto:
-                snapshot = None
         known = snapshot.version if snapshot else 0
         records = self._streams.get(stream, ())
         return Loaded(snapshot, tuple(r for r in records if known < r.version and r.position <= upto))

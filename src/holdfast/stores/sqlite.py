@@ -188,12 +188,12 @@ class SQLiteStore:
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
         """All streams in one query, each from its snapshot on."""
+        stored = await self.get("snapshot", streams) if snapshots and not upto else [None] * len(streams)
         upto = upto or self._opened().head
-        stored = await self.get("snapshot", streams) if snapshots else [None] * len(streams)
         found: dict[str, tuple[Snapshot | None, list[Record]]] = {}
         for stream, data in zip(streams, stored, strict=True):
             snapshot = msgspec.json.decode(data, type=Snapshot) if data is not None else None
-            found[stream] = (snapshot if snapshot and snapshot.position <= upto else None, [])
+            found[stream] = (snapshot, [])
         wanted = [(stream, snapshot.version if snapshot else 0) for stream, (snapshot, _) in found.items()]
         for record in await self._records(LOAD, (_json(wanted), upto)) if wanted else ():
             found[record.stream][1].append(record)
