@@ -33,6 +33,7 @@ RINGS = {
     "stores": {"core", "ports", "errors"},
     "transports": {"core", "ports", "errors"},
     "config": {"core", "ports", "errors"},
+    "logs": {"core", "ports", "errors", "runtime", "config"},
     "client": {"core", "ports", "errors", "runtime", "web"},
     "web": {"core", "ports", "errors", "runtime", "stores", "transports", "config", "client", "compose"},
     "cli": {"*"},

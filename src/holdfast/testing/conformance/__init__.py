@@ -6,4 +6,6 @@ engine lacks a capability, the suite asks for a clear refusal instead. Fails as 
 
 import pytest
 
+__all__: list[str] = []
+
 pytest.register_assert_rewrite("holdfast.testing.conformance.store", "holdfast.testing.conformance.transport")
