@@ -69,12 +69,23 @@ class Disk(apsw.VFS):
         self.images: dict[str, Image] = {}
         self.before = before
         self.counts = {"write": 0, "sync": 0}
+        self.failing = 0
+        """So many of the next syncs fail, as they do when a drive is dying."""
 
     def xOpen(self, name: Any, flags: list[int]) -> "File":
         path = Path(name.filename() if isinstance(name, apsw.URIFilename) else str(name))
         if path.name not in self.images:
             self.images[path.name] = Image(path.read_bytes() if path.exists() else b"")
         return File(name, flags, self, self.images[path.name])
+
+    def kill(self, folder: Path) -> None:
+        """Write the files as they are when only the process dies: every write is there."""
+        folder.mkdir(parents=True)
+        for name, image in self.images.items():
+            content = bytearray(image.durable)
+            for write in image.pending:
+                apply(content, write)
+            (folder / name).write_bytes(content)
 
     def cut(self, folder: Path, chance: random.Random) -> None:
         """Write the files as they may be after a cut at this moment."""
@@ -104,5 +115,8 @@ class File(apsw.VFSFile):
     def xSync(self, flags: int) -> None:
         self._disk.before()
         self._disk.counts["sync"] += 1
+        if self._disk.failing:
+            self._disk.failing -= 1
+            raise apsw.IOError("the drive does not answer")
         super().xSync(flags)
         self._image.sync()

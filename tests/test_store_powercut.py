@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.batch import Committed
+from holdfast.errors import StoreFailed
 from holdfast.stores import sqlite_file
 from holdfast.stores.sqlite import SQLiteStore
 from powercut import Disk
@@ -106,3 +107,32 @@ async def test_a_store_goes_on_after_a_cut(tmp_path: Path) -> None:
         assert opened.head % 3 == 0
         assert await store.commit([batch(opened.head // 3 + 1)]) == [Committed(opened.head + 1)]
         await store.close()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 7])
+async def test_a_sync_that_fails_leaves_nothing_behind(tmp_path: Path, failing: int) -> None:
+    """When fsync fails, StoreFailed means that nothing of the group is there: not for readers, and not after a crash
+    either, though its pages stood in the WAL. Once the drive answers, the same group goes through (G1, G8)."""
+    path = tmp_path / "live" / "s.sqlite"
+    first = SQLiteStore(path, "stock")
+    await first.open("one", 1)
+    await first.close()
+    disk = Disk(f"failing{failing}", lambda: None)
+    store = SQLiteStore(path, "stock", vfs=f"failing{failing}")
+    await store.open("two", 2)
+    await store.commit([batch(1), batch(2)])
+    disk.failing = failing
+
+    while disk.failing:
+        with pytest.raises(StoreFailed, match="IOError"):
+            await store.commit([batch(3), batch(4)])
+
+        assert (await store.read(0, 100)).upto == 6 and len(await store.scan("request")) == 2
+    if failing == 1:
+        # One sync failed and the next one held: the failed pages were written over before anybody was told.
+        disk.kill(tmp_path / "dead")
+        assert await asyncio.to_thread(judge, tmp_path / "dead" / "s.sqlite") == 2
+    assert await store.commit([batch(3), batch(4)]) == [Committed(7), Committed(10)]
+    await store.close()
+    disk.unregister()
+    assert await asyncio.to_thread(judge, path) == 4

@@ -175,6 +175,7 @@ class Writer:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
                     raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
         self._be_sure()
+        self._known.clear()
         while True:
             group = self._plan(batches)
             try:
@@ -186,7 +187,6 @@ class Writer:
                 # Batches that were refused may now come further and assume more, so this can take several rounds.
                 self._look_up(group)
                 continue
-            self._known.clear()
             self._keep(group)
             return group.outcomes
 
