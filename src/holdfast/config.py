@@ -10,7 +10,7 @@ import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
@@ -20,6 +20,9 @@ FILE = "holdfast.toml"
 PREFIX = "HOLDFAST_"
 SECRET_CHARACTERS_MIN = 16
 HIDDEN = "***"
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "json", "text"]
+_CHOICES = {"log_level": get_args(LogLevel), "log_format": get_args(LogFormat)}
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -50,9 +53,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """A file that holds the secret, in the place of `secret`."""
     operator_token: str = ""
     """The bearer token that writes under `/ops` need."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """The least severe log lines that are written."""
-    log_format: Literal["auto", "json", "text"] = "auto"
+    log_format: LogFormat = "auto"
     """`json`, `text`, or `auto`: text on a terminal, JSON elsewhere."""
     snapshot_every: int = 200
     """Versions between two snapshots of an aggregate."""
@@ -185,9 +188,23 @@ def _convert(values: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
-        text, _, at = str(error).partition(" - at `")
-        path = at.rstrip("`").removeprefix("$.").removeprefix("$")
-        raise ConfigInvalid(f"{source}: {path or 'the file'}: {text[:1].lower()}{text[1:]}") from None
+        raise ConfigInvalid(f"{source}: {_where(values, error)}") from None
+
+
+def _where(values: dict[str, Any], error: msgspec.ValidationError) -> str:
+    """Path and reason; msgspec names no keys of a mapping, so a service at fault is looked for by name."""
+    text, _, at = str(error).partition(" - at `")
+    path = at.rstrip("`").removeprefix("$.").removeprefix("$") or "the file"
+    if path.startswith("services[...]"):
+        for name, found in cast(dict[str, Any], values["services"]).items():
+            try:
+                msgspec.convert(found, ServiceSettings)
+            except msgspec.ValidationError:
+                path = path.replace("[...]", f".{name}")
+                break
+    if choices := _CHOICES.get(path):
+        text = f"takes {', '.join(choices)}"
+    return f"{path}: {text[:1].lower()}{text[1:]}"
 
 
 def _nearest(name: str, settings: type[msgspec.Struct], prefix: str = "", *, upper: bool = False) -> str:

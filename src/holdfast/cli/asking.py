@@ -1,0 +1,103 @@
+"""Asking running services over HTTP: the few GET requests that the command line makes.
+
+Comes after configuration (which names the services and the secret), before whatever shows the answers. Requests to
+`/ops` and feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming
+the service.
+"""
+
+import http.client
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+from holdfast.config import Settings
+from holdfast.errors import ConfigInvalid, HoldfastError, NotFound, Unauthorized, Unreachable
+
+ANSWER_SECONDS_MAX = 40.0
+
+
+def services_at(settings: Settings, given: list[str]) -> dict[str, str]:
+    """Service name -> URL: from `--url SERVICE=URL` flags, else from the configuration. Raises ConfigInvalid.
+
+    Without either, a system that `holdfast run` serves on the configured host and port is asked for its services.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, url = text.partition("=")
+        if not equals or not url.startswith(("http://", "https://")):
+            raise ConfigInvalid(f"--url {text!r}: write SERVICE=URL, such as stock=http://127.0.0.1:8001")
+        found[name] = url
+    found = found or settings.urls()
+    if not found:
+        raise ConfigInvalid("no service is named: give --url SERVICE=URL, or set services.NAME.url in holdfast.toml")
+    return found
+
+
+def url_of(settings: Settings, service: str) -> str:
+    """A URL as it is, or the URL of a service that the configuration names. Raises ConfigInvalid."""
+    if service.startswith(("http://", "https://")):
+        return service
+    urls = settings.urls()
+    if service not in urls:
+        raise ConfigInvalid(f"{service!r} is no URL, and services.{service}.url is not set")
+    return urls[service]
+
+
+def get(url: str, path: str, query: Mapping[str, Any], settings: Settings) -> Any:
+    """The JSON that `GET url/path?query` answers. Raises HoldfastError."""
+    status, _, body = request(url, path, query, settings)
+    return parsed(url, status, body)
+
+
+def request(
+    url: str, path: str, query: Mapping[str, Any], settings: Settings, *, seconds: float = ANSWER_SECONDS_MAX
+) -> tuple[int, Mapping[str, str], bytes]:
+    """(status, headers in small letters, body). Raises Unreachable."""
+    parts = urlsplit(url)
+    kept = {name: value for name, value in query.items() if value not in ("", None)}
+    whole = parts.path.rstrip("/") + quote(path) + ("?" + urlencode(kept) if kept else "")
+    headers = {"Accept": "application/json"}
+    if settings.secret:
+        from holdfast.web.signature import sign
+
+        headers["Holdfast-Signature"] = sign(settings.secret, "GET", whole, b"", int(time.time()))
+    elif settings.operator_token and path.startswith("/ops"):
+        headers["Authorization"] = f"Bearer {settings.operator_token}"
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+        try:
+            connection.request("GET", whole, headers=headers)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, found, answer.read()
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unreachable(f"{url} does not answer: {error or type(error).__name__}") from None
+
+
+def parsed(url: str, status: int, body: bytes) -> Any:
+    """The JSON of a good answer; a bad one as an error that says what the service said."""
+    try:
+        value: Any = json.loads(body)
+    except ValueError:
+        raise HoldfastError(f"{url} answered {status} with something that is not JSON") from None
+    if status < 400:
+        return value
+    problem = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    said = f"{url} answered {status}: {problem.get('detail') or problem.get('title') or 'no reason given'}"
+    raise {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(status, HoldfastError)(said)
+
+
+def pages(url: str, path: str, query: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
+    """The items of every page of a list that answers `{"items": [...], "next": KEY}`."""
+    after: Any = query.get("after", "")
+    while True:
+        page = get(url, path, {**query, "after": after}, settings)
+        yield from page.get("items", [])
+        after = page.get("next")
+        if not after:
+            return

@@ -1,0 +1,165 @@
+"""`holdfast trail`: everything that one id led to, in every service, as a tree.
+
+Asks each service's `/ops/trail` and merges the answers (`core.trail`). A service that does not answer is named, and
+the rest is shown: then the exit code is 1, as it is when something is unfinished.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from holdfast.cli.asking import get, services_at
+from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.targets import load_target
+from holdfast.config import Settings
+from holdfast.core.record import Headers, Record, parse_record_id
+from holdfast.core.trail import Item, Trail, build
+from holdfast.errors import HoldfastError, NotFound
+
+DATA_CHARACTERS_MAX = 90
+
+
+def trail(id: str, *, url: Urls = None, target: str = "", config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Show what happened under an id, in every service, and what has not happened yet.
+
+    Examples:
+    `holdfast trail 01jd... --url order=http://127.0.0.1:8000/order --url stock=http://127.0.0.1:8000/stock`
+
+    `holdfast trail my-correlation-id`                          services from holdfast.toml
+
+    `holdfast trail CheckoutSaga/o1 --target shop.services:shop`   a stream; with what its saga does next
+
+    Parameters
+    ----------
+    id
+        A transaction, a correlation id, or a stream (Type/key).
+    target
+        MODULE:SYSTEM; with it the trail says which steps an open saga has left.
+    """
+    settings = settings_of(config)
+    system = load_target(target) if target else None
+    found, silent = ask(services_at(settings, url or []), id, settings)
+    result = build(found, {name: service.sagas for name, service in system.services.items()} if system else {})
+    if not result.counted and not silent:
+        raise NotFound(f"no service knows {id!r}; it takes a transaction, a correlation id, or a stream (Type/key)")
+    text = "\n".join([render(result), *(f"! {name}: {why}" for name, why in silent.items())])
+    say({**as_value(result), "silent": silent}, as_json=as_json, text=text)
+    return 1 if silent or result.unfinished else 0
+
+
+def ask(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[dict[str, list[Record]], dict[str, str]]:
+    """(records by service, why by silent service) of everything that belongs to an id.
+
+    The id is tried as a transaction, then as a correlation, then as a stream; whatever transactions turn up are
+    followed through every service.
+    """
+    found: dict[str, dict[int, Record]] = {name: {} for name in urls}
+    silent: dict[str, str] = {}
+    kinds = ["stream"] if "/" in id else ["tx", "correlation"]
+    followed: set[tuple[str, str]] = set()
+    todo = [(kind, id) for kind in kinds]
+    while todo:
+        kind, value = todo.pop(0)
+        if (kind, value) in followed:
+            continue
+        followed.add((kind, value))
+        for name, where in urls.items():
+            if name in silent:
+                continue
+            try:
+                records = [to_record(row) for row in rows(get(where, "/ops/trail", {kind: value}, settings))]
+            except NotFound:
+                continue
+            except HoldfastError as error:
+                silent[name] = str(error)
+                continue
+            found[name].update({record.position: record for record in records})
+            todo += [("tx", record.tx) for record in records if ("tx", record.tx) not in followed]
+    return {name: list(records.values()) for name, records in found.items() if name not in silent}, silent
+
+
+def rows(answer: Any) -> list[dict[str, Any]]:
+    """The records in an answer of `/ops/trail`."""
+    found: dict[str, Any] = answer if isinstance(answer, dict) else {"records": answer}
+    return list(found.get("records") or found.get("items") or [])
+
+
+def to_record(row: Mapping[str, Any]) -> Record:
+    """A record as `/ops` shows it, masked fields and all."""
+    parsed = parse_record_id(str(row.get("id", "")))
+    told: dict[str, Any] = row.get("headers") or {}
+    headers = {name: value for name, value in told.items() if name in Headers.__struct_fields__}
+    return Record(
+        position=row.get("position") or (parsed[1] if parsed else 0),
+        data=msgspec.json.encode(row.get("data")),
+        headers=msgspec.convert(headers, Headers),
+        **{
+            name: row[name]
+            for name in ("kind", "type", "tx", "cause", "at", "correlation", "stream", "version", "destination")
+            if row.get(name) is not None
+        },
+    )
+
+
+def render(trail: Trail) -> str:
+    """The tree as text: time since the first record, id, what it is, on which stream, its payload."""
+    if not trail.counted:
+        return "nothing is known of it"
+    first = min(item.record.at for item in trail.roots)
+    begun = datetime.fromtimestamp(first / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    many = "transaction" if len(trail.transactions) == 1 else "transactions"
+    lines = [f"{many} {', '.join(trail.transactions)}  ({trail.counted} records, from {begun})"]
+    todo: list[tuple[Item, str, str]] = [(item, "", "") for item in reversed(trail.roots)]
+    while todo:
+        item, before, indent = todo.pop()
+        lines.append(before + describe(item, first))
+        children = [
+            (child, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
+            for child, last in ((child, number == len(item.children) - 1) for number, child in enumerate(item.children))
+        ]
+        todo.extend(reversed(children))
+    if trail.unfinished:
+        lines.append("unfinished:")
+    for open_ in trail.unfinished:
+        lines.append(f"  {open_.what} {open_.id}: {open_.why}")
+        if open_.next:
+            lines.append(f"    next: {', '.join(open_.next)}")
+    return "\n".join(lines if trail.unfinished else [*lines, "settled: nothing is left to happen, as far as was asked"])
+
+
+def describe(item: Item, first: int) -> str:
+    """One record on one line."""
+    record = item.record
+    to = f" -> {record.destination}" if record.destination else ""
+    data = record.data.decode("utf-8", "replace")
+    data = data if len(data) <= DATA_CHARACTERS_MAX else data[: DATA_CHARACTERS_MAX - 1] + "…"
+    where = f"  {record.stream}" if record.stream else ""
+    type_ = re.sub(r"^holdfast\.", "", record.type)
+    return f"+{(record.at - first) / 1000:.1f} ms  {item.id}  {record.kind} {type_}{to}{where}  {data}"
+
+
+def as_value(trail: Trail) -> dict[str, Any]:
+    """The trail as plain values."""
+    return {
+        "transactions": list(trail.transactions),
+        "records": trail.counted,
+        "asked": list(trail.asked),
+        "tree": [_item(item) for item in trail.roots],
+        "unfinished": msgspec.to_builtins(trail.unfinished),
+    }
+
+
+def _item(item: Item) -> dict[str, Any]:
+    record = item.record
+    return {
+        "id": item.id, "service": item.service, "kind": record.kind, "type": record.type, "stream": record.stream,
+        "destination": record.destination, "at": record.at, "tx": record.tx, "correlation": record.correlation,
+        "data": msgspec.json.decode(record.data), "children": _items(item.children),
+    }  # fmt: skip
+
+
+def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
+    return [_item(item) for item in items]
