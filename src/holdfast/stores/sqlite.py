@@ -225,6 +225,8 @@ class SQLiteStore:
 
     async def backup(self, target: Path) -> None:
         """Copy by SQLite's online backup, in one read transaction; the copy gets its name when it is whole."""
+        if self._reading is None:  # not opened here: another process may have it, and only reading is needed
+            return await asyncio.to_thread(lambda: self._backup(connect_reader(self.path, self._vfs), target))
         await self._read(lambda connection: self._backup(connection, target))
 
     def _backup(self, connection: Connection, target: Path) -> None:
