@@ -26,7 +26,7 @@ def backup(
 ) -> int:
     """Copy a service's SQLite store to a new file, whether or not the service runs.
 
-    Examples:
+    For example:
     - `holdfast backup stock --to stock-monday.sqlite`
 
     - `holdfast backup stock --store sqlite:./data/ --to stock-monday.sqlite`

@@ -16,7 +16,7 @@ from holdfast.errors import ConfigInvalid
 def check_config(target: str = "", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Check the configuration and, with a target, that the system can be built and its contracts are as pinned.
 
-    Examples:
+    For example:
     - `holdfast check-config`
 
     - `holdfast check-config shop.services:shop --config production.toml --json`

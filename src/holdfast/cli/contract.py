@@ -15,7 +15,7 @@ from holdfast.cli.targets import check_pins, load_target, write_pin
 def contract(target: str, *, write: Annotated[bool, Parameter(negative="")] = False, as_json: AsJson = False) -> int:
     """Show the messages of a system's contracts, compare them with their pin files, or write those.
 
-    Examples:
+    For example:
     - `holdfast contract shop.services:shop`: compare
 
     - `holdfast contract shop.services:shop --write`: pin what is declared now

@@ -29,7 +29,7 @@ def events(
 ) -> int:
     """Show the events of a service, oldest first.
 
-    Examples:
+    For example:
     - `holdfast events http://127.0.0.1:8000/stock`: all of them
 
     - `holdfast events stock --after 120 --follow`: from position 121 on, and those to come

@@ -39,7 +39,7 @@ def run(
 ) -> int:
     """Run a system, or one service of it, until it is told to end (SIGTERM, Ctrl-C; twice: at once).
 
-    Examples:
+    For example:
     - `holdfast run shop.services:shop`: all services in one process, under /order, /stock, ...
 
     - `holdfast run shop.services:shop --processes`: one process per service, restarted when it dies

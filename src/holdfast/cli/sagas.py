@@ -19,7 +19,7 @@ def sagas(
 ) -> int:
     """List the sagas that have not ended.
 
-    Examples:
+    For example:
     - `holdfast sagas --url order=http://127.0.0.1:8000/order`
 
     - `holdfast sagas --status stuck --json`

@@ -25,7 +25,7 @@ DATA_CHARACTERS_MAX = 90
 def trail(id: str, *, url: Urls = None, target: str = "", config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show what happened under an id, in every service, and what has not happened yet.
 
-    Examples:
+    For example:
     `holdfast trail 01jd... --url order=http://127.0.0.1:8000/order --url stock=http://127.0.0.1:8000/stock`
 
     `holdfast trail my-correlation-id`                          services from holdfast.toml

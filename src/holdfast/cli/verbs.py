@@ -36,7 +36,7 @@ if importlib.util.find_spec("holdfast.cli.demo") is not None:
 def version(*, as_json: AsJson = False) -> int:
     """Say which release this is.
 
-    Example: `holdfast version --json`
+    For example: `holdfast version --json`
     """
     python = ".".join(map(str, sys.version_info[:3]))
     text = f"holdfast {holdfast.__version__} (Python {python})"
