@@ -6,7 +6,10 @@ what waits and lets go of its store. Fails with `ConfigInvalid` or `StoreError` 
 """
 
 import asyncio
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -107,17 +110,53 @@ async def host(
     from holdfast.web.app import make_app
     from holdfast.web.serve import serve
 
-    started: list[Node] = []
-    try:
-        for node in nodes.values():
-            started.append(node)
-            await node.start()
-        app = make_app(nodes, secret=settings.secret, operator_token=settings.operator_token)
-        await serve(app, host=host, port=port, ready=ready)
-    finally:
-        await asyncio.gather(*(node.close(drain=node.started) for node in started))
-        for node in started:
-            await node.transport.close()
+    with _Ending() as ending:
+        started: list[Node] = []
+        try:
+            for node in nodes.values():
+                started.append(node)
+                await node.start()
+            app = make_app(nodes, secret=settings.secret, operator_token=settings.operator_token)
+            ending.task = None
+            await serve(app, host=host, port=port, ready=ready)
+        except asyncio.CancelledError:
+            if not ending.told:
+                raise
+        finally:
+            ending.task = None
+            await asyncio.gather(*(node.close(drain=node.started) for node in started))
+            for node in started:
+                await node.transport.close()
+
+
+class _Ending:
+    """What SIGTERM and SIGINT do around the server, which has handlers of its own while it serves.
+
+    Before it serves they cancel the start. It passes on each signal it got when it has ended: then the first is known,
+    and the nodes drain; one that comes on top of that kills.
+    """
+
+    def __init__(self) -> None:
+        self.task = asyncio.current_task()
+        self.told = 0
+        self._loop = asyncio.get_running_loop()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Ending":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _signal(self, number: int, frame: object) -> None:
+        self.told += 1
+        if self.told > 1:
+            os._exit(128 + number)
+        if self.task is not None:
+            self._loop.call_soon_threadsafe(self.task.cancel)
 
 
 def address_of(settings: Settings, service: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ the rest is shown: then the exit code is 1, as it is when something is unfinishe
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -83,7 +83,7 @@ def ask(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[dict[str,
 
 def rows(answer: Any) -> list[dict[str, Any]]:
     """The records in an answer of `/ops/trail`."""
-    found: dict[str, Any] = answer if isinstance(answer, dict) else {"records": answer}
+    found = cast(dict[str, Any], answer if isinstance(answer, dict) else {"records": answer})
     return list(found.get("records") or found.get("items") or [])
 
 
