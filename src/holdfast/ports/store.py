@@ -105,7 +105,8 @@ class Store(Protocol):
         A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at
         the version named; every `moves` cursor is at `before`; every fresh row is absent. The first that does not
         hold is the outcome (`Conflict`, `Duplicate`), the batch leaves nothing, and its neighbours go through. An
-        empty batch is `Committed` at the next position. Raises StoreFailed when the engine could not make the group
+        empty batch is `Committed` at the next position. A record's version must follow on from what the batch read:
+        the store relies on it, and fails the group (StoreFailed) where it would give one version twice. Raises StoreFailed when the engine could not make the group
         durable: then nothing of it is there, which the adapter has made sure of by looking, never by guessing; and
         LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`), before anything is written.
         """
@@ -124,12 +125,12 @@ class Store(Protocol):
         """At most `limit` records of the log in (after, upto], oldest first; `upto` 0 means the head.
 
         `kinds`, `types`, `destination`: only records that match each one given. The page's `upto` is the position of
-        the last record when the limit cut it short, else the `upto` asked for (never past the flushed head).
+        the last record when it holds `limit` of them, else the `upto` asked for (never past the head).
         """
         ...
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
-        """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from the
+        """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from
         records alone."""
         ...
 
@@ -160,7 +161,7 @@ class Store(Protocol):
 
     async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
         """Remove all rows of `kind` whose key begins with `prefix` and all cursors whose name begins with
-        `cursor_prefix` (neither may be empty), durably: how a view's old generation goes."""
+        `cursor_prefix` (neither may be empty: ValueError), durably: how a view's old generation goes."""
         ...
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
