@@ -94,6 +94,7 @@ class _Context:
         self._service = service
 
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.pop("color_message", None)  # uvicorn's own copy of the line, for terminals
         if self._service:
             event.setdefault("service", self._service)
         if found := correlation.get():

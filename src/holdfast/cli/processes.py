@@ -97,7 +97,8 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start every child and wait until each says it is ready. Raises ConfigInvalid; then none is left running."""
-        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
+        if self._log_files or self._settings.store == Settings().store:
+            await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
         try:
             for one in self._children.values():
                 await self._spawn(one)

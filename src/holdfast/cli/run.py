@@ -7,7 +7,6 @@ sentence. The first SIGTERM or SIGINT drains and ends in order; a second one kil
 import asyncio
 import json
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,9 +95,8 @@ def _run_here(system: System, settings: Settings, only: str, address: tuple[str,
 
 
 async def _run_processes(target: str, system: System, settings: Settings, state: Path | None, *, as_json: bool) -> int:
-    folder = Path("data") if settings.store == Settings().store else Path(tempfile.mkdtemp(prefix="holdfast-"))
     supervisor = Supervisor(
-        target, shutdown_order(system), folder=folder, settings=settings, state=state, log_files=False
+        target, shutdown_order(system), folder=Path("data"), settings=settings, state=state, log_files=False
     )
     ended = asyncio.Event()
 
