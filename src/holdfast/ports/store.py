@@ -106,9 +106,11 @@ class Store(Protocol):
         the version named; every `moves` cursor is at `before`; every fresh row is absent. The first that does not
         hold is the outcome (`Conflict`, `Duplicate`), the batch leaves nothing, and its neighbours go through. An
         empty batch is `Committed` at the next position. A record's version must follow on from what the batch read:
-        the store relies on it, and fails the group (StoreFailed) where it would give one version twice. Raises StoreFailed when the engine could not make the group
-        durable: then nothing of it is there, which the adapter has made sure of by looking, never by guessing; and
-        LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`), before anything is written.
+        the store relies on it, and fails the group where it would give one version twice.
+
+        Raises StoreFailed when the engine could not make the group durable: then nothing of it is there, which the
+        adapter has made sure of by looking, never by guessing; and LimitExceeded (a record's `data` over
+        `RECORD_BYTES_MAX`), before anything is written.
         """
         ...
 
@@ -130,7 +132,7 @@ class Store(Protocol):
         ...
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
-        """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from
+        """Each stream, in the order asked; absent ones are empty. `upto` > 0: as it was at that position, from the
         records alone."""
         ...
 
