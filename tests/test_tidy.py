@@ -35,7 +35,7 @@ RINGS = {
     "config": {"core", "ports", "errors"},
     "logs": {"core", "ports", "errors", "runtime", "config"},
     "client": {"core", "ports", "errors", "runtime", "web"},
-    "web": {"core", "ports", "errors", "runtime", "stores", "transports", "config", "client", "compose"},
+    "web": {"core", "ports", "errors", "runtime", "stores", "transports", "config", "client", "compose", "logs"},
     "cli": {"*"},
     "compose": {"*"},
     "testing": {"*"},

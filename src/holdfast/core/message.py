@@ -94,7 +94,7 @@ class MessageType:
         self.upcasts = dict(upcasts)
         self.stored = f"{home.name}.{name}.v{version}"
         self.answers: tuple[type[Any], ...] = _answers_of(cls) if kind == "command" else ()
-        self.masks = _masks_of(cls)
+        self.masks = masks_of(cls)
         self._decoder = msgspec.json.Decoder(cls)
 
     def decode(self, data: bytes) -> Any:
@@ -319,7 +319,8 @@ def _check_hint(hint: Any, where: str) -> None:
             _check_hint(part, where)
 
 
-def _masks_of(cls: type[Any]) -> Any:
+def masks_of(cls: type[Any]) -> Any:
+    """What is sensitive in a class: a plan for `masked`, or None."""
     return _mask_plan(msgspec.inspect.type_info(cls), ())
 
 

@@ -27,10 +27,11 @@ class Shape:
         if defaults and (bare := [name for name in self.fields if not hasattr(cls, name)]):
             raise Misuse(f"{where}.{bare[0]}: give the field a default: it is the state before anything has happened")
         try:
-            self._struct = msgspec.defstruct(
+            self.struct = msgspec.defstruct(
                 cls.__name__, [(name, hint, msgspec.field(default=None)) for name, hint in self.fields.items()]
             )
-            self._decoder = msgspec.json.Decoder(self._struct)
+            """The fields as a struct: for their JSON, their schema and what is sensitive in them."""
+            self._decoder = msgspec.json.Decoder(self.struct)
         except TypeError as error:
             raise Misuse(f"{where}: a field has a type that cannot be stored: {error}") from None
         self._copied = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.core.batch import Cursor
-from holdfast.core.frame import FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
+from holdfast.core.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.core.record import Record
 from holdfast.errors import CommandError, ExchangeError, Forked, Gap, HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
@@ -260,13 +260,13 @@ class Conversation:
         if after < self._floor:
             page = await self.exchange.store.read(after, FRAME_RECORDS_MAX, destination=self.peer, upto=head)
             if page.records or page.upto < head:
-                return tuple(to_wire(record) for record in page.records), page.upto
+                return _bounded(tuple(to_wire(record) for record in page.records), page.upto)
             self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
         records = tuple(record for record in self._live if record.position > after)
         if len(records) > FRAME_RECORDS_MAX:
             records = records[:FRAME_RECORDS_MAX]
-            return records, records[-1].position
-        return records, max(head, records[-1].position if records else 0)
+            return _bounded(records, records[-1].position)
+        return _bounded(records, max(head, records[-1].position if records else 0))
 
     async def _run(self) -> None:
         while True:
@@ -346,3 +346,13 @@ class Conversation:
         self.have, self.shown = self.acked, self.acked
         delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self.failures, 10))
         await asyncio.sleep(delay * (0.5 + self.exchange.clock.random()))
+
+
+def _bounded(records: tuple[WireRecord, ...], upto: int) -> tuple[tuple[WireRecord, ...], int]:
+    """As many of the records as fit a frame, one at the least, and how far they go."""
+    size = 0
+    for number, record in enumerate(records):
+        size += len(bytes(record.data))
+        if number and size > FRAME_BYTES_MAX:
+            return records[:number], records[number - 1].position
+    return records, upto

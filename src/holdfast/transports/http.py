@@ -1,0 +1,119 @@
+"""The HTTP transport: frames to a peer's `POST /exchange`, feeds from its `GET /events`.
+
+Signs what it sends and checks what is answered where there is a secret. Every network error, time-out, oversized or
+unreadable answer is `Unreachable` (nothing is known of what happened there); a problem that the peer names comes back
+as the exception that it was. Keep-alive connections; one session, made when first needed.
+"""
+
+import time
+from collections.abc import Mapping
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from holdfast.core.cloudevent import from_batch
+from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
+from holdfast.core.problem import error_of
+from holdfast.core.signature import HEAD, HEADER, INCARNATION, UPTO, answer_path, sign, verify
+from holdfast.errors import Garbled, Misuse, Unauthorized, Unreachable
+
+ANSWER_BYTES_MAX = 32 * 1024 * 1024
+CONNECT_SECONDS, EXCHANGE_SECONDS = 5.0, 30.0
+KEEP_ALIVE_SECONDS = 30.0
+"""Less than servers keep an idle connection, so that none is found closed just when it is used."""
+
+
+class HttpTransport:
+    """Peers by URL, such as `{"stock": "http://127.0.0.1:8001"}`."""
+
+    def __init__(self, urls: Mapping[str, str], *, secret: str = "") -> None:
+        self._urls: dict[str, str] = {}
+        for peer, url in urls.items():
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise Misuse(f"{peer}: {url!r} is no URL such as http://127.0.0.1:8001")
+            self._urls[peer] = url.rstrip("/")
+        self._secret = secret
+        self._session: aiohttp.ClientSession | None = None
+
+    async def exchange(self, peer: str, frame: Frame) -> Frame:
+        """Bring a frame to a peer and its answer back. Raises Unreachable, or what the peer named."""
+        _, data = await self._ask(peer, "POST", "/exchange", encode_frame(frame), EXCHANGE_SECONDS)
+        return decode_frame(data)
+
+    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
+        """A page of a peer's feed. Raises Unreachable, or what the peer named."""
+        query: dict[str, str | int | float] = {"after": request.after, "limit": request.limit}
+        if request.types:
+            query["types"] = ",".join(request.types)
+        if request.wait_ms:
+            query["wait"] = request.wait_ms / 1000
+        if request.incarnation:
+            query["incarnation"] = request.incarnation
+        seconds = EXCHANGE_SECONDS + request.wait_ms / 1000
+        headers, data = await self._ask(peer, "GET", f"/events?{urlencode(query)}", b"", seconds)
+        upto, head = headers.get(UPTO, ""), headers.get(HEAD, "")
+        if not (upto.isascii() and upto.isdigit() and head.isascii() and head.isdigit()):
+            raise Garbled(f"{peer} answered a feed without saying how far it goes ({UPTO}, {HEAD})")
+        return FeedPage(from_batch(peer, data), int(upto), headers.get(INCARNATION, ""), int(head))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _ask(
+        self, peer: str, method: str, path: str, body: bytes, seconds: float
+    ) -> tuple[Mapping[str, str], bytes]:
+        if peer not in self._urls:
+            raise Unreachable(f"no URL is known of {peer!r}")
+        url = URL(self._urls[peer] + path, encoded=True)
+        headers = {"Content-Type": "application/json"} if body else {}
+        signature = ""
+        if self._secret:
+            signature = sign(self._secret, method, url.raw_path_qs, body, int(time.time()))
+            headers[HEADER] = signature
+        session = self._session = self._session or _session()
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        try:
+            async with session.request(
+                method, url, data=body or None, headers=headers, timeout=limit, allow_redirects=False
+            ) as answer:
+                data = await _bounded(answer, peer)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unreachable(f"{peer} does not answer: {error or type(error).__name__}") from None
+        if self._secret:
+            self._check(peer, signature, answer, data)
+        if answer.status != 200:
+            retry = answer.headers.get("Retry-After", "")
+            raise error_of(answer.status, data, retry_after_seconds=float(retry) if retry.isdecimal() else 1.0)
+        return answer.headers, data
+
+    def _check(self, peer: str, asked: str, answer: aiohttp.ClientResponse, data: bytes) -> None:
+        """An answer that is not signed is nobody's: whatever it says, nothing is known."""
+        told = {name.lower(): value for name, value in answer.headers.items()}
+        given = told.get(HEADER.lower(), "")
+        try:
+            verify(self._secret, given, str(answer.status), answer_path(asked, told), data, int(time.time()))
+        except Unauthorized as error:
+            raise Unreachable(f"{peer} answered {answer.status} without a good signature: {error}") from None
+
+
+def _session() -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    # No cookies, no proxy from the environment: what travels here is between services.
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+
+
+async def _bounded(answer: aiohttp.ClientResponse, peer: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.content.iter_any():
+        size += len(part)
+        if size > ANSWER_BYTES_MAX:
+            answer.close()
+            raise Unreachable(f"{peer} answered more than {ANSWER_BYTES_MAX} bytes")
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,167 @@
+"""Requests and answers: the little of HTTP that the surface needs, on raw ASGI.
+
+A request is read whole and bounded; an answer is a value. Comes before the routes, after the ASGI server.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from holdfast.errors import Invalid
+from holdfast.web.problems import HttpError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FRAME_BODY_BYTES_MAX = 16 * 1024 * 1024
+"""Of a frame: its payloads and what stands around them."""
+BODY_BYTES_MAX = 1024 * 1024
+"""Of everything else: a quarter of what a store takes as one record, since a saga keeps messages inside its own."""
+
+
+class Answer(msgspec.Struct):
+    """Status, headers and body; `stream` in the place of a body for server-sent events."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = {}
+    type: str = "application/json"
+    stream: AsyncGenerator[bytes] | None = None
+
+
+class Request:
+    """One request, its body read when asked for."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.raw_query: bytes = scope.get("query_string", b"")
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        query = f"?{self.raw_query.decode('latin-1')}" if self.raw_query else ""
+        self.target = raw.partition(b"?")[0].decode("latin-1") + query
+        """The path as it was asked for, with its query: what a signature covers."""
+        root: str = scope.get("root_path", "")
+        path = self.target.partition("?")[0]
+        self.mount = root if root and path.startswith(root) else ""
+        """Where this service is mounted: what stands before `path`."""
+        self.path = path[len(self.mount) :] or "/"
+        """Not decoded, so that an escaped slash stays inside its part."""
+        self.headers: dict[str, str] = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        """By name in small letters; the last of each."""
+        self.params: dict[str, str] = {}
+        """Path parameters, decoded."""
+        self.out: dict[str, str] = {}
+        """Headers for the answer, whatever it is."""
+        self.site: Any = None
+        """The service that answers it, once known (for its counters)."""
+        self.body_bytes_max = BODY_BYTES_MAX
+        self._receive = receive
+        self._body: bytes | None = None
+        self._query: dict[str, str] | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Query parameters, the last of each name."""
+        if self._query is None:
+            self._query = dict(parse_qsl(self.raw_query.decode("latin-1"), keep_blank_values=True))
+        return self._query
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A whole number from the query, bounded. Raises Invalid."""
+        text = self.query.get(name, "")
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise Invalid(f"{name}: {text!r} is no whole number", errors=[(name, "not a whole number")])
+        return min(int(text), most)
+
+    def seconds(self, name: str, default: float, most: float) -> float:
+        """Seconds from the query, bounded. Raises Invalid."""
+        return bounded_seconds(name, self.query.get(name, ""), default, most)
+
+    async def body(self) -> bytes:
+        """The whole body. Raises HttpError 413 when it is too large."""
+        if self._body is None:
+            parts: list[bytes] = []
+            size, more = 0, True
+            while more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise HttpError(400, "Bad Request", "the request ended before its body did")
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                if size > self.body_bytes_max:
+                    raise HttpError(413, "Content Too Large", f"a body takes at most {self.body_bytes_max} bytes")
+                parts.append(part)
+                more = message.get("more_body", False)
+            self._body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._body
+
+    async def json_body(self) -> bytes:
+        """The body of a request that must be JSON. Raises HttpError 415."""
+        kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise HttpError(415, "Unsupported Media Type", f"send application/json, not {kind}")
+        return await self.body()
+
+    async def gone(self) -> None:
+        """Returns when the caller has gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def bounded_seconds(name: str, text: str, default: float, most: float) -> float:
+    """Seconds written as a decimal number. Raises Invalid."""
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise Invalid(f"{name}: {text!r} is no number of seconds", errors=[(name, "not a number of seconds")])
+    return min(value, most)
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer of any plain value."""
+    return Answer(msgspec.json.encode(value, enc_hook=str), status, dict(headers or {}))
+
+
+async def send_answer(answer: Answer, request: Request, send: Send) -> None:
+    """Send an answer; a stream until it ends or the caller has gone."""
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    headers.append((b"content-type", answer.type.encode("latin-1")))
+    if answer.stream is None:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.stream is None:
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+        return
+    sending = asyncio.ensure_future(_pump(answer.stream, send))
+    await race(sending, request.gone())
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def race(first: Awaitable[Any], *others: Awaitable[Any]) -> bool:
+    """Wait for whichever ends first, and cancel the rest; True when it was the first."""
+    tasks = [asyncio.ensure_future(one) for one in (first, *others)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+
+
+async def _pump(stream: AsyncGenerator[bytes], send: Send) -> None:
+    async with contextlib.aclosing(stream):
+        async for part in stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,72 @@
+"""`GET /metrics`: what one node counts and how far it is, in the Prometheus text format (version 0.0.4).
+
+Read from memory: a scrape costs the store nothing. Every series carries the service's name. Comes after
+`Node.progress`. (Exposition format: Prometheus, "Exposition formats".)
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from holdfast.runtime.node import Node
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS = {
+    "holdfast_up": ("gauge", "1 while the service takes work and its store answers"),
+    "holdfast_log_position": ("gauge", "Highest committed position of the log"),
+    "holdfast_groups_total": ("counter", "Groups flushed since the start, one durable write each"),
+    "holdfast_batches_total": ("counter", "Batches committed since the start, one decision each"),
+    "holdfast_inbox": ("gauge", "Messages that wait for the writer"),
+    "holdfast_waiting": ("gauge", "Messages held back: a stream whose handler failed waits with backoff"),
+    "holdfast_timers": ("gauge", "Durable timers that are set"),
+    "holdfast_sagas_open": ("gauge", "Sagas that have not ended"),
+    "holdfast_views_rebuilding": ("gauge", "Views of which a new generation is being built"),
+    "holdfast_exchange_unacknowledged": ("gauge", "Positions of this log that the peer has not acknowledged"),
+    "holdfast_exchange_behind": ("gauge", "Positions of the peer's log that are not taken yet"),
+    "holdfast_exchange_failing": ("gauge", "1 while the conversation with the peer fails"),
+    "holdfast_feed_lag": ("gauge", "Positions of the producer's log that the consumer has not taken yet"),
+    "holdfast_feed_failing": ("gauge", "1 while the consumer cannot be fed"),
+    "holdfast_http_requests_total": ("counter", "Requests answered since the start, by status"),
+}
+Sample = tuple[str, dict[str, Any], float]
+
+
+def render(node: Node, requests: dict[int, int]) -> bytes:
+    """The metrics of a node. `requests`: answers by status."""
+    lines: dict[str, list[str]] = {name: [] for name in METRICS}
+    for name, labels, value in samples(node, requests):
+        text = ",".join(f'{label}="{_escaped(str(of))}"' for label, of in {"service": node.name, **labels}.items())
+        lines[name].append(f"{name}{{{text}}} {value:g}" if value < 1e6 else f"{name}{{{text}}} {int(value)}")
+    parts: list[str] = []
+    for name, (kind, text) in METRICS.items():
+        if lines[name]:
+            parts += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines[name]]
+    return ("\n".join(parts) + "\n").encode()
+
+
+def samples(node: Node, requests: dict[int, int]) -> Iterable[Sample]:
+    """(metric, labels, value) of everything that is counted."""
+    found = node.progress()
+    yield "holdfast_up", {}, float(node.started and not found["store"])
+    yield "holdfast_log_position", {}, found["head"]
+    yield "holdfast_groups_total", {}, node.writer.groups
+    yield "holdfast_batches_total", {}, node.writer.batches
+    yield "holdfast_inbox", {}, found["inbox"]
+    yield "holdfast_waiting", {}, len(found["waiting"])
+    yield "holdfast_timers", {}, found["timers"]
+    yield "holdfast_sagas_open", {}, found["sagas_open"]
+    yield "holdfast_views_rebuilding", {}, len(found["rebuilding"])
+    for peer, one in found["exchange"].items():
+        labels = {"peer": peer}
+        yield "holdfast_exchange_unacknowledged", labels, max(0, found["head"] - one["acknowledged"])
+        yield "holdfast_exchange_behind", labels, max(0, one["peer_head"] - one["received"])
+        yield "holdfast_exchange_failing", labels, float(bool(one["failure"] or one["halted"]))
+    for one in found["feeds"]:
+        labels = {"consumer": one["consumer"], "producer": one["producer"]}
+        yield "holdfast_feed_lag", labels, one["lag"]
+        yield "holdfast_feed_failing", labels, float(bool(one["failure"]))
+    for status, count in sorted(requests.items()):
+        yield "holdfast_http_requests_total", {"status": status}, count
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

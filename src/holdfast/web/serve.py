@@ -1,0 +1,65 @@
+"""Serving: an ASGI app on uvicorn until it is told to stop, then what is under way is finished.
+
+Stops on SIGTERM, SIGINT or cancellation. Fails with `ConfigInvalid` when nobody can listen on the address.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from holdfast.errors import ConfigInvalid
+
+GRACE_SECONDS = 3
+KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    """Says when requests are taken, and tells the app when it stops: those who wait for news are answered at once."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stop: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._ready, self._stop = ready, stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, finish those under way."""
+        if self._stop is not None:
+            self._stop()
+        await super().shutdown(sockets)
+
+
+async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
+    """Serve until told to stop; `ready` is told the port once requests are taken (port 0 takes a free one)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigInvalid(f"nobody can listen on {host}:{port}: {error.strerror or error}") from None
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False, date_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )  # fmt: skip
+    port = listener.getsockname()[1]
+    server = _Server(config, (lambda: ready(port)) if ready else (lambda: None), getattr(app, "stop", None))
+    serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        raise
+    finally:
+        listener.close()

@@ -1,0 +1,121 @@
+"""A service's own routes, and its views: what a user declared with `service.get`, `service.post` and `service.view`.
+
+Compiles a route's function once: path parameters by name, converted by their annotation, and `body` decoded by its
+own. Comes after the routes, before `web.commands` and `runtime.views`. Fails with `Misuse` when compiled, with
+`Invalid` on what a caller sends.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast.core.aggregate import parameters
+from holdfast.core.message import Command, MessageType, invalid, join_key
+from holdfast.core.record import parse_record_id
+from holdfast.core.service import Query, Route
+from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
+from holdfast.runtime.node import Node
+from holdfast.runtime.views import AT_LEAST_SECONDS_MAX
+from holdfast.web.commands import asking, run
+from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.problems import Refused
+from holdfast.web.routes import RESERVED
+
+POSITIONS, BEHIND, STALE = "Holdfast-Positions", "Holdfast-Behind", "Holdfast-Stale"
+VIEW_WAIT_SECONDS = 5.0
+
+
+class UserRoute:
+    """One route of a service, compiled."""
+
+    def __init__(self, node: Node, route: Route) -> None:
+        self.node, self.route = node, route
+        where = f"{node.name}: {route.method} {route.path}"
+        if route.path.split("/")[1] in RESERVED:
+            raise Misuse(f"{where}: /{route.path.split('/')[1]} is answered by holdfast itself; choose another path")
+        self.hints, _ = parameters(route.function, where)
+        self.names: list[str] = re.findall(r"\{(\w+)\}", route.path)
+        for name in self.names:
+            if name not in self.hints:
+                raise Misuse(f"{where}: {route.function.__name__} takes no parameter {name!r}")
+        for name in self.hints:
+            if name not in self.names and (name != "body" or route.method == "GET"):
+                raise Misuse(f"{where}: parameter {name!r} is neither in the path nor the body")
+        self.body: Any = self.hints.get("body") if "body" not in self.names else None
+        self._decode = self._decoder(where) if self.body is not None else None
+
+    def _decoder(self, where: str) -> Any:
+        found = vars(self.body).get("__holdfast__") if isinstance(self.body, type) else None
+        if isinstance(found, MessageType):
+            return found.decode
+        try:
+            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.body)
+        except TypeError as error:
+            raise Misuse(f"{where}: body cannot be decoded: {error}") from None
+        what = getattr(self.body, "__name__", "body")
+
+        def decode(data: bytes) -> Any:
+            try:
+                return decoder.decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise invalid(error, what) from None
+
+        return decode
+
+    async def __call__(self, request: Request) -> Answer:
+        """Answer a request."""
+        how = asking(request)
+        values = {name: self._convert(name, request.params[name]) for name in self.names}
+        if self._decode is not None:
+            values["body"] = self._decode(await request.json_body())
+        try:
+            asked = self.route.function(**values)
+        except CommandError:
+            raise
+        except Exception as error:
+            raise CommandFailed("the route's function failed; nothing was recorded") from error
+        if isinstance(asked, Query):
+            key = join_key(asked.key, asked.view.__name__)
+            return await look_up(self.node, asked.view.__name__, key, request)
+        if not isinstance(asked, Command) or self.route.method == "GET":
+            raise CommandFailed(f"{self.route.function.__name__} must return a command, or a query on a get")
+        return await run(self.node, asked, request, how)  # pyright: ignore[reportUnknownArgumentType]
+
+    def _convert(self, name: str, text: str) -> Any:
+        try:
+            value = msgspec.convert(text, self.hints[name], strict=False)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise Invalid(f"{name}: {error}", errors=[(name, str(error))]) from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Invalid(f"{name}: not a finite number", errors=[(name, "not a finite number")])
+        return value
+
+
+async def look_up(node: Node, view: str, key: str, request: Request) -> Answer:
+    """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
+    if not node.started:
+        raise Unavailable(f"{node.name} is not running")
+    wait = request.seconds("wait", VIEW_WAIT_SECONDS, AT_LEAST_SECONDS_MAX)
+    found = await node.views.query(view, key, at_least=at_least(request), wait_seconds=wait)
+    positions = ",".join(f"{name}@{position}" for name, position in found.positions.items())
+    headers = {POSITIONS: positions, BEHIND: "true" if found.behind else "false"}
+    if found.stale:
+        headers[STALE] = "true"
+    if found.row is None:
+        raise Refused(NotFound(f"{view} has no row {key[:200]}"), headers)
+    return json_answer(found.row, 200, headers)
+
+
+def at_least(request: Request) -> Mapping[str, int]:
+    """`at_least=stock@17,order@4` as positions by service. Raises Invalid."""
+    found: dict[str, int] = {}
+    for text in request.query.get("at_least", "").split(","):
+        parsed = parse_record_id(text.strip()) if len(text) < 100 else None
+        if text and (parsed is None or parsed[1] >= 2**63):
+            raise Invalid("at_least: write service@position[,..]", errors=[("at_least", "not service@position")])
+        if parsed is not None:
+            found[parsed[0]] = max(parsed[1], found.get(parsed[0], 0))
+    return found
