@@ -170,11 +170,12 @@ class SagaConsumer:
 class _BeginWork:
     """One event that begins a saga, on its way through the writer."""
 
-    __slots__ = ("_consumer", "_producer", "_record", "done", "lane", "move", "streams")
+    __slots__ = ("_consumer", "_handled", "_producer", "_record", "done", "lane", "move", "streams")
 
     def __init__(self, consumer: SagaConsumer, producer: str, record: Record, move: Move) -> None:
         self._consumer, self._producer, self._record, self.move = consumer, producer, record, move
         self.lane = consumer.name
+        self._handled: Handled | None = None
         self.streams: Sequence[str] = (f"{consumer.saga.name}/{record_id(producer, record.position)}",)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -185,13 +186,17 @@ class _BeginWork:
             record_id(self._producer, record.position), record.tx, consumer.clock.now_us(), record.correlation,
             record.headers.hop, record.headers.debug, record.headers.traceparent,
         )  # fmt: skip
-        handled = Handled()
+        handled = self._handled = Handled()
         consumer.dispatch.sagas.begin(consumer.saga, event, self.streams[0], envelope, consumer.memory, handled)
         return Batch(tuple(handled.records), tuple(handled.reads), (self.move,), tuple(handled.rows))
 
     def landed(self, position: int) -> None:
+        self._consumer.waiting.settled(self._handled, position)
         if not self.done.done():
             self.done.set_result(None)
+
+    def taken_back(self) -> None:
+        self._handled = None
 
     def duplicate(self, found: Duplicate) -> None:
         self.failed(RuntimeError(f"row {found.key} exists already"))

@@ -51,7 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 class Handled:
     """All that one handling decided."""
 
-    __slots__ = ("answer", "reads", "records", "rows", "settled", "timers")
+    __slots__ = ("answer", "opened", "reads", "records", "rows", "settled", "timers")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -59,6 +59,8 @@ class Handled:
         self.rows: list[Row] = []
         self.answer: Any = None
         """The event or Rejection that answers the message; None while a saga still works on it."""
+        self.opened = 0
+        """Sagas that it begins, less those that it ends."""
         self.settled: list[tuple[str, Any]] = []
         """(transaction, event or Rejection) for callers at the edge who wait for a saga's end."""
 

@@ -205,6 +205,7 @@ class _CommandWork:
         handled, envelope = self._handled, self._envelope
         if handled is None:
             return
+        self._edge.dispatch.sagas.open += handled.opened
         for tx, answer in handled.settled:
             handled.answer = answer
             self._edge.settle(tx, answer, position + len(handled.records) - 1)
@@ -215,13 +216,11 @@ class _CommandWork:
             self.future.set_result(Outcome(envelope.tx, handled.answer, position + at))
 
     def duplicate(self, found: Duplicate) -> None:
-        self._edge.dispatch.sagas.open -= self._began()
         if not self.future.done():
             self.future.set_result(found)
 
-    def _began(self) -> int:
-        """How many sagas the handling has counted as begun."""
-        return int(self._handled is not None and self._handled.answer is None)
+    def taken_back(self) -> None:
+        self._handled = None
 
     def failed(self, error: Exception) -> None:
         if not isinstance(error, CommandError):

@@ -47,7 +47,8 @@ class Exchange:
             self.conversations[peer] = Conversation(
                 self, peer, cursors.get(f"exchange:{peer}", Cursor()), int(found) if found else 0
             )
-        for peer in talks_to | {name.partition(":")[2] for name in cursors if name.startswith("exchange:")}:
+        known = {name.partition(":")[2] for name in cursors if name.startswith("exchange:")}
+        for peer in sorted(talks_to | known):
             if peer in self.conversations:
                 self.conversations[peer].start()
         await self._read_own(cursors)

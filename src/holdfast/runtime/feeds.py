@@ -13,7 +13,7 @@ from typing import Protocol
 
 from holdfast.core.batch import Batch, Cursor, Move
 from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
@@ -246,7 +246,13 @@ class Feeds:
     async def _recover(self, producer: str, member: Subscription) -> None:
         delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(member.failures, 10))
         await asyncio.sleep(delay * (0.5 + self._clock.random()))
-        cursor = (await self._store.cursors()).get(member.cursor_name)
+        while True:
+            try:
+                cursor = (await self._store.cursors()).get(member.cursor_name)
+                break
+            except StoreError as error:
+                member.failure = error
+                await asyncio.sleep(BACKOFF_LAST_SECONDS)
         if cursor is not None:
             member.settle(cursor)
         elif not member.known:

@@ -39,7 +39,7 @@ logger = logging.getLogger("holdfast.node")
 FEED_WAIT_SECONDS_MAX = 30.0
 FEED_RECORDS_MAX = 1_000
 DRAIN_SECONDS = 5.0
-RECOVER_SECONDS = 1.0
+RECOVER_SECONDS = 0.5
 
 
 class Node:
@@ -195,13 +195,14 @@ class Node:
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """After a failed flush everything kept in memory is read again from the store."""
+        """After a failed flush everything kept in memory is read again from the store; then work is taken again."""
         while True:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
                 await self.waiting.start(self.writer)
                 await self.timers.reread()
                 await self._count_sagas()
+                self.writer.resume()
                 return
             except StoreError as error:
                 logger.warning("the store cannot be read: %s", error)

@@ -159,13 +159,11 @@ class Sagas:
                 f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop"
             )
         envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
-        self.open += 1
         state = SagaState()
         begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers)
         apply(saga, state, begun)
         progress = [begun, *advance(saga, state)]
-        if state.ended:
-            self.open -= 1
+        handled.opened += not state.ended
         entry.state = state
         self._write(saga, stream, state, progress, envelope, handled)
         entry.version = state.version
@@ -199,8 +197,7 @@ class Sagas:
             return
         handled.reads.append((stream, before))
         entry = memory[stream]
-        if entry.state.ended:
-            self.open -= 1
+        handled.opened -= entry.state.ended
         self._write(saga, stream, entry.state, progress, envelope, handled)
         entry.version = entry.state.version
 

@@ -139,6 +139,9 @@ class _WakeWork:
     def landed(self, position: int) -> None:
         self._timers.waiting.settled(self._handled, position)
 
+    def taken_back(self) -> None:
+        self._handled = None
+
     def duplicate(self, found: Duplicate) -> None:
         self.failed(RuntimeError("a timer's batch has no fresh rows"))
 

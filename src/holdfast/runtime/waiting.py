@@ -52,7 +52,7 @@ class Waiting:
         self.dispatch, self.memory, self.store, self.clock = dispatch, memory, store, clock
         self.settle: Callable[[str, Any, int], None] = lambda tx, answer, position: None
         """Told the end of every saga begun at the edge; the edge listens."""
-        self._queues: dict[str, deque[tuple[str, Held]]] = {}
+        self._queues: dict[str, deque[_Place]] = {}
         self._sequence = 0
         self._writer: Writer | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -68,7 +68,7 @@ class Waiting:
             for key, data in rows:
                 stream, _, number = key.rpartition("#")
                 self._sequence = max(self._sequence, int(number))
-                self._queues.setdefault(stream, deque()).append((key, msgspec.json.decode(data, type=Held)))
+                self._queues.setdefault(stream, deque()).append(_Place(key, msgspec.json.decode(data, type=Held), True))
                 after = key
         self._schedule()
 
@@ -83,20 +83,32 @@ class Waiting:
 
     def items(self) -> list[tuple[str, Held]]:
         """(stream, message) of all that waits, each stream's in order."""
-        return [(stream, held) for stream, queue in self._queues.items() for _, held in queue]
+        return [(stream, place.held) for stream, queue in self._queues.items() for place in queue]
 
-    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> Row:
-        """Set a message aside, behind what waits on its stream already."""
+    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> "_Place":
+        """Set a message aside, behind what waits on its stream already. It is tried when it is `kept`."""
         queue = self._queues.setdefault(stream, deque())
         self._sequence += 1
         now = self.clock.now_us()
         held = Held(producer, record, now)
         if error is not None:
             self._failed(stream, held, error)
-        key = f"{stream}#{self._sequence:012d}"
-        queue.append((key, held))
+        place = _Place(f"{stream}#{self._sequence:012d}", held, False)
+        queue.append(place)
+        return place
+
+    def kept(self, place: "_Place") -> None:
+        """A message that was set aside is durable now."""
+        place.durable = True
         self._schedule()
-        return Row("waiting", key, encode(held))
+
+    def unhold(self, stream: str, place: "_Place") -> None:
+        """It was not set aside after all: its batch is not committed."""
+        queue = self._queues.get(stream)
+        if queue is not None and place in queue:
+            queue.remove(place)
+            if not queue:
+                del self._queues[stream]
 
     def _failed(self, stream: str, held: Held, error: Exception) -> None:
         delay = min(RETRY_LAST_MS, RETRY_FIRST_MS * 2 ** min(held.attempts, 16))
@@ -114,7 +126,8 @@ class Waiting:
         )
 
     def _schedule(self) -> None:
-        due = [q[0][1].next_at for stream, q in self._queues.items() if q and stream not in self._retrying]
+        queues = self._queues.items()
+        due = [q[0].held.next_at for stream, q in queues if q[0].durable and stream not in self._retrying]
         if not due or self._writer is None:
             return
         if self._timer is not None:
@@ -124,8 +137,13 @@ class Waiting:
 
     def _fire(self) -> None:
         now = self.clock.now_us()
-        for stream, queue in self._queues.items():
-            if queue and queue[0][1].next_at <= now and stream not in self._retrying and self._writer is not None:
+        due = [
+            stream
+            for stream, queue in self._queues.items()
+            if queue[0].durable and queue[0].held.next_at <= now and stream not in self._retrying
+        ]
+        for stream in due:
+            if self._writer is not None:
                 self._retrying.add(stream)
                 self._writer.submit(_RetryWork(self, stream))
         self._schedule()
@@ -134,35 +152,55 @@ class Waiting:
         """True when no more of what may be refused is taken on the stream."""
         return len(self._queues.get(stream, ())) >= STREAM_WAITING_MAX
 
-    def retry(self, stream: str) -> tuple[Batch | None, Handled | None]:
-        """Try the first message of a stream again: the batch holds what it decides, or its new backoff."""
+    def retry(self, stream: str) -> tuple[Batch | None, Handled | None, "_Place | None"]:
+        """Try the first message of a stream again: the batch holds what it decides, or its new backoff.
+
+        The place is the message's where it has been taken from the queue.
+        """
         queue = self._queues.get(stream)
-        if not queue:
-            self._queues.pop(stream, None)
-            return None, None
-        key, held = queue[0]
+        if not queue or not queue[0].durable:
+            return None, None, None
+        place = queue[0]
+        key, held = place.key, place.held
         try:
             handled = handle_message(self.dispatch, self.memory, held.producer, held.record, self.clock.now_us())
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             self.memory.forget([stream])
             self._failed(stream, held, error)
-            return Batch(rows=(Row("waiting", key, encode(held)),)), None
+            return Batch(rows=(Row("waiting", key, encode(held)),)), None, None
         queue.popleft()
         if not queue:
             del self._queues[stream]
         rows = (*handled.rows, Row("waiting", key, None))
-        return Batch(tuple(handled.records), tuple(handled.reads), (), rows), handled
+        return Batch(tuple(handled.records), tuple(handled.reads), (), rows), handled, place
+
+    def put_back(self, stream: str, place: "_Place") -> None:
+        """The try is not committed: the message waits first in its stream again."""
+        self._queues.setdefault(stream, deque()).appendleft(place)
 
     def settled(self, handled: Handled | None, position: int) -> None:
-        """A handling has landed: callers at the edge get the ends of sagas that are in it."""
+        """A handling has landed: sagas are counted, and callers at the edge get the ends that are in it."""
         if handled is not None:
+            self.dispatch.sagas.open += handled.opened
             for tx, answer in handled.settled:
                 self.settle(tx, answer, position + len(handled.records) - 1)
 
-    def retried(self, stream: str) -> None:
-        """A try has landed or failed: on to the next."""
+    def retried(self, stream: str, *, later: bool = False) -> None:
+        """A try has landed: on to the next. `later`: the writer could not take it, no message is to blame."""
         self._retrying.discard(stream)
+        if later and (queue := self._queues.get(stream)):
+            queue[0].held.next_at = self.clock.now_us() + RETRY_FIRST_MS * 1000
         self._schedule()
+
+
+class _Place:
+    """A message's place in the queue of its stream. Compared by identity."""
+
+    __slots__ = ("durable", "held", "key")
+
+    def __init__(self, key: str, held: Held, durable: bool) -> None:
+        self.key, self.held, self.durable = key, held, durable
+        """`durable`: its row is committed; until then it is not tried."""
 
 
 def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
@@ -216,6 +254,7 @@ class MessageWork:
         "_done",
         "_handled",
         "_incarnation",
+        "_place",
         "_producer",
         "_record",
         "_stream",
@@ -235,6 +274,7 @@ class MessageWork:
         self.lane = producer
         self.streams = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
         self._handled: Handled | None = None
+        self._place: _Place | None = None
 
     def handle(self) -> Batch | None:
         """Decide the message, or set it aside; the cursor moves in either case."""
@@ -251,18 +291,31 @@ class MessageWork:
                 envelope = envelope_of(self._producer, record, waiting.clock.now_us())
                 waiting.dispatch.reject(busy, None, stream, envelope, waiting.memory, handled)
                 return Batch(tuple(handled.records), moves=(move,))
-            return Batch(moves=(move,), rows=(waiting.hold(stream, self._producer, record, None),))
+            return self._hold(move, None)
         try:
             at = waiting.clock.now_us()
             handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             waiting.memory.forget(self.streams)
-            return Batch(moves=(move,), rows=(waiting.hold(stream, self._producer, record, error),))
+            self._handled = None
+            return self._hold(move, error)
         return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+
+    def _hold(self, move: Move, error: Exception | None) -> Batch:
+        place = self._place = self._waiting.hold(self._stream, self._producer, self._record, error)
+        return Batch(moves=(move,), rows=(Row("waiting", place.key, encode(place.held)),))
+
+    def taken_back(self) -> None:
+        """It is not set aside after all."""
+        if self._place is not None:
+            self._waiting.unhold(self._stream, self._place)
+            self._place = None
 
     def landed(self, position: int) -> None:
         """It is durable."""
         self._waiting.settled(self._handled, position)
+        if self._place is not None:
+            self._waiting.kept(self._place)
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -279,15 +332,16 @@ class MessageWork:
 class _RetryWork:
     """Another try at the first message that waits on a stream."""
 
-    __slots__ = ("_handled", "_stream", "_waiting", "lane", "streams")
+    __slots__ = ("_handled", "_place", "_stream", "_waiting", "lane", "streams")
 
     def __init__(self, waiting: Waiting, stream: str) -> None:
         self._handled: Handled | None = None
+        self._place: _Place | None = None
         self._waiting, self._stream, self.lane = waiting, stream, ""
         self.streams = () if stream.startswith("?/") or not stream else (stream,)
 
     def handle(self) -> Batch | None:
-        batch, self._handled = self._waiting.retry(self._stream)
+        batch, self._handled, self._place = self._waiting.retry(self._stream)
         if batch is None:
             self._waiting.retried(self._stream)
         return batch
@@ -296,8 +350,13 @@ class _RetryWork:
         self._waiting.settled(self._handled, position)
         self._waiting.retried(self._stream)
 
+    def taken_back(self) -> None:
+        if self._place is not None:
+            self._waiting.put_back(self._stream, self._place)
+            self._place = None
+
     def duplicate(self, found: Duplicate) -> None:
         self._waiting.retried(self._stream)
 
     def failed(self, error: Exception) -> None:
-        self._waiting.retried(self._stream)
+        self._waiting.retried(self._stream, later=True)

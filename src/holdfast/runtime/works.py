@@ -35,6 +35,9 @@ class BatchWork:
         """It has no fresh rows: this cannot be."""
         self.failed(RuntimeError(f"row {found.key} exists already"))
 
+    def taken_back(self) -> None:
+        """It has changed nothing."""
+
     def failed(self, error: Exception) -> None:
         """Nothing of it was written."""
         if not self.done.done():

@@ -4,7 +4,7 @@ Every message that is to be decided comes here as a `Work`. The writer decides a
 the streams in memory, and commits them as one durable group while the next group forms. Answers leave after the flush.
 Before it come dispatch, exchange, feeds and timers; after it the store. Failures: a batch that fails takes back the
 state it made and those that rest on it are decided again; when the store cannot commit at all, everything on its way
-fails with `Unavailable`, memory is emptied, and the next work finds the log as it is.
+fails with `Unavailable`, memory is emptied, and nothing is decided until the node has read the log again (`resume`).
 """
 
 import asyncio
@@ -52,6 +52,11 @@ class Work(Protocol):
         """The batch had a row that exists already; nothing was written."""
         ...
 
+    def taken_back(self) -> None:
+        """What `handle` decided is not committed: undo what it changed beside the streams in memory. It is decided
+        again, or told that it is a `duplicate`."""
+        ...
+
     def failed(self, error: Exception) -> None:
         """`handle` raised, or the store could not commit; nothing was written."""
         ...
@@ -66,7 +71,7 @@ class Writer:
         memory: Memory,
         *,
         flushed: Callable[[int, list[Record]], None],
-        crashed: Callable[[], None] = lambda: None,
+        crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
     ) -> None:
         self._store, self._memory, self._flushed, self._crashed = store, memory, flushed, crashed
@@ -78,6 +83,8 @@ class Writer:
         self._wanted: set[str] = set()
         self._forming: list[tuple[Work, Batch]] = []
         self._turning = False
+        self._shut: Unavailable | None = None
+        """Why no work is taken: closed, or memory is not what the log says."""
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._load = asyncio.Event()
@@ -106,7 +113,13 @@ class Writer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_all([*self._forming], Unavailable("the service is stopping"))
+        self._shut = Unavailable("the service is stopping")
+        lost = [*(work for work, _ in self._forming), *self._held, *self._inbox]
+        self._forming.clear()
+        self._held.clear()
+        self._inbox.clear()
+        for work in lost:
+            work.failed(self._shut)
 
     @asynccontextmanager
     async def paused(self) -> AsyncGenerator[None]:
@@ -120,11 +133,18 @@ class Writer:
         return len(self._inbox) + len(self._held)
 
     def submit(self, work: Work, *, edge: bool = False) -> None:
-        """Take a work. From the edge it is refused with Busy when too many wait."""
+        """Take a work; it fails at once while none is taken. From the edge: Busy when too many wait."""
+        if self._shut is not None:
+            work.failed(self._shut)
+            return
         if edge and self.waiting >= self._inbox_max:
             raise Busy(f"{self.waiting} commands wait already", retry_after_seconds=1.0)
         self._inbox.append(work)
         self._turn_soon()
+
+    def resume(self) -> None:
+        """Memory is what the log says again: take work."""
+        self._shut = None
 
     def _turn_soon(self) -> None:
         if not self._turning:
@@ -173,7 +193,7 @@ class Writer:
         while True:
             await self._load.wait()
             self._load.clear()
-            wanted = [stream for stream in self._wanted if not self._memory.busy(stream)]
+            wanted = sorted(stream for stream in self._wanted if not self._memory.busy(stream))
             try:
                 loaded = await self._loaded(wanted)
             except StoreError as error:
@@ -261,9 +281,7 @@ class Writer:
         lanes: set[str] = set()
         for work, batch, outcome in bad:
             tainted.update(stream for stream, _ in batch.reads)
-            if isinstance(outcome, Duplicate):
-                work.duplicate(outcome)
-            else:
+            if not isinstance(outcome, Duplicate):
                 again.append(work)
                 lanes.add(work.lane)
         lanes.discard("")
@@ -279,6 +297,11 @@ class Writer:
                 kept.append((work, batch))
         self._forming[:] = kept
         self._memory.forget(tainted)
+        duplicates = [(work, outcome) for work, _, outcome in bad if isinstance(outcome, Duplicate)]
+        for work in [*reversed(again), *(work for work, _ in duplicates)]:
+            work.taken_back()
+        for work, outcome in duplicates:
+            work.duplicate(outcome)
         self._inbox = deque([*again, *self._held, *self._inbox])
         self._held.clear()
         self._held_lanes.clear()
@@ -288,24 +311,19 @@ class Writer:
     def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
         logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
         self.failure = error
-        lost = [*group, *self._forming]
+        lost = [*(work for work, _ in [*group, *self._forming]), *self._held, *self._inbox]
         self._forming.clear()
         self._ready.clear()
-        works = [*self._held, *self._inbox]
         self._held.clear()
         self._held_lanes.clear()
         self._wanted.clear()
         self._inbox.clear()
         self._memory.clear()
-        self._fail_all(lost, _unavailable(error))
-        for work in works:
+        self._shut = _unavailable(error) if self._crashed is not None else None
+        for work in lost:
             work.failed(_unavailable(error))
-        self._crashed()
-
-    @staticmethod
-    def _fail_all(lost: list[tuple[Work, Batch]], error: Unavailable) -> None:
-        for work, _ in lost:
-            work.failed(error)
+        if self._crashed is not None:
+            self._crashed()
 
 
 def _unavailable(error: StoreError) -> Unavailable:
