@@ -1,0 +1,190 @@
+"""What a failing batch takes back beside the state it made: messages set aside, tries, counts (G1, G3)."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
+from holdfast.core.batch import Batch, Outcome
+from holdfast.core.frame import WireRecord
+from holdfast.core.record import Headers
+from holdfast.errors import StoreFailed, Unavailable
+from holdfast.runtime.clock import SystemClock
+from holdfast.runtime.node import Node
+from holdfast.runtime.waiting import MessageWork
+from holdfast.stores.memory import MemoryStore
+from holdfast.transports.local import LocalTransport
+
+till = Contract("till")
+
+
+@till.event
+class Added(Event):
+    till: str
+    cents: int
+
+
+@till.command(key="till")
+class Add(Command[Added]):
+    till: str
+    cents: int
+
+
+class Broken(Exception):
+    """A handler's bug."""
+
+
+def make(broken: set[str]) -> Service:
+    """A till; those in `broken` have a handler that fails."""
+    service = Service(till)
+
+    @service.aggregate
+    class Till:
+        cents: int = 0
+        adds: int = 0
+
+        @decide(creates=True)
+        def add(self, command: Add) -> Added:
+            if command.till in broken:
+                raise Broken("not today")
+            if command.cents < 0:
+                raise Rejected("negative", "cannot be")
+            return Added(command.till, command.cents)
+
+        @evolve
+        def added(self, event: Added) -> None:
+            self.cents += event.cents
+            self.adds += 1
+
+    return service
+
+
+class Failing(MemoryStore):
+    """A store whose commits fail while told to."""
+
+    broken = False
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        if self.broken:
+            await asyncio.sleep(0)
+            raise StoreFailed("the disk is full")
+        return await super().commit(batches)
+
+
+def message(position: int, name: str, cents: int) -> WireRecord:
+    """An `Add` as the peer `desk` sends it."""
+    data = msgspec.Raw(msgspec.json.encode(Add(name, cents)))
+    return WireRecord(position, "command", "till.add.v1", data, "tx", "tx", 1, headers=Headers(key=name))
+
+
+def work(node: Node, before: int, record: WireRecord, done: "asyncio.Future[None] | None" = None) -> MessageWork:
+    """A message from the peer `desk` on its way through the writer."""
+    return MessageWork(node.waiting, "desk", "i1", before, record, done)
+
+
+async def started(store: MemoryStore, broken: set[str]) -> Node:
+    node = Node(make(broken), store, LocalTransport(), SystemClock(), peers=("desk",))
+    await node.start()
+    return node
+
+
+async def adds(node: Node, name: str) -> int:
+    """How often that till was added to, by its log."""
+    (loaded,) = await node.store.load([f"Till/{name}"])
+    return len([record for record in loaded.records if record.type == "till.added.v1"])
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - nobody tells when a backoff has passed
+            await asyncio.sleep(0.01)
+
+
+async def test_a_message_set_aside_in_a_batch_that_fails_is_set_aside_once() -> None:
+    """G3: a repeated key's state is taken back; a message decided on it, and the one set aside behind it in the same
+    conversation, are decided again: the second waits once, and is handled once when its handler is mended."""
+    broken = {"b"}
+    node = await started(MemoryStore("till"), broken)
+    await node.edge.run(Add("a", 1), key="once")
+    node.edge.crashed()  # the key is known to the log alone
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    again = asyncio.create_task(node.edge.run(Add("a", 1), key="once"))
+    await asyncio.sleep(0)
+    node.writer.submit(work(node, 0, message(1, "a", 10)))
+    node.writer.submit(work(node, 1, message(2, "b", 100), done))
+    await asyncio.gather(done, again)
+    assert [stream for stream, _ in node.waiting.items()] == ["Till/b"]
+    broken.clear()
+    await until(lambda: not node.waiting.items())
+    assert (await adds(node, "a"), await adds(node, "b")) == (2, 1)
+    assert await node.store.scan("waiting") == []
+    await node.close()
+
+
+async def test_a_try_that_is_not_committed_leaves_its_message_in_its_place() -> None:
+    """G2: a waiting message whose try falls with a failed flush still holds up its stream, and is handled once."""
+    broken, store = {"b"}, Failing("till")
+    node = await started(store, broken)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    node.writer.submit(work(node, 0, message(1, "b", 100), done))
+    await done
+    broken.clear()
+    store.broken = True
+    await until(lambda: node.writer.failure is not None)
+    second: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    node.writer.submit(work(node, 1, message(2, "b", 7), second))
+    await asyncio.gather(second, return_exceptions=True)
+    assert isinstance(second.exception(), Unavailable)
+    store.broken = False
+    await until(lambda: not node.waiting.items() and node.writer.failure is None)
+    third: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    node.writer.submit(work(node, 1, message(2, "b", 7), third))
+    await third
+    (loaded,) = await store.load(["Till/b"])
+    assert [msgspec.json.decode(record.data)["cents"] for record in loaded.records] == [100, 7]
+    await node.close()
+
+
+async def test_nothing_is_decided_between_a_failed_flush_and_the_reading_of_the_log() -> None:
+    """G8: while memory may not be what the log says, commands get a no at once; then they go through by themselves."""
+    store = Failing("till")
+    node = await started(store, set())
+    await node.edge.run(Add("a", 1))
+    store.broken = True
+    for _ in range(3):
+        try:
+            await node.edge.run(Add("a", 1))
+            raise AssertionError("a command was accepted that nothing keeps")
+        except Unavailable as error:
+            assert error.retry_after_seconds > 0
+    store.broken = False
+
+    async def goes_through() -> bool:
+        try:
+            await node.edge.run(Add("a", 1))
+        except Unavailable:
+            return False
+        return True
+
+    async with asyncio.timeout(10):
+        while not await goes_through():
+            await asyncio.sleep(0.05)
+    assert await adds(node, "a") == 2
+    await node.close()
+
+
+async def test_commands_that_wait_when_a_service_closes_are_told() -> None:
+    """G10: nobody waits for ever on a service that has ended."""
+    node = await started(MemoryStore("till"), set())
+    waiting = [asyncio.create_task(node.edge.run(Add(f"t{n}", 1))) for n in range(50)]
+    await asyncio.sleep(0)
+    await node.close(drain=False)
+    results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert all(isinstance(result, Unavailable) or not isinstance(result, BaseException) for result in results)
+    try:
+        await asyncio.wait_for(node.edge.run(Add("late", 1)), 5)
+        raise AssertionError("a closed service took a command")
+    except Unavailable:
+        pass
