@@ -155,7 +155,7 @@ class SagaType:
         where = f"{self.where}.{step.name}"
         params, returned = parameters(step.function, where)
         self._check_inputs(params, self.steps[:number], where)
-        step.inputs = tuple(params)
+        step.inputs, step.undo = tuple(params), None
         origin = typing.get_origin(returned)
         step.group = isinstance(origin, type) and issubclass(origin, Sequence)
         parts = typing.get_args(returned) if step.group else (returned,)
