@@ -40,10 +40,11 @@ from holdfast.stores.sqlite_writer import Writer
 __all__ = ["SQLiteStore"]
 
 READERS = 2
-OVERDUE_SECONDS = 0.0005
+OVERDUE_SECONDS = 0.005
 GIVE_WAY_SECONDS = 0.000001
 """A loop that never idles polls many times in the 5 ms after which a thread may ask for the GIL, and each poll starts
-those 5 ms anew: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment."""
+those 5 ms anew: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment. Not
+before a usual commit has had its time: a loop's timers may be as coarse as a millisecond, and a pause is not free."""
 T = TypeVar("T")
 
 ONE_TEXT = "SELECT group_concat(item) FROM ({})"
