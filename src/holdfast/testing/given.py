@@ -329,7 +329,7 @@ class _Unchanged:
     def __exit__(self, *error: object) -> None:
         after = cast(dict[str, Any], vars(self._instance))
         for name in sorted({*self._before, *after}):
-            first = getattr(type(self._instance), name, None)
+            first = getattr(cast(type[Any], type(self._instance)), name, None)
             if (old := self._before.get(name, first)) != (new := after.get(name, first)):
                 _fail(f"{self._where} decides, so it may not change anything; it changed {name}: {old!r} -> {new!r}")
 
