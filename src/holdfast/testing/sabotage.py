@@ -1,0 +1,161 @@
+"""Sabotage: a service's process with one protection taken out, by wrapping its ports.
+
+`python -m holdfast.testing.sabotage WHAT TARGET SERVICE PORT` stands in the place of a service's own process; the
+runtime knows nothing of it. An audit that finds nothing wrong then proves nothing. WHAT is one of:
+
+cursor: how far a peer's log was received is written now and then, not with the effects; after a kill, what came since
+is handled again. (What peers know of it is held back too, else they would see the store fall back, and stop.)
+send: one in so many of the records that are sent never arrives.
+undo: an undo is answered as done, but what its event says in the log is that nothing was put back.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.cli import child
+from holdfast.core.batch import Batch, Cursor, Move, Outcome
+from holdfast.core.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.record import Record
+from holdfast.ports.store import Store
+from holdfast.ports.transport import Transport
+
+__all__ = ["KINDS", "main"]
+
+KINDS = ("cursor", "send", "undo")
+"""What can be taken out."""
+CURSOR_SECONDS = 0.7
+ACK_SECONDS = 3.0
+"""More than a cursor is behind at most, and a restart takes."""
+LOST_EVERY = 50
+UNDO_EVENT = ".released."
+
+
+class _Store:
+    """A store, all but its commits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class LazyCursors(_Store):
+    """Cursors of conversations are written every `CURSOR_SECONDS`, whatever was handled in between."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._written: dict[str, tuple[float, int]] = {}
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Commit without most of the moves."""
+        if not self._written:
+            found = await self._store.cursors()
+            self._written = {name: (0.0, cursor.position) for name, cursor in found.items()}
+        return await self._store.commit([self._lazy(batch) for batch in batches])
+
+    def _lazy(self, batch: Batch) -> Batch:
+        kept: list[Move] = []
+        for move in batch.moves:
+            if not move.name.startswith("exchange:"):
+                kept.append(move)
+                continue
+            at, position = self._written.get(move.name, (0.0, 0))
+            if time.monotonic() - at >= CURSOR_SECONDS:
+                kept.append(Move(move.name, position, move.after))
+                self._written[move.name] = (time.monotonic(), move.after.position)
+        return msgspec.structs.replace(batch, moves=tuple(kept))
+
+
+class EmptyUndo(_Store):
+    """The event of an undo is kept with a quantity of nothing: its sender is content, and nothing has happened."""
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Commit with the undos' events emptied."""
+        return await self._store.commit(
+            [
+                msgspec.structs.replace(batch, records=tuple(_emptied(record) for record in batch.records))
+                for batch in batches
+            ]
+        )
+
+
+def _emptied(record: Record) -> Record:
+    if record.kind == "event" and UNDO_EVENT in record.type:
+        said = msgspec.json.decode(record.data)
+        return msgspec.structs.replace(record, data=msgspec.json.encode({**said, "quantity": 0}))
+    return record
+
+
+class _Transport:
+    """A transport that does nothing wrong yet."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def exchange(self, peer: str, frame: Frame) -> Frame:
+        """Bring a frame to a peer and its answer back."""
+        return await self._transport.exchange(peer, frame)
+
+    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
+        """A page of a peer's feed."""
+        return await self._transport.feed(peer, request)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._transport.close()
+
+
+class LateAcks(_Transport):
+    """Acknowledgements, both ways, are those of some seconds ago."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self._acks: dict[tuple[str, str], list[tuple[float, Cursor]]] = {}
+
+    async def exchange(self, peer: str, frame: Frame) -> Frame:
+        """Bring a frame with an old acknowledgement to a peer, and its answer with another back."""
+        sent = msgspec.structs.replace(frame, ack=self._late(("to", peer), frame.ack))
+        answer = await self._transport.exchange(peer, sent)
+        return msgspec.structs.replace(answer, ack=self._late(("from", peer), answer.ack))
+
+    def _late(self, way: tuple[str, str], ack: Cursor) -> Cursor:
+        now, known = time.monotonic(), self._acks.setdefault(way, [(0.0, Cursor())])
+        known.append((now, ack))
+        while len(known) > 1 and known[1][0] < now - ACK_SECONDS:
+            known.pop(0)
+        # After a restart the peer really has less: that is what is to be hidden, and no more than that.
+        return min((found for _, found in known), key=lambda found: found.position)
+
+
+class LossyTransport(_Transport):
+    """Some records of a frame are lost; the frame does not show it."""
+
+    async def exchange(self, peer: str, frame: Frame) -> Frame:
+        """Bring what is left of a frame to a peer."""
+        left = tuple(record for record in frame.records if record.position % LOST_EVERY)
+        return await self._transport.exchange(peer, msgspec.structs.replace(frame, records=left))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one service with one protection less; the exit code."""
+    what, *rest = sys.argv[1:] if arguments is None else arguments
+    if what not in KINDS:
+        sys.stderr.write(f"{what!r} is no sabotage; there are: {', '.join(KINDS)}\n")
+        return 2
+    stores: dict[str, Any] = {"cursor": LazyCursors, "undo": EmptyUndo}
+    transports: dict[str, Any] = {"cursor": LateAcks, "send": LossyTransport}
+    store, transport = stores.get(what), transports.get(what)
+    return child.main(
+        rest,
+        wrap_store=(lambda name, port: store(port)) if store else None,
+        wrap_transport=(lambda name, port: transport(port)) if transport else None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
