@@ -14,6 +14,8 @@ from typing import Any
 
 import aiohttp
 
+from holdfast import HoldfastError
+
 CUSTOMERS = 32
 PRODUCTS = ("apple", "bread", "cheese", "dates", "eggs")
 UNITS = 1_000_000
@@ -72,7 +74,7 @@ class Shoppers:
             body = {"sku": sku, "quantity": 50 if sku == "rarity" else UNITS}
             status, _ = await self._post("stock", "/commands/restock", body, f"restock-{sku}")
             if status != 200:
-                raise RuntimeError(f"the shelves stay empty: stock answered {status}")
+                raise HoldfastError(f"the shelves stay empty: stock answered {status}")
 
     async def shop(self, until: float, patience: float, customers: int = CUSTOMERS) -> None:
         """Buy until `until`; then each customer waits `patience` seconds more for the last answer."""
@@ -102,14 +104,14 @@ class Shoppers:
             try:
                 status, correlation = await self._post("order", f"/orders/{order.id}/checkout", body, order.id)
             except (aiohttp.ClientError, OSError, TimeoutError):
-                status, correlation = 0, ""
+                status, correlation = 0, ""  # what became of it is unknown: the same key asks again
             order.correlation = correlation or order.correlation
             if status in (200, 409):
                 order.told = "completed" if status == 200 else "rejected"
                 order.seconds = time.monotonic() - order.begun
                 return
             if status not in (0, 503, 504):
-                raise RuntimeError(f"order {order.id} was answered {status}")
+                raise HoldfastError(f"order {order.id} was answered {status}")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _post(self, service: str, path: str, body: Mapping[str, Any], key: str) -> tuple[int, str]:
@@ -133,7 +135,7 @@ class Shoppers:
         while True:
             async with self._session.get(f"{self.urls[service]}/events?after={after}&limit={PAGE}") as answer:
                 if answer.status != 200:
-                    raise RuntimeError(f"the feed of {service} answered {answer.status}")
+                    raise HoldfastError(f"the feed of {service} answered {answer.status}")
                 page: list[dict[str, Any]] = await answer.json(content_type=None)
                 found += page
                 after = int(answer.headers["Holdfast-Upto"])

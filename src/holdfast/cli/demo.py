@@ -133,20 +133,23 @@ async def _tell(report: Report, shown: Demonstration) -> None:
     console.print(
         f"{report.submitted:,} orders: {report.completed:,} bought, {report.undone:,} undone, {report.in_flight}"
         f" without an answer; {report.kills} kills; {report.throughput_per_s:,.0f} orders/s,"
-        f" p50 {report.latency_ms['p50']:.0f} ms, p99 {report.latency_ms['p99']:.0f} ms"
+        f" p50 {report.latency_ms['p50']:.0f} ms, p99 {report.latency_ms['p99']:.0f} ms",
+        soft_wrap=True,
     )
     for text in report.violations[:VIOLATIONS_SHOWN]:
         console.print(f"[red]![/] {escape(text)}")
     if (more := len(report.violations) - VIOLATIONS_SHOWN) > 0:
         console.print(f"[red]![/] and {more:,} more")
     if report.correlation_id:
-        console.print(f"\n[bold]One order's trail[/] (holdfast trail {report.correlation_id}):")
+        console.print(
+            f"\n[bold]One order's trail[/], as `holdfast trail {report.correlation_id}` shows it while services run:"
+        )
         console.print(
             await asyncio.to_thread(_trail, report.correlation_id, shown), markup=False, highlight=False, soft_wrap=True
         )
     if not report.violations:
         console.print("\n[bold]Try next[/]: holdfast demo --kills 20    holdfast demo --sabotage cursor")
-        console.print("             holdfast run --help             examples/shop, the services themselves")
+        console.print("             holdfast run --help             examples/shop has the services")
 
 
 def _trail(id: str, shown: Demonstration) -> str:

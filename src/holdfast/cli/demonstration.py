@@ -96,18 +96,18 @@ class Demonstration:
     def __init__(self, *, seconds: float, kills: int, seed: int, sabotage: str = "") -> None:
         self.seconds, self.kills, self.sabotage = seconds, kills, sabotage
         self.status = Status()
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         self._random = random.Random(seed)
         if (examples := str(examples_folder())) not in sys.path:
             sys.path.insert(0, examples)
+        drive = importlib.import_module("shop.drive")
+        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         child = (sys.executable, "-m", "holdfast.testing.sabotage", sabotage) if sabotage else CHILD
         self.supervisor = Supervisor("shop.services:shop", SERVICES, folder=self.folder, child=child)
-        drive = importlib.import_module("shop.drive")
         self.shoppers: Shoppers = drive.Shoppers(self.supervisor.urls, seed)
         self.tasks: list[asyncio.Task[Any]] = []
 
     async def run(self) -> Report:
-        """Load, kills, settling, audit. Raises ConfigInvalid, and RuntimeError where the shop answers nonsense."""
+        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError where the shop answers nonsense."""
         await self.supervisor.start()
         watching = asyncio.create_task(self._watch())
         self.tasks.append(watching)
