@@ -165,7 +165,7 @@ def random_crashes(seed: int, deals: int) -> int:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_many_deals_survive_random_crashes(seed: int) -> None:
-    """G3, G4: fifty deals of all kinds at once, as many crashes as come and a bad network: each deal whole or undone."""
+    """G3, G4: fifty deals of all kinds, many crashes and a bad network: each deal whole or undone."""
     assert random_crashes(seed, 50) >= 6
 
 

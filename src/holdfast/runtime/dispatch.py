@@ -51,7 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 class Handled:
     """All that one handling decided."""
 
-    __slots__ = ("answer", "opened", "reads", "records", "rows", "settled", "timers")
+    __slots__ = ("answer", "opened", "reads", "records", "rows", "settled")
 
     def __init__(self) -> None:
         self.records: list[Record] = []

@@ -80,6 +80,17 @@ class OpenSaga(msgspec.Struct, omit_defaults=True):
         )
 
 
+class Setting(msgspec.Struct, omit_defaults=True):
+    """A timer's row: the message that set it, and what all that follows inherits from that."""
+
+    tx: str
+    cause: str
+    correlation: str = ""
+    hop: int = 0
+    debug: bool = False
+    traceparent: str = ""
+
+
 class SagaFolder:
     """Folds the records of a saga's stream into its state."""
 
@@ -221,7 +232,10 @@ class Sagas:
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
             state.timers[timer.name] = key
             self.on_timer(key)
-            handled.rows.append(Row("timer", key, encode({"tx": envelope.tx, "correlation": envelope.correlation})))
+            setting = Setting(
+                envelope.tx, envelope.id, envelope.correlation, envelope.hop, envelope.debug, envelope.traceparent
+            )
+            handled.rows.append(Row("timer", key, encode(setting)))
         if state.timers:
             handled.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
 
@@ -232,8 +246,12 @@ def timer_key(due_us: int, stream: str, name: str) -> str:
 
 
 def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
-    """Timers of steps that have all their answers now."""
-    keys: list[str] = []
+    """Timers of steps that have all their answers now; at the end of a saga, all that are left."""
+    if state.ended:
+        keys = list(state.timers.values())
+        state.timers.clear()
+        return keys
+    keys = []
     for item in progress:
         if isinstance(item, Answered) and not state.asked[item.to].undoes:
             step = state.asked[item.to].step

@@ -17,6 +17,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.sagas import Setting
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
 
@@ -24,11 +25,6 @@ logger = logging.getLogger("holdfast.timers")
 
 RETRY_SECONDS = 5.0
 JUDGE_SECONDS = 0.05
-
-
-class _Timer(msgspec.Struct):
-    tx: str
-    correlation: str = ""
 
 
 class Timers:
@@ -104,7 +100,7 @@ class Timers:
             return
         for key, data in zip(due, rows, strict=True):
             if data is not None:
-                writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=_Timer)))
+                writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=Setting)))
 
     def again(self, key: str) -> None:
         """The timer could not be handled; try it again shortly."""
@@ -121,7 +117,7 @@ class _WakeWork:
 
     __slots__ = ("_handled", "_key", "_name", "_timer", "_timers", "lane", "streams")
 
-    def __init__(self, timers: Timers, key: str, timer: _Timer) -> None:
+    def __init__(self, timers: Timers, key: str, timer: Setting) -> None:
         self._timers, self._key, self._timer = timers, key, timer
         stream, _, self._name = key.partition("/")[2].rpartition("#")
         self.lane, self.streams = "", (stream,)
@@ -130,9 +126,10 @@ class _WakeWork:
     def handle(self) -> Batch | None:
         timers, (stream,) = self._timers, self.streams
         handled = self._handled = Handled()
-        cause = f"{timers.dispatch.service.name}!{self._name}"
-        envelope = Envelope(self._timer.tx, self._timer.tx, timers.clock.now_us(), self._timer.correlation)
-        envelope = msgspec.structs.replace(envelope, id=cause)
+        timer = self._timer
+        envelope = Envelope(
+            timer.cause, timer.tx, timers.clock.now_us(), timer.correlation, timer.hop, timer.debug, timer.traceparent
+        )
         timers.dispatch.sagas.wake(stream, self._name, envelope, timers.memory, handled)
         return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, Row("timer", self._key, None)))
 

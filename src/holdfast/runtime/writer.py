@@ -234,8 +234,7 @@ class Writer:
             if self._inbox:
                 self._turn_soon()
             try:
-                async with self._flushing:
-                    outcomes = await self._store.commit([batch for _, batch in group])
+                outcomes = await self._commit(group)
                 self.failure = None
                 self.groups += 1
                 self.batches += len(group)
@@ -250,6 +249,15 @@ class Writer:
             if self._wanted:
                 self._load.set()
             self._memory.trim()
+
+    async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
+        try:
+            async with self._flushing:
+                return await self._store.commit([batch for _, batch in group])
+        except asyncio.CancelledError:
+            for work, _ in group:  # whether it is durable is not known here: who asks again with the same key learns it
+                work.failed(Unavailable("the service is stopping"))
+            raise
 
     def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
         memory = self._memory

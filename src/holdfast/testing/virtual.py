@@ -9,6 +9,7 @@ nothing can happen any more a run ends with `RuntimeError`, it never hangs.
 import asyncio
 import functools
 import hashlib
+import math
 import random
 import selectors
 from collections.abc import Callable, Coroutine, Sequence
@@ -62,8 +63,9 @@ class _Selector(selectors.SelectSelector):
                 raise RuntimeError("nothing can happen any more: every task waits, and there is no timer")
             return ready
         ready = super().select(0)
-        if not ready and timeout > 0:
-            self.elapsed += timeout
+        if not ready:
+            # Far from zero a float cannot tell a timer that is due from one that is about to be: time always passes.
+            self.elapsed = max(self.elapsed + timeout, math.nextafter(self.elapsed, math.inf))
         return ready
 
 
