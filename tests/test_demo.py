@@ -28,6 +28,7 @@ def run_demo(*flags: str) -> tuple[int, str]:
     if kept := re.search(r"kept in (\S+)", done.stderr):
         shutil.rmtree(kept.group(1))
     assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout, done.stderr
     return done.returncode, done.stdout
 
 

@@ -107,10 +107,13 @@ class Rejected(CommandError):
 
 
 class KeyReused(CommandError):
-    """The idempotency key was used before with other content; use a new key for a new command."""
+    """The idempotency key was used before with other content; use a new key for a new command.
+
+    `field`: the first field that differs, or `type` where it was another command.
+    """
 
     def __init__(self, key: str, field: str) -> None:
-        super().__init__(f"idempotency key {key!r} was used before with another {field}; use a new key")
+        super().__init__(f"idempotency key {key!r} was used before with another {field!r}; use a new key")
         self.key = key
         self.field = field
 

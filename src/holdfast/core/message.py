@@ -136,6 +136,18 @@ def invalid(error: Exception, what: str) -> Invalid:
     return Invalid(f"{what}: {reason} at {path}", errors=[(path, reason)])
 
 
+LABEL_CHARACTERS_MAX = 200
+_LABEL = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{LABEL_CHARACTERS_MAX - 2}}}[\x21-\x7e])?")
+
+
+def label(text: str, name: str) -> str:
+    """An idempotency key or a correlation label: empty, or 1 to 200 printable ASCII characters. Raises Invalid."""
+    if text and not _LABEL.fullmatch(text):
+        reason = f"not 1 to {LABEL_CHARACTERS_MAX} printable ASCII characters"
+        raise Invalid(f"{name}: {reason}", errors=[(name, reason)])
+    return text
+
+
 class Contract:
     """All that other services may know of one service: its events and commands, by name.
 

@@ -131,8 +131,10 @@ class Service:
             raise Misuse(f"{self.name}: route {path!r}: write it as /fixed/{{parameter}}")
 
         def register(function: F) -> F:
-            if any(route.method == method and route.path == path for route in self.routes):
-                raise Misuse(f"{self.name}: {method} {path} has a function already")
+            shape = re.sub(r"\{\w+\}", "{}", path)
+            for route in self.routes:
+                if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
+                    raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
             self.routes.append(Route(method, path, function))
             return function
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.batch import Batch, Duplicate, Row
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, label, message_of
 from holdfast.core.record import REJECTED, Record
 from holdfast.core.saga import SagaType
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
@@ -75,6 +75,8 @@ class Edge:
             or message.home is not self.dispatch.service.contract
         ):
             raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
+        if key or correlation:
+            label(key, "key"), label(correlation, "correlation")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
         waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)
@@ -148,7 +150,7 @@ class Edge:
     ) -> Outcome:
         tx, stored, content = known
         if stored != message.stored:
-            raise KeyReused(key, "command type")
+            raise KeyReused(key, "type")
         if content != data:
             raise KeyReused(key, _first_difference(content, data))
         ending = self.outcome_of(tx)
@@ -236,5 +238,5 @@ def _first_difference(before: bytes, after: bytes) -> str:
     old, new = msgspec.json.decode(before), msgspec.json.decode(after)
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            return f"value of field {name!r}"
+            return name
     return "content"

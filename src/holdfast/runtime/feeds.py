@@ -8,15 +8,14 @@ before the writer.
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from holdfast.core.batch import Batch, Cursor, Move
 from holdfast.core.frame import FeedPage, FeedRequest
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
@@ -100,11 +99,15 @@ class _Group:
         return self.members[0].position
 
 
+Fetch = Callable[[str, FeedRequest], Coroutine[Any, Any, FeedPage]]
+"""A page of the feed of a service, by its name."""
+
+
 class Feeds:
     """All feeds that one service takes in."""
 
-    def __init__(self, store: Store, writer: Writer, transport: Transport, clock: Clock) -> None:
-        self._store, self._writer, self._transport, self._clock = store, writer, transport, clock
+    def __init__(self, store: Store, writer: Writer, fetch: Fetch, clock: Clock) -> None:
+        self._store, self._writer, self._fetch_page, self._clock = store, writer, fetch, clock
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +199,7 @@ class Feeds:
         first = group.members[0]
         begins_now = [m for m in group.members if not m.known and m.consumer.begins == "now"]
         if begins_now:
-            page = await self._transport.feed(producer, FeedRequest(0, types, 0))
+            page = await self._fetch_page(producer, FeedRequest(0, types, 0))
             for member in begins_now:
                 move = Move(member.cursor_name, 0, Cursor(page.incarnation, page.head))
                 await member.commit(Batch(moves=(move,)), page, page.head)
@@ -205,7 +208,7 @@ class Feeds:
                 self._begin(producer, begins_now)
             return None
         request = FeedRequest(group.position, types, PAGE_RECORDS_MAX, round(POLL_SECONDS * 1000), first.incarnation)
-        group.fetch = asyncio.get_running_loop().create_task(self._transport.feed(producer, request))
+        group.fetch = asyncio.get_running_loop().create_task(self._fetch_page(producer, request))
         try:
             return await group.fetch
         except asyncio.CancelledError:

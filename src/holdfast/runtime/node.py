@@ -65,7 +65,7 @@ class Node:
         self.waiting = Waiting(self.dispatch, self.memory, store, clock)
         self.edge = Edge(self.dispatch, self.memory, self.writer, self.waiting, store, clock)
         self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
-        self.feeds = Feeds(store, self.writer, transport, clock)
+        self.feeds = Feeds(store, self.writer, self._feed_of, clock)
         self.views = Views(service, store, self.writer, self.feeds)
         self.history = History(())
         self.conversations: Exchange | None = None
@@ -135,6 +135,10 @@ class Node:
         if self.conversations is None or not self.started:
             raise Unavailable(f"{self.name} is not running")
         return await self.conversations.serve(frame)
+
+    async def _feed_of(self, producer: str, request: FeedRequest) -> FeedPage:
+        """A page of any feed that comes here; its own needs no transport."""
+        return await (self.feed(request) if producer == self.name else self.transport.feed(producer, request))
 
     async def feed(self, request: FeedRequest) -> FeedPage:
         """Event records after a position; waits up to `wait_ms` for the first. Raises Forked, Unavailable."""

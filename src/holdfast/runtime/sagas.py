@@ -247,11 +247,11 @@ def timer_key(due_us: int, stream: str, name: str) -> str:
 
 def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
     """Timers of steps that have all their answers now; at the end of a saga, all that are left."""
+    keys: list[str] = []
     if state.ended:
-        keys = list(state.timers.values())
+        keys += state.timers.values()
         state.timers.clear()
         return keys
-    keys = []
     for item in progress:
         if isinstance(item, Answered) and not state.asked[item.to].undoes:
             step = state.asked[item.to].step

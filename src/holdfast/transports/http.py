@@ -5,6 +5,7 @@ unreadable answer is `Unreachable` (nothing is known of what happened there); a 
 as the exception that it was. Keep-alive connections; one session, made when first needed.
 """
 
+import io
 import time
 from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +19,7 @@ from holdfast.core.problem import error_of
 from holdfast.core.signature import HEAD, HEADER, INCARNATION, UPTO, answer_path, sign, verify
 from holdfast.errors import Garbled, Misuse, Unauthorized, Unreachable
 
+WHOLE_BYTES_MAX = 512 * 1024
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 CONNECT_SECONDS, EXCHANGE_SECONDS = 5.0, 30.0
 KEEP_ALIVE_SECONDS = 30.0
@@ -79,7 +81,7 @@ class HttpTransport:
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with session.request(
-                method, url, data=body or None, headers=headers, timeout=limit, allow_redirects=False
+                method, url, data=payload(body), headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
                 data = await _bounded(answer, peer)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -99,6 +101,11 @@ class HttpTransport:
             verify(self._secret, given, str(answer.status), answer_path(asked, told), data, int(time.time()))
         except Unauthorized as error:
             raise Unreachable(f"{peer} answered {answer.status} without a good signature: {error}") from None
+
+
+def payload(body: bytes) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: a large one in parts, so that the loop goes on; None for none."""
+    return io.BytesIO(body) if len(body) > WHOLE_BYTES_MAX else body or None
 
 
 def _session() -> aiohttp.ClientSession:

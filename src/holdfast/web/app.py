@@ -81,7 +81,7 @@ class App:
 
     async def _answer(self, request: Request) -> Answer:
         site = self._site(request)
-        found = site.table.find(request.path)
+        found = site.table.find(request.path, request.method)
         if found is None:
             raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
         methods, request.params = found
@@ -93,7 +93,7 @@ class App:
     def _site(self, request: Request) -> "Site":
         """The service a path is for; its prefix goes over to where the service is mounted."""
         found = self._only
-        if found is None or found.table.find(request.path) is None:
+        if found is None or found.table.find(request.path, request.method) is None:
             name, slash, _ = request.path[1:].partition("/")
             if name in self._sites:
                 found = self._sites[name]

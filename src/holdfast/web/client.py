@@ -12,12 +12,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from holdfast.core.message import Command, Rejection, decode_stored, encode, message_of
+from holdfast.core.message import Command, Rejection, decode_stored, encode, label, message_of
 from holdfast.core.problem import error_of
 from holdfast.core.record import parse_record_id
 from holdfast.errors import NotFound, Rejected, Unreachable
 from holdfast.runtime.edge import Outcome
 from holdfast.runtime.views import Answer
+from holdfast.transports.http import payload
 from holdfast.web.commands import CORRELATION, POSITION, TRANSACTION, TYPE
 from holdfast.web.userroutes import BEHIND, POSITIONS, STALE
 
@@ -39,9 +40,9 @@ class HttpCaller:
         message = message_of(command)
         headers = {"Content-Type": "application/json", "Prefer": f"wait={wait_seconds:g}"}
         if key:
-            headers["Idempotency-Key"] = key
+            headers["Idempotency-Key"] = label(key, "key")
         if correlation:
-            headers[CORRELATION] = correlation
+            headers[CORRELATION] = label(correlation, "correlation")
         if debug:
             headers["debug-log-enabled"] = "true"
         path = f"/commands/{message.stored}"
@@ -93,7 +94,7 @@ class HttpCaller:
         limit = aiohttp.ClientTimeout(total=seconds + MARGIN_SECONDS)
         try:
             async with self._session.request(
-                method, url, data=body or None, headers=headers, timeout=limit, allow_redirects=False
+                method, url, data=payload(body), headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
                 data = await answer.read()
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:

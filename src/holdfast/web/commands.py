@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from holdfast.core.cloudevent import EVENT_TYPE
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.message import (
+    LABEL_CHARACTERS_MAX,
+    Command,
+    MessageType,
+    Rejection,
+    decode_stored,
+    encode,
+    label,
+    message_of,
+)
 from holdfast.core.record import REJECTED
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable
 from holdfast.runtime.edge import WAIT_SECONDS, Outcome
@@ -22,9 +31,7 @@ from holdfast.web.problems import Refused
 TRANSACTION, POSITION, TYPE = "Holdfast-Transaction", "Holdfast-Position", "Holdfast-Type"
 CORRELATION = "X-Correlation-Id"
 WAIT_SECONDS_MAX = 120.0
-LABEL_CHARACTERS_MAX = 200
 
-_LABEL = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{LABEL_CHARACTERS_MAX - 2}}}[\x21-\x7e])?")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _JSON = msgspec.json.Decoder()
 
@@ -56,13 +63,13 @@ def asking(request: Request) -> Asking:
     """How a request asks. Raises Invalid for an unusable key or label; what is not understood otherwise is ignored."""
     headers = request.headers
     found = Asking(
-        _label(headers.get("idempotency-key", ""), "Idempotency-Key"),
+        label(headers.get("idempotency-key", ""), "Idempotency-Key"),
         correlation_of(request),
         traceparent(headers.get("traceparent") or headers.get("ce-traceparent", "")),
         headers.get("debug-log-enabled", "").strip().lower() == "true",
     )
     if not found.key and "ce-id" in headers:
-        found.key = _label(f"{headers.get('ce-source', '')}#{headers['ce-id']}", "ce-id")
+        found.key = label(f"{headers.get('ce-source', '')}#{headers['ce-id']}", "ce-id")
     if prefer := headers.get("prefer"):
         _prefer(prefer, found)
     return found
@@ -84,16 +91,7 @@ def _prefer(text: str, found: Asking) -> None:
 def correlation_of(request: Request) -> str:
     """The label that the caller gave, or nothing. Raises Invalid."""
     headers = request.headers
-    return _label(headers.get("x-correlation-id") or headers.get("ce-correlation", ""), CORRELATION)
-
-
-def _label(text: str, name: str) -> str:
-    if text and not _LABEL.fullmatch(text):
-        raise Invalid(
-            f"{name}: 1 to {LABEL_CHARACTERS_MAX} printable ASCII characters",
-            errors=[(name, f"not 1 to {LABEL_CHARACTERS_MAX} printable ASCII characters")],
-        )
-    return text
+    return label(headers.get("x-correlation-id") or headers.get("ce-correlation", ""), CORRELATION)
 
 
 def traceparent(text: str) -> str:
@@ -111,8 +109,8 @@ async def decode_command(request: Request, message: MessageType, stored: str, ho
             raise Invalid(f"not a CloudEvent: {error}", errors=[("$", str(error))]) from None
         if event.type not in (stored, message.stored, message.name):
             raise Invalid(f"a {event.type} was sent to {stored}", errors=[("$.type", f"expected {message.stored}")])
-        how.key = how.key or _label(f"{event.source}#{event.id}", "$.id")
-        how.correlation = how.correlation or _label(event.correlation, "$.correlation")
+        how.key = how.key or label(f"{event.source}#{event.id}", "$.id")
+        how.correlation = how.correlation or label(event.correlation, "$.correlation")
         how.traceparent = how.traceparent or traceparent(event.traceparent)
         body = bytes(event.data)
     if stored in (message.stored, message.name):

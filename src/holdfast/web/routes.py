@@ -52,17 +52,25 @@ class Table:
         found = self._patterns if "{" in path else self._fixed
         found.setdefault(path, {})[method] = handler
 
-    def find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]] | None:
-        """(handlers by method, path parameters) of a path that is not decoded yet; None where there is none."""
+    def find(self, path: str, method: str) -> tuple[dict[str, Handler], dict[str, str]] | None:
+        """(handlers by method, path parameters) of a path that is not decoded yet; None where there is none.
+
+        Of several patterns that fit the first that takes the method is meant; where none does, all they take is told.
+        """
         if fixed := self._fixed.get(path):
             return fixed, {}
+        method = "GET" if method == "HEAD" else method
         parts = path.split("/")[1:]
+        others: dict[str, Handler] = {}
         for pattern, handlers in self._patterns.items():
             params = _match(pattern.split("/")[1:], parts)
             if params is not None:
-                return handlers, params
+                if method in handlers:
+                    return handlers, params
+                others |= handlers
         plain = unquote(path, errors="replace")
-        return (self._fixed[plain], {}) if plain in self._fixed else None
+        found = self._fixed.get(plain) or others
+        return (found, {}) if found else None
 
 
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
