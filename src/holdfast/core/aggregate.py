@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast, overload
 import msgspec
 
 from holdfast.core.message import Command, Context, Event, MessageType, message_type
-from holdfast.core.state import Shape
+from holdfast.core.state import Shape, members
 from holdfast.errors import CommandFailed, Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,7 +70,7 @@ class AggregateType:
         self.shape = Shape(cls, where)
         self.deciders: dict[type[Any], Decider] = {}
         self.evolvers: dict[type[Any], Callable[[Any, Any], None]] = {}
-        for name, method in vars(cls).items():
+        for name, method in members(cls).items():
             if hasattr(method, DECIDE):
                 decider = _decider(method, f"{where}.{name}")
                 if decider.command.contract != contract:

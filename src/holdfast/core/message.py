@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, cast, dataclass_tr
 
 import msgspec
 
+from holdfast.core.state import check_storable
 from holdfast.errors import Invalid, Misuse
 
 HOPS_MAX = 32
@@ -223,6 +224,7 @@ class Contract:
         if unknown := [field for field in key if field not in fields]:
             raise Misuse(f"{where}: key names {unknown[0]!r}, which is no field of it")
         _check_immutable(cls, where)
+        check_storable(cls, where)
         message = MessageType(self, kind, cls, name, version, key, upcasts)
         if kind == "command" and not message.answers:
             raise Misuse(f"{where}: say which event answers it: class {cls.__name__}(Command[SomeEvent])")

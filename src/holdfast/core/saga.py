@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from holdfast.core.aggregate import parameters
 from holdfast.core.message import Command, Contract, Event, MessageType, Rejection, message_type
+from holdfast.core.state import hints_of, members
 from holdfast.errors import Misuse
 
 A = TypeVar("A")
@@ -126,7 +127,7 @@ class SagaType:
     def __init__(self, cls: type[Any], contract: Contract, begins: Literal["start", "now"]) -> None:
         self.cls, self.name, self.begins_at = cls, cls.__name__, begins
         self.where = f"{contract.name}.{self.name}"
-        hints = {k: v for k, v in typing.get_type_hints(cls).items() if typing.get_origin(v) is not typing.ClassVar}
+        hints = hints_of(cls, self.where)
         if len(hints) != 1 or not isinstance(first := next(iter(hints.values())), type):
             raise Misuse(f"{self.where}: annotate one field, with the command or the event that begins it")
         self.field, self.begin = next(iter(hints)), message_type(first)
@@ -235,7 +236,7 @@ class SagaType:
 
 
 def _members_of(cls: type[Any], kind: type[Any]) -> list[Any]:
-    return [found for found in vars(cls).values() if isinstance(found, kind)]
+    return [found for found in members(cls).values() if isinstance(found, kind)]
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

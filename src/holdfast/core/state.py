@@ -14,16 +14,50 @@ import msgspec
 from holdfast.errors import Misuse
 
 
+def members(cls: type[Any]) -> dict[str, Any]:
+    """What a class has by name, inherited members first, in the order they are written; overridden ones as they are."""
+    return {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
+
+
+def hints_of(cls: type[Any], where: str) -> dict[str, Any]:
+    """The annotated fields of a class, inherited ones first, without class variables. Raises Misuse."""
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise Misuse(f"{where}: annotation not found: {error}") from None
+    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
+
+
+def check_storable(cls: type[Any], where: str) -> None:
+    """Raise Misuse for a field of a type that JSON cannot bring back as it was."""
+    for field in msgspec.structs.fields(cls):
+        odd = _unstorable(msgspec.inspect.type_info(field.type), ())
+        if odd is not None:
+            name = getattr(odd, "__name__", odd)
+            raise Misuse(f"{where}.{field.name}: a {name} cannot be stored; use values, tuples and structs of them")
+
+
+def _unstorable(info: Any, seen: tuple[Any, ...]) -> Any:
+    """The first class in a type that msgspec knows nothing of, or None."""
+    if isinstance(info, msgspec.inspect.CustomType | msgspec.inspect.ExtType):
+        return getattr(info, "cls", info)
+    cls = getattr(info, "cls", None)
+    if cls is not None and cls in seen:
+        return None
+    parts = [getattr(info, name, None) for name in ("type", "item_type", "key_type", "value_type")]
+    parts += [part for name in ("types", "item_types") for part in getattr(info, name, ())]
+    parts += [field.type for field in getattr(info, "fields", ())]
+    inner = (*seen, cls) if cls is not None else seen
+    found = (_unstorable(part, inner) for part in parts if isinstance(part, msgspec.inspect.Type))
+    return next((odd for odd in found if odd is not None), None)
+
+
 class Shape:
     """The fields of one plain class, each with a type and a default."""
 
     def __init__(self, cls: type[Any], where: str, *, defaults: bool = True) -> None:
         self.cls = cls
-        self.fields: dict[str, Any] = {
-            name: hint
-            for name, hint in typing.get_type_hints(cls, include_extras=True).items()
-            if typing.get_origin(hint) is not typing.ClassVar
-        }
+        self.fields: dict[str, Any] = hints_of(cls, where)
         if defaults and (bare := [name for name in self.fields if not hasattr(cls, name)]):
             raise Misuse(f"{where}.{bare[0]}: give the field a default: it is the state before anything has happened")
         try:
@@ -34,6 +68,8 @@ class Shape:
             self._decoder = msgspec.json.Decoder(self.struct)
         except TypeError as error:
             raise Misuse(f"{where}: a field has a type that cannot be stored: {error}") from None
+        if defaults:
+            check_storable(self.struct, where)
         self._copied = {
             name: getattr(cls, name) for name in self.fields if isinstance(getattr(cls, name, None), dict | list | set)
         }

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from holdfast.core.aggregate import EVOLVE, evolver_event, parameters
 from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, join_key, message_type
-from holdfast.core.state import Shape
+from holdfast.core.state import Shape, members
 from holdfast.errors import CommandFailed, Misuse
 
 
@@ -23,13 +23,15 @@ class ViewType:
         self.shape = Shape(cls, where)
         self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[[Any, Any], None]]] = {}
         self.events: dict[str, MessageType] = {}
-        for name, method in vars(cls).items():
+        for name, method in members(cls).items():
             key = getattr(method, EVOLVE, None)
             if key is None:
                 continue
             if key is True:
                 raise Misuse(f"{where}.{name}: say which row the event belongs to: @evolve(key=lambda event: ...)")
             event = evolver_event(method, f"{where}.{name}")
+            if event.cls in self.evolvers:
+                raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
             self.evolvers[event.cls] = (key, method)
             self.events[event.stored] = event
         if not self.events:

@@ -75,8 +75,7 @@ class Edge:
             or message.home is not self.dispatch.service.contract
         ):
             raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
-        if key or correlation:
-            label(key, "key"), label(correlation, "correlation")
+        key, correlation = label(key, "key"), label(correlation, "correlation")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
         waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)

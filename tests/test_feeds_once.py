@@ -1,0 +1,192 @@
+"""Feeds over crashes: reactions and views take every event once, whoever dies before or after whichever commit."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast import Command, Contract, Event, Service, System, decide, evolve
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
+
+shop, post = Contract("shop"), Contract("post")
+
+
+@shop.event
+class Sold(Event):
+    item: str
+    number: int
+
+
+@shop.command(key="item")
+class Sell(Command[Sold]):
+    item: str
+    number: int
+
+
+@post.event
+class Sent(Event):
+    item: str
+    number: int
+
+
+@post.command(key="item")
+class Send(Command[Sent]):
+    item: str
+    number: int
+
+
+def make(*, breaks: bool = False, wider: bool = False) -> System:
+    """A shop that sells, and a post that sends what was sold by a reaction and counts it in a view."""
+    shops, posts = Service(shop), Service(post)
+
+    @shops.aggregate
+    class Shelf:
+        sold: int = 0
+
+        @decide(creates=True)
+        def sell(self, command: Sell) -> Sold:
+            return Sold(command.item, command.number)
+
+        @evolve
+        def noted(self, event: Sold) -> None:
+            self.sold += 1
+
+    @posts.aggregate
+    class Parcel:
+        numbers: tuple[int, ...] = ()
+
+        @decide(creates=True)
+        def send(self, command: Send) -> Sent:
+            return Sent(command.item, command.number)
+
+        @evolve
+        def noted(self, event: Sent) -> None:
+            self.numbers = (*self.numbers, event.number)
+
+    @posts.reaction
+    def forward(event: Sold) -> list[Send]:
+        return [Send(event.item, event.number)] if event.number % 2 else []
+
+    class Counted:
+        sold: int = 0
+        sent: int = 0
+
+        @evolve(key=lambda event: event.item)
+        def on_sold(self, event: Sold) -> None:
+            if breaks and event.item == "b":
+                raise RuntimeError("not today")
+            self.sold += 1
+
+        @evolve(key=lambda event: event.item)
+        def on_sent(self, event: Sent) -> None:
+            self.sent += 1
+
+    class Wider(Counted):
+        both: int = 0
+
+        @evolve(key=lambda event: event.item)
+        def on_sent(self, event: Sent) -> None:
+            self.sent += 1
+            self.both = self.sold + self.sent
+
+    Wider.__name__ = "Counted"
+    posts.view(Wider if wider else Counted)
+    return System([shops, posts], name="trade")
+
+
+COUNT = 12
+
+
+async def trade(system: VirtualSystem) -> None:
+    """Sell, patiently, until every sale is recorded."""
+    for number in range(COUNT):
+        for _ in range(1000):
+            try:
+                await system.client.run(Sell("ab"[number % 2], number), key=f"k{number}", wait_seconds=1)
+                break
+            except Exception:  # noqa: BLE001 - the shop may be down
+                await asyncio.sleep(0.05)
+
+
+async def judged(system: VirtualSystem) -> list[str]:
+    """What is wrong with what the post has."""
+    found: list[str] = []
+    sent = [
+        msgspec.json.decode(record.data)["number"] for record in system.log("post") if record.type == "post.sent.v1"
+    ]
+    if sorted(sent) != list(range(1, COUNT, 2)):
+        found.append(f"sent {sent}")
+    for item in ("a", "b"):
+        numbers = [n for n in sent if "ab"[n % 2] == item]
+        if numbers != sorted(numbers):
+            found.append(f"out of order: {numbers}")
+        row = (await system.client.query("post", "Counted", item)).row
+        if row is None or (row["sold"], row["sent"]) != (COUNT // 2, len(numbers)):
+            found.append(f"row {item}: {row}")
+    return found
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_a_crash_at_any_commit_feeds_nothing_twice(loss: float) -> None:
+    """G1, G3, G9: with either service dying before or after any of its commits, each event is sent and counted once."""
+
+    crashes: list[str] = []
+
+    async def run(service: str, number: int, after: bool) -> tuple[list[str], int]:
+        async with VirtualSystem(make(), loss=loss) as system:
+            if service:
+                store = system.stores[service]
+                (store.crash_after if after else store.crash_before).add(number)
+            await trade(system)
+            await system.settle()
+            crashes.extend(system.crashes)
+            return await judged(system), min(store.commits for store in system.stores.values())
+
+    _, commits = run_virtual(lambda: run("", 0, False))
+    assert commits >= COUNT // 2
+    for service in ("shop", "post"):
+        for after in (False, True):
+            for number in range(1, commits + 1):
+                found, _ = run_virtual(lambda: run(service, number, after), seed=number)  # noqa: B023 - run at once
+                assert found == [], (service, after, number)
+    assert len(crashes) >= 3 * commits
+
+
+@virtual_time
+async def test_a_view_whose_class_changed_is_built_anew() -> None:
+    """A changed view is rebuilt from the start of its logs while the rows of the old one serve; then it takes over."""
+    async with VirtualSystem(make()) as system:
+        await trade(system)
+        await system.settle()
+        await system.crash("post")
+        changed = make(wider=True)
+        system.services["post"] = changed.services["post"]
+        await system.start("post")
+        row = (await system.client.query("post", "Counted", "a")).row
+        assert row is not None and row["sold"] == COUNT // 2, "the old rows serve meanwhile"
+        await system.settle()
+        await asyncio.sleep(30)
+        assert await judged(system) == []
+        row = (await system.client.query("post", "Counted", "b")).row
+        assert row is not None and row["both"] >= row["sent"]
+
+
+@virtual_time
+async def test_a_failing_view_is_stale_in_one_row_and_harms_nobody() -> None:
+    """A row whose evolver fails says so; other rows, reactions and commands go on; mended, it is whole again."""
+    async with VirtualSystem(make(breaks=True)) as system:
+        await trade(system)
+        await asyncio.sleep(30)
+        good, bad = [await system.client.query("post", "Counted", item) for item in ("a", "b")]
+        assert good.row == {"sold": COUNT // 2, "sent": 0} and not good.stale
+        assert bad.stale
+        sent: list[Any] = [record for record in system.log("post") if record.type == "post.sent.v1"]
+        assert len(sent) == COUNT // 2
+        await system.crash("post")
+        system.services["post"] = make().services["post"]
+        await system.start("post")
+        await system.settle()
+        await system.nodes["post"].views.rebuild("Counted")
+        await asyncio.sleep(30)
+        assert await judged(system) == []
