@@ -1,5 +1,7 @@
 """What the four services of the shop may say to each other; nothing else is shared."""
 
+from msgspec import Struct
+
 from holdfast import Command, Contract, Event, Sensitive
 
 stock = Contract("stock")
@@ -102,8 +104,8 @@ class Ship(Command[Shipped]):
     parcels: int
 
 
-class Item(Event):
-    """One line of an order."""
+class Item(Struct, frozen=True):
+    """One line of an order: a value inside messages."""
 
     sku: str
     quantity: int
