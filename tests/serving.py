@@ -21,6 +21,7 @@ from holdfast import (
     answer,
     decide,
     evolve,
+    keyed,
     pivot,
     query,
     step,
@@ -115,6 +116,34 @@ class Shelves:
     @evolve(key=lambda event: (event.room, event.shelf))
     def poked(self, event: Poked) -> None:
         self.times += event.times
+
+
+@lab_service.view
+class Totals:
+    """Pokes by room, by shelf, and of all; a row knows its own key."""
+
+    name: str = ""
+    times: int = 0
+
+    @evolve(key=lambda event: [event.room, (event.room, event.shelf), "all", "all"])
+    def poked(self, event: Poked, key: str) -> None:
+        self.name = key
+        self.times += event.times
+
+
+@lab_service.get("/totals/{name}")
+def total(name: str):
+    return query(Totals, name, shape=lambda row: [row["name"], row["times"]])
+
+
+@lab_service.get("/broken/{name}")
+def broken(name: str):
+    return query(Totals, name, shape=lambda row: row[LEAK])
+
+
+@lab_service.patch("/once/{tid}")
+def once(tid: str):
+    return keyed(Poke("once", "s", 1), tid)
 
 
 @lab_service.post("/rooms/{room}/{times}")

@@ -180,6 +180,29 @@ async def test_the_debug_flag_and_the_trace_reach_every_record() -> None:
         assert (record.headers.debug, record.headers.traceparent) == (False, "")
 
 
+async def test_an_event_may_belong_to_several_rows() -> None:
+    """A key function that returns a list names several rows, each once; a route shapes what it shows of a row."""
+    async with site(lab_service) as at:
+        for room, shelf in (("r", "a"), ("r", "b"), ("t", "a")):
+            position = (await at.web.post("/commands/poke", poke(room, shelf, 2))).headers["holdfast-position"]
+        await at.web.get(f"/views/Totals/all?at_least=lab@{position}")
+        assert (await at.web.get("/totals/all")).json() == ["all", 6]
+        assert (await at.web.get("/totals/r")).json() == ["r", 4]
+        assert (await at.web.get("/views/Totals/r/b")).json() == {"name": "r/b", "times": 2}
+        (await at.web.get("/totals/none")).problem(404)
+        (await at.web.get("/broken/all")).problem(500)
+
+
+async def test_a_route_may_bring_the_key_along() -> None:
+    """`keyed` makes a part of the path the idempotency key; a header goes before it."""
+    async with site(lab_service) as at:
+        first = [await at.web.ask("PATCH", "/once/t1") for _ in range(3)]
+        assert {one.headers["holdfast-position"] for one in first} == {"1"}
+        other = await at.web.ask("PATCH", "/once/t1", headers={"Idempotency-Key": "mine"})
+        assert other.headers["holdfast-position"] == "2"
+        (await at.web.ask("PATCH", f"/once/{'t' * 201}")).problem(422, "Invalid")
+
+
 async def test_own_routes_and_views() -> None:
     """A service's own routes convert and check; a view answers by a composite key, and waits for a position."""
     async with site(lab_service) as at:

@@ -155,6 +155,13 @@ WRONG: dict[str, tuple[str, str]] = {
             @evolve
             def one(self, event: Done) -> None: ...
         """, "c.V.one: say which row"),
+    "view evolver of two": ("""
+        @s.view
+        class V:
+            n: int = 0
+            @evolve(key=lambda event: event.id)
+            def one(self, event: Done, more: int) -> None: ...
+        """, "c.V.one: a view's evolver takes an event, then `key: str` if wanted"),
     "view without events": ("@s.view\nclass V:\n    n: int = 0", "needs at least one @evolve(key=...)"),
     "view evolves twice": ("""
         @s.view

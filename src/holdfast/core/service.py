@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import msgspec
 
 from holdfast.core.aggregate import AggregateType
-from holdfast.core.message import Contract, MessageType
+from holdfast.core.message import Command, Contract, MessageType
 from holdfast.core.saga import SagaType
 from holdfast.core.view import ReactionType, ViewType
 from holdfast.errors import Misuse
@@ -23,15 +23,34 @@ Begins = Literal["start", "now"]
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A question to a view, as a `get` route returns it: which view, which row."""
+    """A question to a view, as a `get` route returns it: which view, which row, and how the row is shown."""
 
     view: type[Any]
     key: tuple[object, ...]
+    shape: Callable[[Any], Any] | None = None
 
 
-def query(view: type[Any], *key: object) -> Query:
-    """A question to a view: the row of that key (several values for a composite key)."""
-    return Query(view, key)
+def query(view: type[Any], *key: object, shape: Callable[[Any], Any] | None = None) -> Query:
+    """A question to a view: the row of that key (several values for a composite key).
+
+    `shape` makes of the row, a dict of plain values, what the answer shows.
+    """
+    return Query(view, key, shape)
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """A command with its idempotency key, as a route returns it."""
+
+    command: Command[Any]
+    key: str
+
+
+def keyed(command: Command[Any], key: str) -> Keyed:
+    """The command a route runs, with the idempotency key that the caller put into the path or the body.
+
+    An `Idempotency-Key` header, where there is one, goes before it.
+    """
+    return Keyed(command, key)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -163,7 +182,7 @@ class Service:
     def fed_by(self) -> list[MessageType]:
         """Every event that a view, reaction or saga of this service is fed with."""
         events = [event for view in self.views.values() for event in view.events.values()]
-        events += [reaction.event for reaction in self.reactions.values()]
+        events += [event for reaction in self.reactions.values() for event in reaction.events.values()]
         return events + [saga.begin for saga in self.sagas.values() if saga.begin.kind == "event"]
 
 

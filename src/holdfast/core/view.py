@@ -6,9 +6,10 @@ feeds in commit order, each with a checkpoint of its own. Pure; fails with `Misu
 
 import typing
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, cast
 
-from holdfast.core.aggregate import EVOLVE, evolver_event, parameters
+from holdfast.core.aggregate import EVOLVE, is_a, parameters
 from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, join_key, message_type
 from holdfast.core.state import Shape, members
 from holdfast.errors import CommandFailed, Misuse
@@ -21,7 +22,8 @@ class ViewType:
         self.cls, self.name = cls, cls.__name__
         where = f"{service}.{self.name}"
         self.shape = Shape(cls, where)
-        self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[[Any, Any], None]]] = {}
+        self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[..., None], bool]] = {}
+        """Event class -> (its key function, the evolver, whether that takes the row's key)."""
         self.events: dict[str, MessageType] = {}
         for name, method in members(cls).items():
             key = getattr(method, EVOLVE, None)
@@ -29,37 +31,55 @@ class ViewType:
                 continue
             if key is True:
                 raise Misuse(f"{where}.{name}: say which row the event belongs to: @evolve(key=lambda event: ...)")
-            event = evolver_event(method, f"{where}.{name}")
+            event, takes_key = _evolver(method, f"{where}.{name}")
             if event.cls in self.evolvers:
                 raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
-            self.evolvers[event.cls] = (key, method)
+            self.evolvers[event.cls] = (key, method, takes_key)
             self.events[event.stored] = event
         if not self.events:
             raise Misuse(f"{where}: a view needs at least one @evolve(key=...) method")
         self.fingerprint = f"{self.shape.fingerprint}:{','.join(sorted(self.events))}"
 
-    def key(self, event: Event) -> str:
-        """The key of the row an event belongs to; composite where the key function returns a tuple."""
-        found = self.evolvers[type(event)][0](event)
-        return join_key(found if isinstance(found, tuple) else (found,), self.name)  # pyright: ignore[reportUnknownArgumentType]
+    def keys(self, event: Event) -> list[str]:
+        """The keys of the rows an event belongs to: one, or several where the key function returns a list; composite
+        where it returns a tuple."""
+        found: Any = self.evolvers[type(event)][0](event)
+        keys = cast(list[object], found) if isinstance(found, list) else [found]
+        parts = (cast(tuple[object, ...], key) if isinstance(key, tuple) else (key,) for key in dict.fromkeys(keys))
+        return [join_key(part, self.name) for part in parts]
 
-    def evolve(self, row: Any, event: Event) -> None:
-        """Fold one event into its row, in place."""
-        self.evolvers[type(event)][1](row, event)
+    def evolve(self, row: Any, event: Event, key: str) -> None:
+        """Fold one event into the row of that key, in place."""
+        _, method, takes_key = self.evolvers[type(event)]
+        method(row, event, key) if takes_key else method(row, event)
+
+
+def _evolver(method: Callable[..., Any], where: str) -> tuple[MessageType, bool]:
+    """The event of a view's evolver, and whether it takes the row's key. Raises Misuse."""
+    params, _ = parameters(method, where)
+    hints = list(params.values())
+    if not hints or not is_a(hints[0], Event) or len(hints) > 2 or (len(hints) == 2 and params.get("key") is not str):
+        raise Misuse(f"{where}: a view's evolver takes an event, then `key: str` if wanted")
+    return message_type(hints[0]), len(hints) == 2
 
 
 class ReactionType:
-    """A compiled reaction: the event it waits for and the function that returns commands."""
+    """A compiled reaction: the events it waits for and the function that returns commands."""
 
     def __init__(self, function: Callable[..., Any], service: str, begins: typing.Literal["start", "now"]) -> None:
         self.function, self.name, self.begins = function, function.__name__, begins
         where = f"{service}.{self.name}"
         params, _ = parameters(function, where)
-        events = [hint for hint in params.values() if isinstance(hint, type) and issubclass(hint, Event)]
-        if len(events) != 1 or any(hint is not Context and hint not in events for hint in params.values()):
-            raise Misuse(f"{where}: takes one parameter annotated with an event, then `context: Context` if wanted")
-        self.event = message_type(events[0])
-        self.wants_context = Context in params.values()
+        first, *rest = list(params.values()) or [None]
+        kinds = typing.get_args(first) if typing.get_origin(first) in (typing.Union, UnionType) else (first,)
+        if not all(is_a(kind, Event) for kind in kinds) or any(hint is not Context for hint in rest) or len(rest) > 1:
+            raise Misuse(
+                f"{where}: takes one parameter annotated with an event (or `One | Other`), then `context: Context` if"
+                " wanted"
+            )
+        self.events: dict[str, MessageType] = {kind.stored: kind for kind in map(message_type, kinds)}
+        """By stored name. Events of one producer come in the order of its log, whichever of these they are."""
+        self.wants_context = bool(rest)
 
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:
         """The commands the event leads to. Raises what the function raises, or CommandFailed."""

@@ -60,7 +60,7 @@ class ViewConsumer:
         events: list[tuple[str, Any, Record]] = []
         for record in page.records:
             event = decode_stored(self.view.events[record.type].home, record.type, record.data)
-            events.append((self.view.key(event), event, record))
+            events += [(key, event, record) for key in self.view.keys(event)]
         await self._load([key for key, _, _ in events])
         changed: dict[str, None] = {}
         for key, event, record in events:
@@ -69,7 +69,7 @@ class ViewConsumer:
                 continue
             changed[key] = None
             try:
-                self.view.evolve(state, event)
+                self.view.evolve(state, event, key)
             except Exception as error:
                 where = record_id(feed.producer, record.position)
                 logger.exception("view %s: row %s is stale from %s on", self.view.name, key, where)
@@ -104,7 +104,7 @@ class ReactionConsumer:
     def __init__(self, reaction: ReactionType, clock: Clock) -> None:
         self.reaction, self.clock = reaction, clock
         self.name, self.begins = f"reaction:{reaction.name}", reaction.begins
-        self.types = (reaction.event.stored,)
+        self.types = tuple(reaction.events)
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
         """Send what the events of a page lead to."""
@@ -124,7 +124,7 @@ class ReactionConsumer:
     def _react(self, producer: str, record: Record) -> list[Record]:
         if record.headers.hop >= HOPS_MAX:
             raise CommandFailed(f"{self.reaction.name}: {HOPS_MAX} hops from the edge: the services answer in a loop")
-        event = decode_stored(self.reaction.event.home, record.type, record.data)
+        event = decode_stored(self.reaction.events[record.type].home, record.type, record.data)
         cause, at = record_id(producer, record.position), self.clock.now_us()
         context = Context(at, cause, record.stream.partition("/")[2], record.correlation or record.tx, record.tx)
         made: list[Record] = []

@@ -98,6 +98,8 @@ class Conversation:
         self.failures = 0
         self.halted = False
         self.peer_head = 0
+        self.seen = 0
+        """Up to here all that the peer has for this service is taken, durably."""
         self._live: deque[WireRecord] = deque()
         self._floor = exchange.writer.head
         self._acked_sent = cursor.position
@@ -145,6 +147,12 @@ class Conversation:
         return self._task is None
 
     @property
+    def owed(self) -> int:
+        """Records for the peer that it has not acknowledged, as far as memory goes; what lies before that counts as
+        one."""
+        return len(self._live) + (self.acked < self._floor and not self._live)
+
+    @property
     def drained(self) -> bool:
         """True when the peer has acknowledged all that is in memory for it."""
         return not self._live and self.acked >= self._floor
@@ -180,6 +188,7 @@ class Conversation:
                 return  # an older part said again, or a fork: our ack tells the sender, who knows its own history
             records = check(frame, exchange.name, exchange.peers, self.received)
             if not records:
+                self.seen = max(self.seen, frame.upto)
                 return
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             before = self.received
@@ -196,6 +205,7 @@ class Conversation:
                 await self._reread()
                 raise
             self.cursor = Cursor(frame.incarnation, before)
+            self.seen = max(self.seen, frame.upto)
 
     async def _reread(self) -> None:
         try:
@@ -304,7 +314,7 @@ class Conversation:
         if answer.records:
             self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
         else:
-            self.peer_head = max(self.peer_head, answer.upto)
+            self.peer_head = self.seen = max(self.peer_head, answer.upto)
             self.heard = True
         self._next()
 

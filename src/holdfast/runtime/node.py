@@ -227,7 +227,8 @@ class Node:
         exchange = {
             peer: {
                 "received": one.cursor.position, "incarnation": one.cursor.incarnation, "peer_head": one.peer_head,
-                "acknowledged": one.acked, "failure": _failure(one.failure), "halted": one.halted,
+                "behind": max(0, one.peer_head - one.seen), "acknowledged": one.acked, "owed": one.owed,
+                "failure": _failure(one.failure), "halted": one.halted,
             }
             for peer, one in (self.conversations.conversations if self.conversations else {}).items()
         }  # fmt: skip

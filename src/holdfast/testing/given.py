@@ -305,11 +305,11 @@ class _View:
         if type(event) not in self.type.evolvers:
             _fail(f"{self.type.name} has no @evolve for {event!r}")
         event = _stored(event)
-        key = self.type.key(event)
         shape = self.type.shape
-        row = self.rows[key] if key in self.rows else shape.new()
-        self.type.evolve(row, event)
-        self.rows[key] = shape.decode(shape.encode(row))
+        for key in self.type.keys(event):
+            row = self.rows[key] if key in self.rows else shape.new()
+            self.type.evolve(row, event, key)
+            self.rows[key] = shape.decode(shape.encode(row))
 
     def row(self, key: object) -> Any:
         parts = cast(tuple[object, ...], key) if isinstance(key, tuple) else (key,)

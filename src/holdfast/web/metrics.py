@@ -20,7 +20,7 @@ METRICS = {
     "holdfast_timers": ("gauge", "Durable timers that are set"),
     "holdfast_sagas_open": ("gauge", "Sagas that have not ended"),
     "holdfast_views_rebuilding": ("gauge", "Views of which a new generation is being built"),
-    "holdfast_exchange_unacknowledged": ("gauge", "Positions of this log that the peer has not acknowledged"),
+    "holdfast_exchange_owed": ("gauge", "Records for the peer that it has not acknowledged"),
     "holdfast_exchange_behind": ("gauge", "Positions of the peer's log that are not taken yet"),
     "holdfast_exchange_failing": ("gauge", "1 while the conversation with the peer fails"),
     "holdfast_feed_lag": ("gauge", "Positions of the producer's log that the consumer has not taken yet"),
@@ -57,8 +57,8 @@ def samples(node: Node, requests: dict[int, int]) -> Iterable[Sample]:
     yield "holdfast_views_rebuilding", {}, len(found["rebuilding"])
     for peer, one in found["exchange"].items():
         labels = {"peer": peer}
-        yield "holdfast_exchange_unacknowledged", labels, max(0, found["head"] - one["acknowledged"])
-        yield "holdfast_exchange_behind", labels, max(0, one["peer_head"] - one["received"])
+        yield "holdfast_exchange_owed", labels, one["owed"]
+        yield "holdfast_exchange_behind", labels, one["behind"]
         yield "holdfast_exchange_failing", labels, float(bool(one["failure"] or one["halted"]))
     for one in found["feeds"]:
         labels = {"consumer": one["consumer"], "producer": one["producer"]}

@@ -153,7 +153,7 @@ def _user(user: UserRoute, schema: Mapping[int, Any], service: Service) -> dict[
     path = [_parameter(name, "path", _schema_of(user.hints[name])) for name in user.names]
     text = (user.route.function.__doc__ or user.route.function.__name__).strip().splitlines()[0]
     if user.route.method == "GET":
-        return _view(text, {"type": "object"}, path) | {"summary": text}
+        return _view(text, {}, path) | {"summary": text}
     ok = {"200": _answer({"type": "object"}, "The event that accepts it"), "202": _answer({"type": "object"}, "Taken")}
     body = schema[id(user.body)] if user.body is not None else None
     return _operation(text, ok, parameters=[*path, *_asking()], body=body, tag=service.name)

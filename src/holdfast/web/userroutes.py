@@ -7,7 +7,7 @@ own. Comes after the routes, before `web.commands` and `runtime.views`. Fails wi
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.aggregate import parameters
 from holdfast.core.message import Command, MessageType, invalid, join_key
 from holdfast.core.record import parse_record_id
-from holdfast.core.service import Query, Route
+from holdfast.core.service import Keyed, Query, Route
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.views import AT_LEAST_SECONDS_MAX
@@ -79,7 +79,10 @@ class UserRoute:
             raise CommandFailed("the route's function failed; nothing was recorded") from error
         if isinstance(asked, Query):
             key = join_key(asked.key, asked.view.__name__)
-            return await look_up(self.node, asked.view.__name__, key, request)
+            return await look_up(self.node, asked.view.__name__, key, request, asked.shape)
+        if isinstance(asked, Keyed):
+            how.key = how.key or asked.key
+            asked = asked.command
         if not isinstance(asked, Command) or self.route.method == "GET":
             raise CommandFailed(f"{self.route.function.__name__} must return a command, or a query on a get")
         return await run(self.node, asked, request, how)  # pyright: ignore[reportUnknownArgumentType]
@@ -94,7 +97,9 @@ class UserRoute:
         return value
 
 
-async def look_up(node: Node, view: str, key: str, request: Request) -> Answer:
+async def look_up(
+    node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
+) -> Answer:
     """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
     if not node.started:
         raise Unavailable(f"{node.name} is not running")
@@ -106,7 +111,12 @@ async def look_up(node: Node, view: str, key: str, request: Request) -> Answer:
         headers[STALE] = "true"
     if found.row is None:
         raise Refused(NotFound(f"{view} has no row {key[:200]}"), headers)
-    return json_answer(found.row, 200, headers)
+    if shape is None:
+        return json_answer(found.row, 200, headers)
+    try:
+        return json_answer(shape(found.row), 200, headers)
+    except Exception as error:
+        raise CommandFailed("the route's shape failed") from error
 
 
 def at_least(request: Request) -> Mapping[str, int]:

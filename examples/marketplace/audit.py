@@ -1,0 +1,315 @@
+"""The audit: does everything add up? Reads feeds, `/ops` and dashboards of the eight services, and nothing else.
+
+Shares no code with the services: amounts are added up again from what was recorded. Each check says what it counted; a
+check that counted nothing has shown nothing. To be run when the system has settled.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+Key = tuple[int, int]
+OPEN = ("INVOICED", "PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT")
+PAID = ("PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT", "DELIVERED")
+AGGREGATES = {
+    "cart": ("Cart", "Replica"), "product": ("Product",), "stock": ("StockItem",), "order": ("Order",),
+    "payment": ("Payment",), "shipment": ("Shipment", "Depot"), "customer": ("Customer",), "seller": ("Seller",),
+}  # fmt: skip
+STEPS = ["INVOICED", "PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT", "DELIVERED"]
+
+
+class Evidence(Struct):
+    """All that was read."""
+
+    feeds: dict[str, list[dict[str, Any]]]
+    """Service -> its events, as CloudEvents in the order of its log."""
+    state: dict[str, dict[str, dict[str, Any]]]
+    """Aggregate type -> key -> state."""
+    dashboards: dict[int, dict[str, Any]]
+    told: dict[str, str]
+    """Checkout's tid -> SUCCESS or NOT_ACCEPTED, as the driver was told."""
+
+
+class Check(Struct):
+    """One check: how many things it looked at, and what is wrong with them."""
+
+    name: str
+    counted: int
+    wrong: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """True when something was counted and nothing was wrong."""
+        return self.counted > 0 and not self.wrong
+
+
+def audit(found: Evidence) -> list[Check]:
+    """Every check."""
+    return [Check(name, *_run(check, found)) for name, check in CHECKS.items()]
+
+
+def _run(check: Callable[[Evidence], Iterable[str | None]], found: Evidence) -> tuple[int, list[str]]:
+    said = list(check(found))
+    return len(said), [text for text in said if text]
+
+
+def _key(text: str) -> Key:
+    first, _, second = text.partition("/")
+    return int(first), int(second)
+
+
+def _same(what: str, one: Any, other: Any) -> str | None:
+    return None if one == other else f"{what}: {one} is not {other}"
+
+
+def _near(what: str, one: float, other: float) -> str | None:
+    return None if abs(one - other) < 0.005 else f"{what}: {one} is not {other}"
+
+
+def _orders(found: Evidence) -> dict[Key, dict[str, Any]]:
+    return {_key(key): state for key, state in found.state["Order"].items()}
+
+
+def _sold(found: Evidence) -> tuple[Counter[Key], Counter[Key]]:
+    units, lines = Counter[Key](), Counter[Key]()
+    for order in _orders(found).values():
+        if order["status"] in PAID:
+            for item in order["items"]:
+                units[item["seller_id"], item["product_id"]] += item["quantity"]
+                lines[item["seller_id"], item["product_id"]] += 1
+    return units, lines
+
+
+def _events(found: Evidence, service: str, name: str) -> list[dict[str, Any]]:
+    return [event["data"] for event in found.feeds[service] if event["type"].split(".")[1] == name]
+
+
+def nothing_reserved(found: Evidence) -> Iterable[str | None]:
+    """8a.1: no units are held when nothing is on its way."""
+    for key, item in found.state["StockItem"].items():
+        yield _same(f"stock {key}: qty_reserved", item["qty_reserved"], 0)
+
+
+def units_conserved(found: Evidence) -> Iterable[str | None]:
+    """8a.2: what has left the stock is what was sold."""
+    units, _ = _sold(found)
+    initial = {(e["seller_id"], e["product_id"]): e["qty_available"] for e in _events(found, "stock", "stock_added")}
+    for key, item in found.state["StockItem"].items():
+        gone = initial[_key(key)] - item["qty_available"]
+        yield _same(f"stock {key}: units gone", gone, units[_key(key)])
+
+
+def sales_counted(found: Evidence) -> Iterable[str | None]:
+    """8a.3: a stock item counts the lines that were sold of it."""
+    _, lines = _sold(found)
+    for key, item in found.state["StockItem"].items():
+        yield _same(f"stock {key}: order_count", item["order_count"], lines[_key(key)])
+
+
+def payments_counted(found: Evidence) -> Iterable[str | None]:
+    """8a.4: a customer counts the orders that were paid, and those that were not."""
+    paid, failed = Counter[int](), Counter[int]()
+    for (customer_id, _), order in _orders(found).items():
+        paid[customer_id] += order["status"] in PAID
+        failed[customer_id] += order["status"] == "PAYMENT_FAILED"
+    for key, customer in found.state["Customer"].items():
+        yield _same(f"customer {key}: paid", customer["success_payment_count"], paid[int(key)])
+        yield _same(f"customer {key}: failed", customer["failed_payment_count"], failed[int(key)])
+
+
+def paid_is_shipped(found: Evidence) -> Iterable[str | None]:
+    """8a.5, 8b: a paid order has one shipment of all its lines and payments of its worth; no other has either."""
+    shipments = {_key(key): state for key, state in found.state["Shipment"].items()}
+    payments = {_key(key): state for key, state in found.state["Payment"].items()}
+    orders = _orders(found)
+    for key, order in orders.items():
+        shipment, payment = shipments.get(key), payments.get(key)
+        if order["status"] in PAID:
+            if shipment is None or payment is None or payment["status"] != "succeeded":
+                yield f"order {key}: paid, and not shipped"
+                continue
+            yield _same(f"order {key}: packages", shipment["package_count"], order["count_items"])
+            value = sum(line["value"] for line in payment["lines"])
+            yield _near(f"order {key}: paid", value, order["total_invoice"] + order["total_incentive"])
+        else:
+            charged = payment is not None and payment["status"] == "succeeded"
+            yield f"order {key}: {order['status']}, and charged or shipped" if charged or shipment else None
+    for key in (shipments.keys() | payments.keys()) - orders.keys():
+        yield f"order {key}: not there, and charged or shipped"
+
+
+def amounts_add_up(found: Evidence) -> Iterable[str | None]:
+    """An order's amounts are those of its lines."""
+    for key, order in _orders(found).items():
+        items = order["items"]
+        gross = sum(round(item["unit_price"] * item["quantity"], 2) for item in items)
+        freight = sum(item["freight_value"] for item in items)
+        off = sum(min(item["voucher"], round(item["unit_price"] * item["quantity"], 2)) for item in items)
+        yield _near(f"order {key}: total_invoice", order["total_invoice"], gross - off + freight)
+        yield _near(f"order {key}: total_items", order["total_items"], gross)
+
+
+def versions_agree(found: Evidence) -> Iterable[str | None]:
+    """8a.6: product, stock and the cart's replica know one version and one price."""
+    known = {
+        (int(seller), int(product)): one
+        for seller, replica in found.state["Replica"].items()
+        for product, one in replica["products"].items()
+    }
+    for key, product in found.state["Product"].items():
+        stock, replica = found.state["StockItem"].get(key), known.get(_key(key))
+        if stock is None or replica is None:
+            yield f"product {key}: no stock, or not known to the cart"
+            continue
+        yield _same(f"product {key}: version in stock", stock["version"], product["version"])
+        seen, real = (replica["version"], replica["price"]), (product["version"], product["price"])
+        yield _same(f"product {key}: in the cart's replica", seen, real)
+
+
+def orders_numbered(found: Evidence) -> Iterable[str | None]:
+    """8a.7: a customer's orders are 1 to n."""
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    for customer_id, order_id in _orders(found):
+        numbers[customer_id].append(order_id)
+    for customer_id, ids in numbers.items():
+        yield _same(f"customer {customer_id}: orders", sorted(ids), list(range(1, len(ids) + 1)))
+
+
+def deliveries_counted(found: Evidence) -> Iterable[str | None]:
+    """8a.8: a customer counts the parcels that arrived."""
+    arrived = Counter[int]()
+    for key, shipment in found.state["Shipment"].items():
+        arrived[_key(key)[0]] += sum(one["status"] == "delivered" for one in shipment["packages"])
+    for key, customer in found.state["Customer"].items():
+        yield _same(f"customer {key}: delivery_count", customer["delivery_count"], arrived[int(key)])
+
+
+def dashboards_agree(found: Evidence) -> Iterable[str | None]:
+    """8a.9, criterion 7: a dashboard's totals are those of its entries, and these the open lines of the orders."""
+    lines: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for (customer_id, order_id), order in _orders(found).items():
+        if order["status"] in OPEN:
+            for item in order["items"]:
+                amount = round(item["total_amount"] + item["freight_value"], 2)
+                lines[item["seller_id"]][f"{customer_id}/{order_id}/{item['order_item_id']}"] = amount
+    for seller_id, board in found.dashboards.items():
+        yield from consistent(seller_id, board)
+        entries = {entry["natural_key"]: entry["total_invoice"] for entry in board["orderEntries"]}
+        yield _same(f"dashboard {seller_id}: entries", entries, lines[seller_id])
+
+
+def consistent(seller_id: int, board: Mapping[str, Any]) -> Iterable[str | None]:
+    """Criterion 7: what one answer says agrees with itself, at any time."""
+    view, entries = board["sellerView"], board["orderEntries"]
+    total = sum(entry["total_invoice"] for entry in entries)
+    orders = {(entry["customer_id"], entry["order_id"]) for entry in entries}
+    yield _near(f"dashboard {seller_id}: total_invoice", view["total_invoice"], total)
+    yield _same(f"dashboard {seller_id}: count_items", view["count_items"], len(entries))
+    yield _same(f"dashboard {seller_id}: count_orders", view["count_orders"], len(orders))
+
+
+def told_is_so(found: Evidence) -> Iterable[str | None]:
+    """8a.10: each checkout ended once, as its customer was told."""
+    ended = Counter(event["tid"] for event in _events(found, "cart", "checked_out"))
+    for tid, status in found.told.items():
+        if status in ("SUCCESS", "NOT_ACCEPTED"):
+            yield _same(f"checkout {tid}: told {status}, ended", ended[tid], int(status == "SUCCESS"))
+    for tid in ended.keys() - found.told.keys():
+        yield f"checkout {tid}: nobody asked for it"
+
+
+def charged_once(found: Evidence) -> Iterable[str | None]:
+    """8b: no invoice is charged twice."""
+    charged = Counter(event["invoice_number"] for event in _events(found, "payment", "payment_confirmed"))
+    for number, times in charged.items():
+        yield _same(f"invoice {number}: charged", times, 1)
+
+
+def statuses_in_order(found: Evidence) -> Iterable[str | None]:
+    """Criterion 6: payment before shipment, in transit before delivered, for every order."""
+    for key, order in _orders(found).items():
+        seen = [entry["status"] for entry in order["history"]]
+        if seen == ["INVOICED", "PAYMENT_FAILED"]:
+            yield None
+        else:
+            yield _same(f"order {key}: history", seen, STEPS[: len(seen)])
+
+
+def nothing_waits(found: Evidence) -> Iterable[str | None]:
+    """A cart that was checked out is empty and open again; a shipment is concluded when all of it has arrived."""
+    for key, cart in found.state["Cart"].items():
+        yield _same(f"cart {key}: status", cart["status"], "OPEN")
+    for key, shipment in found.state["Shipment"].items():
+        arrived = sum(one["status"] == "delivered" for one in shipment["packages"])
+        status = (
+            "concluded" if arrived == shipment["package_count"] else "delivery_in_progress" if arrived else "approved"
+        )
+        yield _same(f"shipment {key}: status", shipment["status"], status)
+
+
+def causal(found: Evidence) -> Iterable[str | None]:
+    """Criterion 4, exactly: no quote shows a seller's later price beside one that an earlier change had replaced."""
+    since: dict[tuple[int, int, str, float], int] = {}
+    until: dict[tuple[int, int, str, float], int] = {}
+    now: dict[Key, tuple[int, int, str, float]] = {}
+    for position, event in enumerate(found.feeds["product"]):
+        name, body = event["type"].split(".")[1], event["data"]
+        if name in ("product_added", "product_replaced"):
+            row = body["product"]
+        elif name == "price_updated" and body["applied"]:
+            row = body
+        else:
+            continue
+        key = (row["seller_id"], row["product_id"])
+        shown = (*key, row["version"], row["price"])
+        if (old := now.get(key)) is not None and old[2] == shown[2]:
+            until[old] = position
+        now[key] = shown
+        since[shown] = position
+    for quoted in _events(found, "cart", "quoted"):
+        items = [(i["seller_id"], i["product_id"], i["version"], i["unit_price"]) for i in quoted["items"]]
+        known = [item for item in items if item in since]
+        if len(known) > 1:
+            newest = max(since[item] for item in known)
+            late = [item for item in known if until.get(item, newest + 1) <= newest]
+            yield f"quote of {quoted['tid']}: {late} was replaced before what stands beside it" if late else None
+
+
+def anomalies(updates: list[tuple[int, str, float]], cart: list[tuple[int, str, float]]) -> int:
+    """8c: the published count for one seller. `updates` newest first and `cart`: (product, version, price)."""
+    found: set[tuple[int, int]] = set()
+    count = 0
+    for index in range(1, len(cart)):
+        pivot = next((n for n, update in enumerate(updates) if update == cart[index]), None)
+        if pivot is None:
+            continue
+        for earlier in range(index):
+            product, version, price = cart[earlier]
+            for position in range(pivot + 1, len(updates) - 1):
+                if updates[position][:2] == (product, version):
+                    if updates[position][2] == price:
+                        break
+                    found.add((earlier, position))
+        count += len(found)
+    return count
+
+
+CHECKS: dict[str, Callable[[Evidence], Iterable[str | None]]] = {
+    "nothing is reserved any more": nothing_reserved,
+    "units gone are units sold": units_conserved,
+    "stock counts its sales": sales_counted,
+    "customers count their payments": payments_counted,
+    "paid is shipped, shipped is paid": paid_is_shipped,
+    "amounts add up": amounts_add_up,
+    "product, stock and cart know one version": versions_agree,
+    "orders are numbered 1 to n": orders_numbered,
+    "customers count their parcels": deliveries_counted,
+    "dashboards agree with the orders": dashboards_agree,
+    "what customers were told is so": told_is_so,
+    "no invoice is charged twice": charged_once,
+    "statuses come in order": statuses_in_order,
+    "carts and shipments have come to rest": nothing_waits,
+    "no quote shows a later price beside an outdated one": causal,
+}

@@ -1,0 +1,1 @@
+"""What the eight services say to each other; nothing else is shared."""

@@ -1,0 +1,110 @@
+"""Cart: what customers are about to buy, and the checkout."""
+
+from holdfast import Command, Contract, Event
+from marketplace.contracts.values import Buyer, CartItem
+
+cart = Contract("cart")
+
+
+@cart.event
+class ItemAdded(Event):
+    customer_id: int
+    item: CartItem
+
+
+@cart.event
+class CartSealed(Event):
+    customer_id: int
+
+
+@cart.event
+class CartTaken(Event):
+    """The cart was emptied for a checkout."""
+
+    customer_id: int
+    tid: str
+    items: tuple[CartItem, ...]
+
+
+@cart.event
+class Replicated(Event):
+    """What this service knows of a product now."""
+
+    seller_id: int
+    product_id: int
+    price: float
+    version: str
+
+
+@cart.event
+class Quoted(Event):
+    """One seller's lines of a cart, with the prices that this service knows."""
+
+    seller_id: int
+    customer_id: int
+    tid: str
+    items: tuple[CartItem, ...]
+
+
+@cart.event
+class CheckedOut(Event):
+    """The checkout has ended well: paid, and handed to shipment."""
+
+    customer_id: int
+    order_id: int
+    invoice_number: str
+    total_invoice: float
+    tid: str
+
+
+@cart.command(key="customer_id")
+class AddItem(Command[ItemAdded]):
+    """Put one product into a cart."""
+
+    customer_id: int
+    item: CartItem
+
+
+@cart.command(key="customer_id")
+class Seal(Command[CartSealed]):
+    """Leave without buying: the cart is emptied."""
+
+    customer_id: int
+
+
+@cart.command(key="customer_id")
+class TakeCart(Command[CartTaken]):
+    """Empty the cart for a checkout."""
+
+    customer_id: int
+    tid: str
+
+
+@cart.command(key="seller_id")
+class Replicate(Command[Replicated]):
+    """Take over a product, or its new price where `version` is the one that is known."""
+
+    seller_id: int
+    product_id: int
+    price: float
+    version: str
+    only_price: bool = False
+
+
+@cart.command(key="seller_id")
+class Quote(Command[Quoted]):
+    """Bring one seller's lines up to the prices that are known."""
+
+    seller_id: int
+    customer_id: int
+    tid: str
+    items: tuple[CartItem, ...]
+
+
+@cart.command(key="customer_id")
+class Checkout(Command[CheckedOut]):
+    """Buy what is in the cart: all that is in stock, or nothing at all."""
+
+    customer_id: int
+    tid: str
+    buyer: Buyer

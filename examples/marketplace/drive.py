@@ -1,0 +1,139 @@
+"""`python -m marketplace.drive`: drive a marketplace that runs, measure it, and audit it.
+
+By default the services are expected behind one listener, as `holdfast run marketplace.system:system` serves them;
+`--url SERVICE=URL` names each of any other deployment. Prints a table, or with `--json` one object. Exit code 0 only
+when nothing failed and, with `--audit`, every check counted something and holds.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from marketplace.audit import Check, audit
+from marketplace.data import Size
+from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
+from marketplace.evidence import gather, settled
+from marketplace.workload import KINDS, Mix
+
+SHOW_SECONDS = 0.5
+
+
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m marketplace.drive", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--base", default="http://127.0.0.1:8000", help="where all services are served, each under its name")
+    add("--url", action="append", default=[], metavar="SERVICE=URL", help="where one service is served; repeat")
+    add("--seconds", type=float, default=10.0, help="how long to drive")
+    add("--concurrency", type=int, default=48, help="transactions on their way at a time")
+    add("--customers", type=int, default=1000)
+    add("--products", type=int, default=1000)
+    add("--per-seller", type=int, default=10, help="products of each seller")
+    add("--units", type=int, default=10_000, help="of each product at the beginning")
+    add("--declined", type=float, default=0.01, help="share of customers whose card is refused")
+    add("--mix", default="30,35,38,40,100", help=f"cumulative shares of {', '.join(KINDS)}")
+    add("--zipf", type=float, default=0.0, help="constant of the Zipf distribution of sellers and products; 0: uniform")
+    add("--seed", type=int, default=1)
+    add("--audit", action="store_true", help="wait until all has settled, then check that everything adds up")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(arguments)
+
+
+def urls_of(asked: argparse.Namespace) -> dict[str, str]:
+    """Service -> URL. Exits where a name is none of the eight."""
+    found = {name: f"{asked.base.rstrip('/')}/{name}" for name in SERVICES}
+    for text in asked.url:
+        name, equals, url = text.partition("=")
+        if name not in found or not equals:
+            sys.exit(f"--url {text!r}: write SERVICE=URL; services are {', '.join(SERVICES)}")
+        found[name] = url
+    return found
+
+
+def mix_of(asked: argparse.Namespace) -> Mix:
+    """The workload's parameters. Exits where the shares are not five rising numbers that end with 100."""
+    shares = [int(text) if text.strip().isdigit() else -1 for text in asked.mix.split(",")]
+    if len(shares) != len(KINDS) or sorted(shares) != shares or shares[0] < 0 or shares[-1] != 100:
+        sys.exit(f"--mix {asked.mix!r}: write {len(KINDS)} rising numbers, the last 100, such as 30,35,38,40,100")
+    one, two, three, four, five = shares
+    return Mix((one, two, three, four, five), seller_zipf=asked.zipf, product_zipf=asked.zipf)
+
+
+def table(found: dict[str, Any]) -> Table:
+    """What was measured, a line per kind."""
+    shown = Table(title=f"{found['throughput_per_s']} transactions/s in {found['seconds']} s")
+    shown.add_column("transaction")
+    for name in ("count", "SUCCESS", "NOT_ACCEPTED", "ERROR", "mean_ms", "p50_ms", "p90_ms", "p99_ms"):
+        shown.add_column(name, justify="right")
+    for kind, row in found["kinds"].items():
+        shown.add_row(
+            kind,
+            *(
+                str(row.get(name, 0))
+                for name in ("count", "SUCCESS", "NOT_ACCEPTED", "ERROR", "mean_ms", "p50_ms", "p90_ms", "p99_ms")
+            ),
+        )
+    return shown
+
+
+async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, Any], list[Check]]:
+    """Enter the data, drive, measure; audit where that was asked for."""
+    size = Size(asked.customers, asked.products, asked.per_seller, asked.units, asked.declined)
+    urls, mix = urls_of(asked), mix_of(asked)
+    async with session() as http:
+        api = Api(urls, http)
+        console.print(f"entering {size.customers} customers, {size.products} products of {size.sellers} sellers")
+        rows = await ingest(api, size, asked.seed)
+        left = await settled(urls, http, seconds=120)
+        if left:
+            sys.exit(f"the marketplace has not come to rest after the data was entered: {'; '.join(left[:5])}")
+        driver = Driver(api, rows, size, mix, seed=asked.seed + 1)
+        with Live(console=console, transient=True) as live:
+            showing = asyncio.ensure_future(_show(driver, live))
+            await driver.run(asked.seconds, asked.concurrency)
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+        found = measured(driver)
+        checks: list[Check] = []
+        if asked.audit:
+            if left := await settled(urls, http, seconds=60):
+                sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
+            told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
+            checks = audit(await gather(urls, http, told))
+        return found, checks
+
+
+async def _show(driver: Driver, live: Live) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(SHOW_SECONDS)
+        driver.ended = loop.time()
+        live.update(table(measured(driver)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; the exit code."""
+    asked = parsed(arguments)
+    console = Console(stderr=asked.json)
+    found, checks = asyncio.run(drive(asked, console))
+    if asked.json:
+        rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
+        wrong = [text for one in checks for text in one.wrong]
+        print(json.dumps({**found, "checks": rows, "violations": wrong}))
+    else:
+        console.print(table(found))
+        for one in checks:
+            console.print(f"{'ok ' if one.passed else 'NO '} {one.name}: {one.counted} looked at")
+            for text in one.wrong[:5]:
+                console.print(f"      {text}")
+    return 0 if not found["errors"] and all(one.passed for one in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The eight services: each could live in a repository of its own."""

@@ -1,0 +1,85 @@
+"""The customer service: who buys, and how often that went well."""
+
+import msgspec
+
+from holdfast import Rejected, Sensitive, Service, decide, evolve
+from marketplace.contracts.customer import AddCustomer, Count, Counted, CustomerAdded, customer
+from marketplace.contracts.payment import PaymentConfirmed, PaymentFailed
+from marketplace.contracts.shipment import PackagesDelivered
+
+customer_service = Service(customer, owner="team-shop")
+
+
+@customer_service.aggregate
+class Customer:
+    id: int = 0
+    first_name: str = ""
+    last_name: str = ""
+    address: str = ""
+    complement: str = ""
+    birth_date: Sensitive[str] = ""
+    zip_code: str = ""
+    city: str = ""
+    state: str = ""
+    card_number: Sensitive[str] = ""
+    card_expiration: Sensitive[str] = ""
+    card_holder_name: Sensitive[str] = ""
+    card_type: str = ""
+    data: str = ""
+    success_payment_count: int = 0
+    failed_payment_count: int = 0
+    delivery_count: int = 0
+
+    @decide(creates=True)
+    def add(self, command: AddCustomer) -> CustomerAdded:
+        if self.id:
+            raise Rejected("exists", f"customer {command.id} is there already")
+        return CustomerAdded(**msgspec.structs.asdict(command))
+
+    @decide(creates=True)
+    def count(self, command: Count) -> Counted:
+        return Counted(**msgspec.structs.asdict(command))
+
+    @evolve
+    def added(self, event: CustomerAdded) -> None:
+        for name, value in msgspec.structs.asdict(event).items():
+            setattr(self, name, value)
+
+    @evolve
+    def counted(self, event: Counted) -> None:
+        self.success_payment_count += event.paid
+        self.failed_payment_count += event.failed
+        self.delivery_count += event.delivered
+
+
+@customer_service.reaction
+def count(event: PaymentConfirmed | PaymentFailed | PackagesDelivered) -> Count | None:
+    if isinstance(event, PackagesDelivered):
+        return Count(event.customer_id, delivered=len(event.packages)) if event.packages else None
+    paid = isinstance(event, PaymentConfirmed)
+    return Count(event.customer_id, paid=int(paid), failed=int(not paid))
+
+
+class CustomerBody(msgspec.Struct):
+    """A customer as drivers send it; the card's security number is not even read."""
+
+    id: int
+    first_name: str
+    last_name: str
+    address: str = ""
+    complement: str = ""
+    birth_date: str = ""
+    zip_code: str = ""
+    city: str = ""
+    state: str = ""
+    card_number: str = ""
+    card_expiration: str = ""
+    card_holder_name: str = ""
+    card_type: str = ""
+    data: str = ""
+
+
+@customer_service.post("/customer")
+def add_customer(body: CustomerBody) -> AddCustomer:
+    """Enter a customer."""
+    return AddCustomer(**msgspec.structs.asdict(body))

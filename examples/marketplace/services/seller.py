@@ -1,0 +1,148 @@
+"""The seller service: sellers, and the dashboard of what is open for each of them.
+
+A dashboard is one row: its totals and its entries are read together, so they always agree (a consistent query).
+"""
+
+from typing import Any
+
+import msgspec
+
+from holdfast import Rejected, Sensitive, Service, decide, evolve, query
+from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged
+from marketplace.contracts.seller import AddSeller, SellerAdded, seller
+from marketplace.contracts.shipment import PackagesDelivered
+from marketplace.contracts.values import total
+
+seller_service = Service(seller, owner="team-sellers")
+CLOSED = ("DELIVERED", "PAYMENT_FAILED")
+
+
+@seller_service.aggregate
+class Seller:
+    id: int = 0
+    name: str = ""
+    company_name: str = ""
+    email: Sensitive[str] = ""
+    phone: Sensitive[str] = ""
+    mobile_phone: Sensitive[str] = ""
+    cpf: Sensitive[str] = ""
+    cnpj: Sensitive[str] = ""
+    address: str = ""
+    complement: str = ""
+    city: str = ""
+    state: str = ""
+    zip_code: str = ""
+
+    @decide(creates=True)
+    def add(self, command: AddSeller) -> SellerAdded:
+        if self.id:
+            raise Rejected("exists", f"seller {command.id} is there already")
+        return SellerAdded(**msgspec.structs.asdict(command))
+
+    @evolve
+    def added(self, event: SellerAdded) -> None:
+        for name, value in msgspec.structs.asdict(event).items():
+            setattr(self, name, value)
+
+
+class Entry(msgspec.Struct):
+    """One line of an open order."""
+
+    customer_id: int
+    order_id: int
+    natural_key: str
+    package_id: int
+    product_id: int
+    product_name: str
+    unit_price: float
+    quantity: int
+    total_items: float
+    total_amount: float
+    total_incentive: float
+    total_invoice: float
+    freight_value: float
+    order_status: str = "INVOICED"
+    delivery_status: str = ""
+    delivery_date: str = ""
+
+
+@seller_service.view
+class Dashboard:
+    """What is open for one seller: lines by customer and order."""
+
+    entries: dict[str, list[Entry]] = {}
+
+    @evolve(key=lambda event: event.id)
+    def opened(self, event: SellerAdded) -> None:
+        """A seller has a dashboard before the first order."""
+
+    @evolve(key=lambda event: [item.seller_id for item in event.items])
+    def invoiced(self, event: InvoiceIssued, key: str) -> None:
+        order = f"{event.customer_id}/{event.order_id}"
+        self.entries[order] = [
+            Entry(
+                event.customer_id, event.order_id, f"{order}/{item.order_item_id}", item.order_item_id,
+                item.product_id, item.product_name, item.unit_price, item.quantity, item.total_items,
+                item.total_amount, item.voucher, total([item.total_amount, item.freight_value]), item.freight_value,
+            )
+            for item in event.items
+            if item.seller_id == int(key)
+        ]  # fmt: skip
+
+    @evolve(key=lambda event: list(event.sellers))
+    def changed(self, event: OrderStatusChanged) -> None:
+        order = f"{event.customer_id}/{event.order_id}"
+        if event.status in CLOSED:
+            self.entries.pop(order, None)
+        for entry in self.entries.get(order, ()):
+            entry.order_status = event.status
+            if event.status == "READY_FOR_SHIPMENT" and not entry.delivery_status:
+                entry.delivery_status = "ready_to_ship"
+
+    @evolve(key=lambda event: [one.seller_id for one in event.packages])
+    def delivered(self, event: PackagesDelivered, key: str) -> None:
+        arrived = {one.package_id: one.delivery_date for one in event.packages if one.seller_id == int(key)}
+        for entry in self.entries.get(f"{event.customer_id}/{event.order_id}", ()):
+            if date := arrived.get(entry.package_id):
+                entry.delivery_status, entry.delivery_date = "delivered", date
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A dashboard as drivers read it: the totals, and the entries that they are the totals of."""
+    orders: list[list[dict[str, Any]]] = list(row["entries"].values())
+    entries = [entry for lines in orders for entry in lines]
+    view: dict[str, Any] = {"count_orders": len(orders), "count_items": len(entries)}
+    for name in ("total_amount", "freight_value", "total_incentive", "total_invoice", "total_items"):
+        shown_as = "total_freight" if name == "freight_value" else name
+        view[shown_as] = total(entry[name] for entry in entries)
+    return {"sellerView": view, "orderEntries": entries}
+
+
+class SellerBody(msgspec.Struct):
+    """A seller as drivers send it; what else is sent is not read."""
+
+    id: int
+    name: str = ""
+    company_name: str = ""
+    email: str = ""
+    phone: str = ""
+    mobile_phone: str = ""
+    cpf: str = ""
+    cnpj: str = ""
+    address: str = ""
+    complement: str = ""
+    city: str = ""
+    state: str = ""
+    zip_code: str = ""
+
+
+@seller_service.post("/seller")
+def add_seller(body: SellerBody) -> AddSeller:
+    """Enter a seller."""
+    return AddSeller(**msgspec.structs.asdict(body))
+
+
+@seller_service.get("/seller/dashboard/{seller_id}")
+def dashboard(seller_id: int):
+    """What is open for a seller, with its totals."""
+    return query(Dashboard, seller_id, shape=shown)
