@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.json:
         rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
         wrong = [text for one in checks for text in one.wrong]
-        print(json.dumps({**found, "checks": rows, "violations": wrong}))
+        sys.stdout.write(json.dumps({**found, "checks": rows, "violations": wrong}) + "\n")
     else:
         console.print(table(found))
         for one in checks:
