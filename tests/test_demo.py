@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.cli.demonstration import SERVICES, examples_folder
+from holdfast.cli.demonstration import examples_folder
 from shop.audit import Check, audit
+from shop.demo import SERVICES
 from shop.drive import PRODUCTS
 
 FIELDS = {
@@ -21,9 +22,9 @@ FIELDS = {
 RUN_SECONDS_MAX = 90
 
 
-def run_demo(*flags: str) -> tuple[int, str]:
+def run_demo(*flags: str, example: str = "shop") -> tuple[int, str]:
     """Exit code and output of a demo; what it kept to look at is removed."""
-    command = [sys.executable, "-m", "holdfast.cli", "demo", *flags]
+    command = [sys.executable, "-m", "holdfast.cli", "demo", "--example", example, *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False)
     if kept := re.search(r"kept in (\S+)", done.stderr):
         shutil.rmtree(kept.group(1))
@@ -31,9 +32,9 @@ def run_demo(*flags: str) -> tuple[int, str]:
     return done.returncode, done.stdout or done.stderr
 
 
-def run_json(*flags: str) -> tuple[int, dict[str, Any]]:
+def run_json(*flags: str, example: str = "shop") -> tuple[int, dict[str, Any]]:
     """Exit code and the object that `--json` prints."""
-    code, out = run_demo("--json", *flags)
+    code, out = run_demo("--json", *flags, example=example)
     assert out.startswith("{"), out
     return code, json.loads(out)
 
@@ -79,6 +80,29 @@ def test_the_audit_finds_what_sabotage_breaks(sabotage: str, broken: set[str]) -
     assert code == 1
     assert found["violations"]
     assert broken & {one["name"] for one in found["checks"] if not one["passed"]}
+
+
+def test_the_marketplace_under_kills_settles_and_holds() -> None:
+    """Eight processes, the benchmark's mix, cart and two others killed: every check counts, nothing is violated."""
+    code, found = run_json("--seconds", "6", "--kills", "3", "--seed", "3", example="marketplace")
+    assert found["violations"] == []
+    assert code == 0 and found["kills"] == 3 and found["in_flight"] == 0
+    assert set(found) == FIELDS and found["undone"] > 0
+    assert len(found["checks"]) == 15 and all(one["counted"] for one in found["checks"])
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "broken"),
+    [("send", {"what customers were told is so"}), ("undo", {"nothing is reserved any more"})],
+)
+def test_the_marketplace_audit_finds_what_sabotage_breaks(sabotage: str, broken: set[str]) -> None:
+    """With one protection taken out the benchmark's invariants are violated, and the code is 1."""
+    code, found = run_json(
+        "--seconds", "4", "--kills", "0", "--seed", "4", "--sabotage", sabotage, example="marketplace"
+    )
+    assert code == 1 and found["violations"]
+    if sabotage == "undo":
+        assert broken & {one["name"] for one in found["checks"] if not one["passed"]}
 
 
 def test_an_unknown_sabotage_is_refused() -> None:

@@ -140,17 +140,19 @@ def test_a_crash_at_any_commit_feeds_nothing_twice(loss: float) -> None:
                 (store.crash_after if after else store.crash_before).add(number)
             await trade(system)
             await system.settle()
+            await asyncio.sleep(5)  # idle checkpoints are saved, and may be what crashes
+            await system.settle()
             crashes.extend(system.crashes)
             return await judged(system), min(store.commits for store in system.stores.values())
 
     _, commits = run_virtual(lambda: run("", 0, False))
-    assert commits >= COUNT // 2
+    assert commits >= 4
     for service in ("shop", "post"):
         for after in (False, True):
             for number in range(1, commits + 1):
                 found, _ = run_virtual(lambda: run(service, number, after), seed=number)  # noqa: B023 - run at once
                 assert found == [], (service, after, number)
-    assert len(crashes) >= 3 * commits
+    assert len(crashes) >= 2 * commits
 
 
 @virtual_time

@@ -29,7 +29,7 @@ async def test_a_driven_run_adds_up() -> None:
         checks = audit(await gather(urls(at), http, told))
         figures: dict[str, Any] = measured(driver)
         assert figures["errors"] == 0, figures
-        assert {check.name: check.wrong[:3] for check in checks if not check.passed} == {}
+        assert {check.name: check.violations[:3] for check in checks if not check.passed} == {}
         for kind, found in figures["kinds"].items():
             assert found["count"] > 0, kind
         assert figures["kinds"]["CUSTOMER_SESSION"]["NOT_ACCEPTED"] > 0

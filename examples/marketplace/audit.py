@@ -37,12 +37,12 @@ class Check(Struct):
 
     name: str
     counted: int
-    wrong: list[str]
+    violations: list[str]
 
     @property
     def passed(self) -> bool:
         """True when something was counted and nothing was wrong."""
-        return self.counted > 0 and not self.wrong
+        return self.counted > 0 and not self.violations
 
 
 def audit(found: Evidence) -> list[Check]:

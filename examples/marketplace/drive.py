@@ -124,13 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
     found, checks = asyncio.run(drive(asked, console))
     if asked.json:
         rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
-        wrong = [text for one in checks for text in one.wrong]
+        wrong = [text for one in checks for text in one.violations]
         sys.stdout.write(json.dumps({**found, "checks": rows, "violations": wrong}) + "\n")
     else:
         console.print(table(found))
         for one in checks:
             console.print(f"{'ok ' if one.passed else 'NO '} {one.name}: {one.counted} looked at")
-            for text in one.wrong[:5]:
+            for text in one.violations[:5]:
                 console.print(f"      {text}")
     return 0 if not found["errors"] and all(one.passed for one in checks) else 1
 

@@ -45,10 +45,11 @@ class Api:
         self.calls: Counter[str] = Counter()
 
     async def call(
-        self, service: str, method: str, path: str, body: Any = None, *, key: str = "", tries: int = 4
+        self, service: str, method: str, path: str, body: Any = None, *, key: str = "", label: str = "", tries: int = 4
     ) -> tuple[int, Any]:
         """(status, JSON) of the answer; where there is none, or a 5xx, the same again up to `tries` times."""
         headers = {"Idempotency-Key": key} if key else {}
+        headers |= {"X-Correlation-Id": label} if label else {}
         self.calls[service] += 1
         status, found = 0, None
         for attempt in range(tries):
@@ -149,7 +150,7 @@ class Driver:
     async def _timed(self, mark: Mark, service: str, method: str, path: str, body: Any = None) -> Any:
         mark.submitted = time.monotonic()
         self.marks.append(mark)
-        status, found = await self.api.call(service, method, path, body, tries=self.tries)
+        status, found = await self.api.call(service, method, path, body, label=mark.tid, tries=self.tries)
         mark.finished = time.monotonic()
         mark.status = "SUCCESS" if 200 <= status < 300 else "NOT_ACCEPTED" if status == 409 else "ERROR"
         return found

@@ -1,4 +1,4 @@
-"""`holdfast demo`: see it hold. Four processes take orders, lose some of their number to SIGKILL, and are audited.
+"""`holdfast demo`: see it hold. Processes do business, lose some of their number to SIGKILL, and are audited.
 
 `cli.demonstration` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
 check counted something and nothing was violated.
@@ -15,14 +15,14 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from holdfast import logs
-from holdfast.cli.demonstration import SERVICES, Demonstration, Report, Status
+from holdfast.cli.demonstration import Demonstration, Example, Report
 from holdfast.cli.hosting import run_loop
 from holdfast.cli.shared import AsJson
 
 FRAMES_PER_S = 5
 VIOLATIONS_SHOWN = 10
 KILLS_MIN = 2
-"""So many hit order and one that it sends commands to."""
+"""So many hit the coordinator and one that it sends commands to."""
 
 
 def demo(
@@ -31,12 +31,15 @@ def demo(
     kills: Annotated[int, Parameter(validator=Number(gte=0, lte=1000))] = 3,
     seed: int | None = None,
     sabotage: Literal["cursor", "send", "undo"] | None = None,
+    example: Example = "marketplace",
     as_json: AsJson = False,
 ) -> int:
-    """Run a small shop of four processes under load, kill some of them, and audit what is left.
+    """Run a marketplace of eight processes under load, kill some of them, and audit what is left.
 
     For example:
     - `holdfast demo`
+
+    - `holdfast demo --example shop`
 
     - `holdfast demo --seconds 60 --kills 20 --seed 7`
 
@@ -45,7 +48,7 @@ def demo(
     Parameters
     ----------
     seconds
-        How long customers buy.
+        How long customers come.
     kills
         How many times a service is killed with SIGKILL meanwhile.
     seed
@@ -53,12 +56,15 @@ def demo(
     sabotage
         What is taken out: the receivers' cursors, some sent records, or undos. A cursor is missed only after a kill:
         there are two at least then.
+
+    Example:
+        The Online Marketplace (eight services), or a small shop (four).
     """
     chosen = random.SystemRandom().randrange(10_000) if seed is None else seed
     logs.configure(level="error")
     if sabotage == "cursor":
         kills = max(kills, KILLS_MIN)
-    report, folder = run_loop(_run(seconds, kills, chosen, sabotage or "", as_json=as_json))
+    report, folder = run_loop(_run(seconds, kills, chosen, sabotage or "", example, as_json=as_json))
     bad = report.violations
     if as_json:
         print(json.dumps(report.as_value()), flush=True)
@@ -67,8 +73,10 @@ def demo(
     return 1 if bad else 0
 
 
-async def _run(seconds: float, kills: int, seed: int, sabotage: str, *, as_json: bool) -> tuple[Report, str]:
-    shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage)
+async def _run(
+    seconds: float, kills: int, seed: int, sabotage: str, example: Example, *, as_json: bool
+) -> tuple[Report, str]:
+    shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage, example=example)
     keep = False
     try:
         report = await (shown.run() if as_json else _watched(shown, seed))
@@ -87,28 +95,29 @@ async def _watched(shown: Demonstration, seed: int) -> Report:
 
     console = Console()
     missing = f", without: {shown.sabotage}" if shown.sabotage else ""
-    console.print(f"[bold]A shop of four processes[/], each with a SQLite log of its own. Seed {seed}{missing}.")
+    console.print(f"[bold]{shown.title}[/], each with a SQLite log of its own. Seed {seed}{missing}.")
     running = asyncio.create_task(shown.run())
     with ExitStack() as stack:
-        live = stack.enter_context(Live(_table(shown.status), console=console)) if console.is_terminal else None
+        live = stack.enter_context(Live(_table(shown), console=console)) if console.is_terminal else None
         while not running.done():
             await asyncio.wait({running}, timeout=1 / FRAMES_PER_S)
             if live is not None:
-                live.update(_table(shown.status))
+                live.update(_table(shown))
     return running.result()
 
 
-def _table(status: Status) -> Any:
+def _table(shown: Demonstration) -> Any:
     from rich.table import Table
 
+    status = shown.status
     title = (
-        f"{status.phase}, {status.seconds:.0f} s: {status.submitted} orders, {status.completed} bought,"
+        f"{status.phase}, {status.seconds:.0f} s: {status.submitted} {shown.noun}, {status.completed} done,"
         f" {status.undone} undone, {len(status.kills)} kills"
     )
     table = Table("service", "process", "state", "records", "open sagas", "killed", title=title, title_justify="left")
     for column in table.columns[3:]:
         column.justify = "right"
-    for name in SERVICES:
+    for name in shown.services:
         one = status.services.get(name, {})
         state = "[green]up[/]" if one.get("up") else "[red]down[/]"
         table.add_row(
@@ -125,14 +134,14 @@ async def _tell(report: Report, shown: Demonstration) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("check", "counted", "", title="Audit, from the feeds alone", title_justify="left")
+    table = Table("check", "counted", "", title="Audit, from what the services show alone", title_justify="left")
     table.columns[1].justify = "right"
     for check in report.checks:
         table.add_row(check.name, f"{check.counted:,}", "[green]holds[/]" if check.passed else "[red]violated[/]")
     console.print(table)
     console.print(
-        f"{report.submitted:,} orders: {report.completed:,} bought, {report.undone:,} undone, {report.in_flight}"
-        f" without an answer; {report.kills} kills; {report.throughput_per_s:,.0f} orders/s,"
+        f"{report.submitted:,} {shown.noun}: {report.completed:,} done, {report.undone:,} refused or undone,"
+        f" {report.in_flight} without an answer; {report.kills} kills; {report.throughput_per_s:,.0f} {shown.noun}/s,"
         f" p50 {report.latency_ms['p50']:.0f} ms, p99 {report.latency_ms['p99']:.0f} ms",
         soft_wrap=True,
     )
@@ -141,15 +150,13 @@ async def _tell(report: Report, shown: Demonstration) -> None:
     if (more := len(report.violations) - VIOLATIONS_SHOWN) > 0:
         console.print(f"[red]![/] and {more:,} more")
     if report.correlation_id:
-        console.print(
-            f"\n[bold]One order's trail[/], as `holdfast trail {report.correlation_id}` shows it while services run:"
-        )
+        console.print(f"\n[bold]One trail[/], as `holdfast trail {report.correlation_id}` shows it while services run:")
         console.print(
             await asyncio.to_thread(_trail, report.correlation_id, shown), markup=False, highlight=False, soft_wrap=True
         )
     if not report.violations:
         console.print("\n[bold]Try next[/]: holdfast demo --kills 20    holdfast demo --sabotage cursor")
-        console.print("             holdfast run --help             examples/shop has the services")
+        console.print("             holdfast run --help             the services are in examples/")
 
 
 def _trail(id: str, shown: Demonstration) -> str:

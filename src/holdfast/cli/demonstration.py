@@ -1,6 +1,7 @@
-"""The demonstration: the shop as four processes under load and SIGKILL, until it has settled, and its audit.
+"""The demonstration: an example as processes under load and SIGKILL, until it has settled, and its audit.
 
-Starts the processes in a fresh folder, lets customers buy over HTTP, kills, waits, reads the feeds and checks them.
+Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and lets the
+example's audit judge. An example is a package with a `demo` module: TITLE, TARGET, SERVICES, NOUN and a `Load`.
 `cli.demo` comes after it and shows what it found. Nothing of it outlives it but, where something was wrong, the folder.
 Fails with `ConfigInvalid` where the example or a process cannot be started.
 """
@@ -15,22 +16,67 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import holdfast
 from holdfast.cli.processes import CHILD, Supervisor
 from holdfast.errors import ConfigInvalid
 
-if TYPE_CHECKING:
-    from shop.audit import Check
-    from shop.drive import Order, Shoppers
-
-SERVICES = ("order", "stock", "payment", "shipping")
-"""In the order they end: first the one that sends commands."""
+Example = Literal["marketplace", "shop"]
 PATIENCE_SECONDS = 20.0
 """How long, after the load, everything may stand still before it is said not to settle."""
 STILL_SECONDS = 6.0
 LOOK_SECONDS = 0.25
+
+
+class Check(Protocol):
+    """One thing an audit looked at."""
+
+    name: str
+    counted: int
+    violations: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """True when something was counted and nothing was wrong."""
+        ...
+
+
+class Load(Protocol):
+    """What an example brings: those who use it, and who judges it."""
+
+    submitted: int
+    completed: int
+    undone: int
+    in_flight: int
+
+    async def prepare(self) -> None:
+        """Enter what there must be before anybody comes."""
+        ...
+
+    async def run(self, until: float, patience: float) -> None:
+        """Use the services until then, and wait `patience` seconds more for the last answers."""
+        ...
+
+    def latencies_ms(self) -> list[float]:
+        """What answers took, sorted."""
+        ...
+
+    async def get(self, service: str, path: str) -> Any:
+        """What a service answers to a GET; None where it does not."""
+        ...
+
+    async def audit(self) -> list[Any]:
+        """Every `Check`."""
+        ...
+
+    def telling(self, checks: list[Any]) -> str:
+        """The correlation id of something worth looking at."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 @dataclass
@@ -58,7 +104,7 @@ class Report:
     kills: int
     throughput_per_s: float
     latency_ms: dict[str, float]
-    checks: list["Check"]
+    checks: list[Check]
     settled: bool
     correlation_id: str
 
@@ -67,7 +113,7 @@ class Report:
         """Everything that must not be, in words."""
         found = [text for check in self.checks for text in check.violations]
         empty = [f"{check.name}: nothing was there to count" for check in self.checks if not check.counted]
-        late = [] if self.settled else [f"not settled: {self.in_flight} orders have no end"]
+        late = [] if self.settled else [f"not settled: {self.in_flight} have no end"]
         return [*late, *empty, *found]
 
     def as_value(self) -> dict[str, Any]:
@@ -82,45 +128,49 @@ class Report:
 
 
 def examples_folder() -> Path:
-    """Where the example services are: shipped with an installed holdfast, beside the source in a checkout."""
+    """Where the examples are: shipped with an installed holdfast, beside the source in a checkout."""
     package = Path(holdfast.__file__).resolve().parent
     for folder in (package / "_examples", package.parent.parent / "examples"):
-        if (folder / "shop" / "services.py").is_file():
+        if (folder / "shop" / "services.py").is_file() and (folder / "marketplace" / "system.py").is_file():
             return folder
-    raise ConfigInvalid("the example shop is not installed with this holdfast")
+    raise ConfigInvalid("the examples are not installed with this holdfast")
 
 
 class Demonstration:
     """One run. `status` may be looked at while it runs."""
 
-    def __init__(self, *, seconds: float, kills: int, seed: int, sabotage: str = "") -> None:
+    def __init__(
+        self, *, seconds: float, kills: int, seed: int, sabotage: str = "", example: Example = "marketplace"
+    ) -> None:
         self.seconds, self.kills, self.sabotage = seconds, kills, sabotage
         self.status = Status()
         self._random = random.Random(seed)
         if (examples := str(examples_folder())) not in sys.path:
             sys.path.insert(0, examples)
-        drive = importlib.import_module("shop.drive")
+        chosen = importlib.import_module(f"{example}.demo")
+        self.title, self.noun = str(chosen.TITLE), str(chosen.NOUN)
+        self.services: tuple[str, ...] = chosen.SERVICES
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         child = (sys.executable, "-m", "holdfast.testing.sabotage", sabotage) if sabotage else CHILD
-        self.supervisor = Supervisor("shop.services:shop", SERVICES, folder=self.folder, child=child)
-        self.shoppers: Shoppers = drive.Shoppers(self.supervisor.urls, seed)
+        self.supervisor = Supervisor(chosen.TARGET, self.services, folder=self.folder, child=child)
+        self.load: Load = chosen.Load(self.supervisor.urls, seed)
         self.tasks: list[asyncio.Task[Any]] = []
 
     async def run(self) -> Report:
-        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError where the shop answers nonsense."""
+        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError where the services answer nonsense."""
         await self.supervisor.start()
         watching = asyncio.create_task(self._watch())
         self.tasks.append(watching)
-        await self.shoppers.stock_up()
+        await self.load.prepare()
         self.status.phase = "under load"
         begun = time.monotonic()
         until = begun + self.seconds
         killing = asyncio.create_task(self._kill(until))
         self.tasks.append(killing)
-        buying = asyncio.create_task(self.shoppers.shop(until, PATIENCE_SECONDS))
+        buying = asyncio.create_task(self.load.run(until, PATIENCE_SECONDS))
         self.tasks.append(buying)
         await asyncio.wait({buying}, timeout=self.seconds)
-        in_time = len(self.shoppers.totals.latencies_ms())
+        in_time = len(self.load.latencies_ms())
         self.status.phase = "settling"
         await killing
         settled = await self._settle(buying)
@@ -135,23 +185,25 @@ class Demonstration:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.shoppers.close()
+        await self.load.close()
         await self.supervisor.stop()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _kill(self, until: float) -> None:
-        """SIGKILL at moments spread over the load, every service in turn in an order drawn by lot, and order, which
-        coordinates, always among them."""
+        """SIGKILL at moments spread over the load, every service in turn in an order drawn by lot, and the first,
+        which coordinates, always among them."""
         left = until - time.monotonic()
         moments = sorted(self._random.uniform(0.1, 0.9) * left for _ in range(self.kills))
         begun = time.monotonic()
         victims = (
-            [*self._random.sample(SERVICES[1:], min(self.kills, len(SERVICES)) - 1), SERVICES[0]] if moments else []
+            [*self._random.sample(self.services[1:], min(self.kills, len(self.services)) - 1), self.services[0]]
+            if moments
+            else []
         )
         self._random.shuffle(victims)
         for moment in moments:
-            victims = victims or self._random.sample(SERVICES, len(SERVICES))
+            victims = victims or self._random.sample(self.services, len(self.services))
             await asyncio.sleep(max(0.0, begun + moment - time.monotonic()))
             name = victims.pop()
             await self.supervisor.ready(name)
@@ -164,10 +216,10 @@ class Demonstration:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if buying.done():
-                buying.result()
-            seen = [self.status.services.get(name, {}) for name in SERVICES]
+                _raise_unless_late(buying)
+            seen = [self.status.services.get(name, {}) for name in self.services]
             calm = all(one.get("up") and not one["sagas_open"] and not one["waiting"] for one in seen)
-            if buying.done() and calm and self.shoppers.totals.count(None) == 0:
+            if buying.done() and calm and self.load.in_flight == 0:
                 return True
             moved = sum(one.get("head", 0) for one in seen)
             if moved != before:
@@ -177,40 +229,25 @@ class Demonstration:
                 return False
 
     async def _audit(self, settled: bool, per_s: float) -> Report:
-        checks = importlib.import_module("shop.audit")
-        feeds = {name: await self.shoppers.feed(name) for name in SERVICES}
-        totals = self.shoppers.totals
-        found: list[Check] = checks.audit(feeds, {order.id: order.told for order in totals.orders.values()})
-        waited = totals.latencies_ms()
+        load = self.load
+        found = await load.audit()
+        waited = load.latencies_ms()
         latency = {
             "p50": round(statistics.median(waited), 1) if waited else 0.0,
             "p99": round(waited[int(len(waited) * 0.99)], 1) if waited else 0.0,
         }
         return Report(
-            len(totals.orders), totals.count("completed"), totals.count("rejected"), totals.count(None),
-            len(self.status.kills), per_s, latency, found, settled, self._telling(found),
+            load.submitted, load.completed, load.undone, load.in_flight, len(self.status.kills), per_s, latency, found,
+            settled, load.telling(found),
         )  # fmt: skip
-
-    def _telling(self, checks: list["Check"]) -> str:
-        """The correlation id of one order worth looking at: one that is wrong, one that had to be asked again, or one
-        that was undone."""
-        orders = self.shoppers.totals.orders
-        wrong = [text.split(": ", 1)[1].split(" ", 1)[0].rstrip(":") for check in checks for text in check.violations]
-        rank = {order: 3 for order in wrong if order in orders}
-
-        def telling(order: "Order") -> tuple[int, int]:
-            return rank.get(order.id, 0) + (order.told == "rejected"), min(order.tries, 5)
-
-        told = [order for order in orders.values() if order.correlation]
-        return max(told, key=telling).correlation if told else ""
 
     async def _watch(self) -> None:
         """Look at every service a few times a second."""
         begun = time.monotonic()
         while True:
-            found = await asyncio.gather(*(self.shoppers.get(name, "/ops/progress") for name in SERVICES))
-            totals, status = self.shoppers.totals, self.status
-            for name, one in zip(SERVICES, found, strict=True):
+            found = await asyncio.gather(*(self.load.get(name, "/ops/progress") for name in self.services))
+            load, status = self.load, self.status
+            for name, one in zip(self.services, found, strict=True):
                 pid, before = self.supervisor.pids.get(name), status.services.get(name, {})
                 row = {"up": one is not None, "pid": pid, "restarts": self.supervisor.restarts[name]}
                 known = one or before
@@ -218,6 +255,13 @@ class Demonstration:
                 waiting = len(one["waiting"]) if one is not None else before.get("waiting", 0)
                 status.services[name] = row | kept | {"waiting": waiting}
             status.seconds = time.monotonic() - begun
-            status.submitted = len(totals.orders)
-            status.completed, status.undone = totals.count("completed"), totals.count("rejected")
+            status.submitted = load.submitted
+            status.completed, status.undone = load.completed, load.undone
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _raise_unless_late(done: "asyncio.Task[None]") -> None:
+    """Pass on what went wrong with the load; that it ran out of patience is seen by what is left in flight."""
+    error = done.exception()
+    if error is not None and not isinstance(error, TimeoutError):
+        raise error

@@ -149,8 +149,8 @@ class Conversation:
     @property
     def owed(self) -> int:
         """Records for the peer that it has not acknowledged, as far as memory goes; what lies before that counts as
-        one."""
-        return len(self._live) + (self.acked < self._floor and not self._live)
+        one, until the peer has said what it knows of it."""
+        return len(self._live) + (self.acked < self._floor and not self._live and not self.idle)
 
     @property
     def drained(self) -> bool:

@@ -221,11 +221,11 @@ def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
 
 def envelope_of(producer: str, record: WireRecord, at: int) -> Envelope:
     """The envelope of a received message."""
-    headers, is_command = record.headers, record.kind == "command"
+    headers = record.headers
+    asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
     return Envelope(
         record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
-        headers.traceparent, producer if is_command else "",
-        f"{record.stream}#{record.version}" if is_command and record.stream else "",
+        headers.traceparent, producer if asked else "", f"{record.stream}#{record.version}" if asked else "",
     )  # fmt: skip
 
 

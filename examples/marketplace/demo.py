@@ -1,0 +1,105 @@
+"""The marketplace as `holdfast demo` runs it: the benchmark's driver as load, the benchmark's invariants as judge."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from holdfast import HoldfastError
+from marketplace.audit import Check, audit
+from marketplace.data import Size
+from marketplace.driver import Api, Driver, ingest, session
+from marketplace.evidence import gather, settled
+from marketplace.workload import Mix
+
+TITLE = "The Online Marketplace, eight processes"
+TARGET = "marketplace.system:system"
+SERVICES = ("cart", "product", "shipment", "stock", "order", "payment", "seller", "customer")
+"""In the order they end: first those that send commands."""
+NOUN = "transactions"
+SIZE = Size(customers=200, products=200, products_per_seller=10, units_per_product=300, declined=0.1)
+CONCURRENCY = 32
+TRIES = 60
+"""A killed service is back in a second or two; whoever has no answer asks again with the same id."""
+SETTLE_SECONDS = 60.0
+CALM_SECONDS = 8.0
+
+
+class Load:
+    """The driver, and what it was told."""
+
+    def __init__(self, urls: Mapping[str, str], seed: int) -> None:
+        self._urls, self._seed = urls, seed
+        self._http = session()
+        self._driver: Driver | None = None
+
+    async def prepare(self) -> None:
+        """Enter sellers, customers, products and stock."""
+        api = Api(self._urls, self._http)
+        rows = await ingest(api, SIZE, self._seed)
+        if left := await settled(self._urls, self._http, seconds=SETTLE_SECONDS):
+            raise HoldfastError(f"the marketplace has not come to rest: {'; '.join(left[:3])}")
+        self._driver = Driver(api, rows, SIZE, Mix(), seed=self._seed + 1, tries=TRIES)
+
+    async def run(self, until: float, patience: float) -> None:
+        """Drive until then, and wait for the last answers."""
+        assert self._driver is not None
+        async with asyncio.timeout(until - time.monotonic() + patience):
+            await self._driver.run(max(0.0, until - time.monotonic()), CONCURRENCY)
+
+    def _count(self, *statuses: str) -> int:
+        marks = self._driver.marks if self._driver is not None else []
+        return sum(mark.status in statuses for mark in marks)
+
+    @property
+    def submitted(self) -> int:
+        """Transactions."""
+        return len(self._driver.marks) if self._driver is not None else 0
+
+    @property
+    def completed(self) -> int:
+        """Transactions that succeeded."""
+        return self._count("SUCCESS")
+
+    @property
+    def undone(self) -> int:
+        """Transactions that were refused or undone."""
+        return self._count("NOT_ACCEPTED")
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions without an answer."""
+        return self._count("OPEN", "ERROR")
+
+    def latencies_ms(self) -> list[float]:
+        """What answers took, sorted."""
+        marks = self._driver.marks if self._driver is not None else []
+        return sorted((mark.finished - mark.submitted) * 1000 for mark in marks if mark.finished)
+
+    async def audit(self) -> list[Check]:
+        """Every check, from feeds, /ops and dashboards."""
+        assert self._driver is not None
+        await settled(self._urls, self._http, seconds=CALM_SECONDS)
+        told = {mark.tid: mark.status for mark in self._driver.marks if mark.kind == "CUSTOMER_SESSION"}
+        return audit(await gather(self._urls, self._http, told))
+
+    def telling(self, checks: list[Check]) -> str:
+        """The label of one checkout worth looking at: one that is wrong, or one that was undone."""
+        marks = [m for m in self._driver.marks if m.kind == "CUSTOMER_SESSION"] if self._driver is not None else []
+        wrong = "\n".join(text for check in checks for text in check.violations)
+        ranked = sorted(marks, key=lambda mark: (mark.tid in wrong, mark.status == "NOT_ACCEPTED"), reverse=True)
+        return ranked[0].tid if ranked else ""
+
+    async def get(self, service: str, path: str) -> Any:
+        """What a service answers to a GET; None where it does not."""
+        try:
+            async with self._http.get(self._urls[service] + path) as answer:
+                return await answer.json(content_type=None) if answer.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._http.close()
