@@ -33,7 +33,7 @@ class Ended:
 
 async def run_and_kill(folder: Path) -> Ended:
     """Run the shop under load and kills; when it has settled, kill all of it too, and keep the files."""
-    shown = Demonstration(seconds=SECONDS, kills=KILLS, seed=SEED)
+    shown = Demonstration(seconds=SECONDS, kills=KILLS, seed=SEED, example="shop")
     try:
         report = await shown.run()
         shown.supervisor.kill_all()
@@ -41,7 +41,7 @@ async def run_and_kill(folder: Path) -> Ended:
         await shown.close(keep=True)
         await asyncio.to_thread(shutil.copytree, shown.folder, folder, dirs_exist_ok=True)
         shutil.rmtree(shown.folder)
-    told = {order.id: order.told for order in shown.shoppers.totals.orders.values()}
+    told = {order.id: order.told for order in shown.load.shoppers.totals.orders.values()}
     return Ended(folder, report, told, shown.status.kills)
 
 

@@ -22,7 +22,7 @@ from holdfast.core.batch import Batch, Outcome
 from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
 from holdfast.core.record import Record
 from holdfast.core.service import Service, System
-from holdfast.errors import StoreFailed, Unreachable
+from holdfast.errors import StoreError, StoreFailed, Unreachable
 from holdfast.runtime.clock import base32
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
@@ -318,22 +318,29 @@ class VirtualSystem:
     async def _left(self) -> list[str]:
         left = [f"{name} is down" for name in self.services if name not in self.nodes]
         for name, node in list(self.nodes.items()):
-            store = self.stores[name]
-            stuck = len(await node.sagas(status="stuck", limit=1000))
-            if node.dispatch.sagas.open > stuck or node.writer.waiting:
-                left.append(f"{name}: {node.dispatch.sagas.open} sagas open, {node.writer.waiting} works wait")
-            left += [f"{name}: {stream} waits: {held.error}" for stream, held in node.waiting.items()]
-            cursors = await store.cursors()
-            for sender, other in self.stores.items():
-                after = cursors[f"exchange:{sender}"].position if f"exchange:{sender}" in cursors else 0
-                if sender in self.nodes and (await other.read(after, 1, destination=name)).records:
-                    left.append(f"{name}: something of {sender} is on its way")
-            for feed in node.feeds.subscriptions:
-                source = self.stores.get(feed.producer)
-                if source is None or feed.producer not in self.nodes:
-                    continue
-                if (await source.read(feed.position, 1, kinds=("event",), types=feed.types)).records:
-                    left.append(f"{name}: {feed.cursor_name} stands at {feed.position}: {feed.failure}")
+            try:
+                left += await self._left_of(name, node)
+            except StoreError as error:
+                left.append(f"{name} has just crashed: {error}")
+        return left
+
+    async def _left_of(self, name: str, node: Node) -> list[str]:
+        left: list[str] = []
+        stuck = len(await node.sagas(status="stuck", limit=1000))
+        if node.dispatch.sagas.open > stuck or node.writer.waiting:
+            left.append(f"{name}: {node.dispatch.sagas.open} sagas open, {node.writer.waiting} works wait")
+        left += [f"{name}: {stream} waits: {held.error}" for stream, held in node.waiting.items()]
+        cursors = await self.stores[name].cursors()
+        for sender, other in self.stores.items():
+            after = cursors[f"exchange:{sender}"].position if f"exchange:{sender}" in cursors else 0
+            if sender in self.nodes and (await other.read(after, 1, destination=name)).records:
+                left.append(f"{name}: something of {sender} is on its way")
+        for feed in node.feeds.subscriptions:
+            source = self.stores.get(feed.producer)
+            if source is None or feed.producer not in self.nodes:
+                continue
+            if (await source.read(feed.position, 1, kinds=("event",), types=feed.types)).records:
+                left.append(f"{name}: {feed.cursor_name} stands at {feed.position}: {feed.failure}")
         return left
 
     def log(self, name: str) -> list[Record]:
