@@ -153,11 +153,7 @@ def amounts_add_up(found: Evidence) -> Iterable[str | None]:
 
 def versions_agree(found: Evidence) -> Iterable[str | None]:
     """8a.6: product, stock and the cart's replica know one version and one price."""
-    known = {
-        (int(seller), int(product)): one
-        for seller, replica in found.state["Replica"].items()
-        for product, one in replica["products"].items()
-    }
+    known = {_key(key): one for replica in found.state["Replica"].values() for key, one in replica["products"].items()}
     for key, product in found.state["Product"].items():
         stock, replica = found.state["StockItem"].get(key), known.get(_key(key))
         if stock is None or replica is None:
@@ -269,9 +265,12 @@ def causal(found: Evidence) -> Iterable[str | None]:
         now[key] = shown
         since[shown] = position
     for quoted in _events(found, "cart", "quoted"):
-        items = [(i["seller_id"], i["product_id"], i["version"], i["unit_price"]) for i in quoted["items"]]
-        known = [item for item in items if item in since]
-        if len(known) > 1:
+        sellers: defaultdict[int, list[tuple[int, int, str, float]]] = defaultdict(list)
+        for i in quoted["items"]:
+            shown = (i["seller_id"], i["product_id"], i["version"], i["unit_price"])
+            if shown in since:
+                sellers[i["seller_id"]].append(shown)
+        for known in (items for items in sellers.values() if len(items) > 1):
             newest = max(since[item] for item in known)
             late = [item for item in known if until.get(item, newest + 1) <= newest]
             yield f"quote of {quoted['tid']}: {late} was replaced before what stands beside it" if late else None

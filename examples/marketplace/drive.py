@@ -9,16 +9,24 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 from typing import Any
 
+import aiohttp
+import uvloop
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from holdfast import start
+from holdfast.web.app import make_app
+from holdfast.web.serve import serve
 from marketplace.audit import Check, audit
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
 from marketplace.evidence import gather, settled
+from marketplace.inside import Inside
+from marketplace.system import system
 from marketplace.workload import KINDS, Mix
 
 SHOW_SECONDS = 0.5
@@ -30,6 +38,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--base", default="http://127.0.0.1:8000", help="where all services are served, each under its name")
     add("--url", action="append", default=[], metavar="SERVICE=URL", help="where one service is served; repeat")
+    add("--here", action="store_true", help="start the marketplace in this process, with SQLite in a fresh folder")
     add("--seconds", type=float, default=10.0, help="how long to drive")
     add("--concurrency", type=int, default=48, help="transactions on their way at a time")
     add("--customers", type=int, default=1000)
@@ -82,6 +91,39 @@ def table(found: dict[str, Any]) -> Table:
     return shown
 
 
+async def here(asked: argparse.Namespace, console: Console) -> tuple[dict[str, Any], list[Check]]:
+    """Start everything in this process, drive without sockets, measure; the audit goes over HTTP."""
+    size = Size(asked.customers, asked.products, asked.per_seller, asked.units, asked.declined)
+    with tempfile.TemporaryDirectory(prefix="marketplace-") as folder:
+        async with start(system, store=f"sqlite:{folder}/") as running, session() as http:
+            api = Inside(running)
+            console.print(f"entering {size.customers} customers, {size.products} products of {size.sellers} sellers")
+            rows = await ingest(api, size, asked.seed)
+            app = make_app(running.nodes)
+            ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            serving = asyncio.ensure_future(serve(app, host="127.0.0.1", port=0, ready=ready.set_result))
+            urls = {name: f"http://127.0.0.1:{await ready}/{name}" for name in SERVICES}
+            try:
+                await settled(urls, http, seconds=120)
+                driver = Driver(api, rows, size, mix_of(asked), seed=asked.seed + 1)
+                await driver.run(asked.seconds, asked.concurrency)
+                return measured(driver), await _audited(asked, driver, urls, http)
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _audited(
+    asked: argparse.Namespace, driver: Driver, urls: dict[str, str], http: aiohttp.ClientSession
+) -> list[Check]:
+    if not asked.audit:
+        return []
+    if left := await settled(urls, http, seconds=60):
+        sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
+    told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
+    return audit(await gather(urls, http, told))
+
+
 async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, Any], list[Check]]:
     """Enter the data, drive, measure; audit where that was asked for."""
     size = Size(asked.customers, asked.products, asked.per_seller, asked.units, asked.declined)
@@ -99,14 +141,7 @@ async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, 
             await driver.run(asked.seconds, asked.concurrency)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
-        found = measured(driver)
-        checks: list[Check] = []
-        if asked.audit:
-            if left := await settled(urls, http, seconds=60):
-                sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
-            told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-            checks = audit(await gather(urls, http, told))
-        return found, checks
+        return measured(driver), await _audited(asked, driver, urls, http)
 
 
 async def _show(driver: Driver, live: Live) -> None:
@@ -121,7 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; the exit code."""
     asked = parsed(arguments)
     console = Console(stderr=asked.json)
-    found, checks = asyncio.run(drive(asked, console))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found, checks = runner.run((here if asked.here else drive)(asked, console))
     if asked.json:
         rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
         wrong = [text for one in checks for text in one.violations]

@@ -40,7 +40,7 @@ class Mark(Struct):
 class Api:
     """The marketplace over HTTP, by service."""
 
-    def __init__(self, urls: Mapping[str, str], session: aiohttp.ClientSession) -> None:
+    def __init__(self, urls: Mapping[str, str], session: aiohttp.ClientSession | None) -> None:
         self._urls, self._session = {name: url.rstrip("/") for name, url in urls.items()}, session
         self.calls: Counter[str] = Counter()
 
@@ -56,15 +56,18 @@ class Api:
             if attempt:
                 await asyncio.sleep(AGAIN_SECONDS * attempt)
             try:
-                async with self._session.request(
-                    method, self._urls[service] + path, json=body, headers=headers
-                ) as answer:
-                    status, found = answer.status, await answer.json(content_type=None)
+                status, found = await self.ask(service, method, path, body, headers)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 continue
             if status < 500:
                 break
         return status, found
+
+    async def ask(self, service: str, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        """One request. Raises what aiohttp raises."""
+        assert self._session is not None
+        async with self._session.request(method, self._urls[service] + path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
 
 
 def session() -> aiohttp.ClientSession:

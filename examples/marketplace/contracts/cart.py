@@ -30,6 +30,7 @@ class CartTaken(Event):
 class Replicated(Event):
     """What this service knows of a product now."""
 
+    shelf: int
     seller_id: int
     product_id: int
     price: float
@@ -38,9 +39,9 @@ class Replicated(Event):
 
 @cart.event
 class Quoted(Event):
-    """One seller's lines of a cart, with the prices that this service knows."""
+    """Lines of a cart, with the prices that this service knows."""
 
-    seller_id: int
+    shelf: int
     customer_id: int
     tid: str
     items: tuple[CartItem, ...]
@@ -80,10 +81,11 @@ class TakeCart(Command[CartTaken]):
     tid: str
 
 
-@cart.command(key="seller_id")
+@cart.command(key="shelf")
 class Replicate(Command[Replicated]):
     """Take over a product, or its new price where `version` is the one that is known."""
 
+    shelf: int
     seller_id: int
     product_id: int
     price: float
@@ -91,11 +93,11 @@ class Replicate(Command[Replicated]):
     only_price: bool = False
 
 
-@cart.command(key="seller_id")
+@cart.command(key="shelf")
 class Quote(Command[Quoted]):
-    """Bring one seller's lines up to the prices that are known."""
+    """Bring lines up to the prices that are known: all of a cart whose sellers are on that shelf."""
 
-    seller_id: int
+    shelf: int
     customer_id: int
     tid: str
     items: tuple[CartItem, ...]

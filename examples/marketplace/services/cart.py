@@ -1,7 +1,8 @@
 """The cart service: carts, the prices it knows of, and the checkout across all services.
 
-Product prices come by feed and are kept per seller, in the order of the product service's log: a quote of one seller's
-lines is one decision on one state, so it never shows a later price beside a missing earlier one (causal replication).
+Product prices come by feed and are kept by shelf (so many sellers), in the order of the product service's log: a quote
+is one decision on one state, so it never shows a later price of a seller beside a missing earlier one (causal
+replication).
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ from marketplace.contracts.stock import Confirm, Release, Reserve, Reserved
 from marketplace.contracts.values import Buyer, CartItem
 
 cart_service = Service(cart, owner="team-shop")
-REFUSED = ("out_of_stock", "unavailable")
+SHELF_SELLERS = 1000
+"""Sellers whose prices are kept together: few quotes for a cart, and no state grows without bound."""
 
 
 @cart_service.aggregate
@@ -93,31 +95,31 @@ class Known(msgspec.Struct):
 
 @cart_service.aggregate
 class Replica:
-    """One seller's products."""
+    """The products of one shelf, by seller and product."""
 
-    products: dict[int, Known] = {}
+    products: dict[str, Known] = {}
 
     @decide(creates=True)
     def replicate(self, command: Replicate) -> Replicated:
-        known = self.products.get(command.product_id)
+        known = self.products.get(f"{command.seller_id}/{command.product_id}")
         price, version = command.price, command.version
         if command.only_price and known is not None and known.version != version:
             price, version = known.price, known.version
-        return Replicated(command.seller_id, command.product_id, price, version)
+        return Replicated(command.shelf, command.seller_id, command.product_id, price, version)
 
     @decide(creates=True)
     def quote(self, command: Quote) -> Quoted:
-        return Quoted(command.seller_id, command.customer_id, command.tid, tuple(map(self._priced, command.items)))
+        return Quoted(command.shelf, command.customer_id, command.tid, tuple(map(self._priced, command.items)))
 
     def _priced(self, item: CartItem) -> CartItem:
-        known = self.products.get(item.product_id)
+        known = self.products.get(f"{item.seller_id}/{item.product_id}")
         if known is None or known.version != item.version or known.price == item.unit_price:
             return item  # of another version: stock decides
         return msgspec.structs.replace(item, unit_price=known.price)
 
     @evolve
     def replicated(self, event: Replicated) -> None:
-        self.products[event.product_id] = Known(event.price, event.version)
+        self.products[f"{event.seller_id}/{event.product_id}"] = Known(event.price, event.version)
 
 
 @cart_service.reaction
@@ -125,10 +127,12 @@ def replicate(event: ProductAdded | ProductReplaced | PriceUpdated) -> Replicate
     """Products and prices in the order of the product service's log."""
     if not isinstance(event, PriceUpdated):
         row = event.product
-        return Replicate(row.seller_id, row.product_id, row.price, row.version)
+        return Replicate(row.seller_id // SHELF_SELLERS, row.seller_id, row.product_id, row.price, row.version)
     if not event.applied:
         return None
-    return Replicate(event.seller_id, event.product_id, event.price, event.version, only_price=True)
+    return Replicate(
+        event.seller_id // SHELF_SELLERS, event.seller_id, event.product_id, event.price, event.version, only_price=True
+    )
 
 
 @cart_service.saga
@@ -143,10 +147,9 @@ class CheckoutSaga:
     def quote(self, take: CartTaken) -> list[Quote]:
         lines: dict[int, list[CartItem]] = {}
         for item in take.items:
-            lines.setdefault(item.seller_id, []).append(item)
+            lines.setdefault(item.seller_id // SHELF_SELLERS, []).append(item)
         return [
-            Quote(seller_id, self.checkout.customer_id, self.checkout.tid, tuple(items))
-            for seller_id, items in lines.items()
+            Quote(shelf, self.checkout.customer_id, self.checkout.tid, tuple(items)) for shelf, items in lines.items()
         ]
 
     @step(partial=True)
