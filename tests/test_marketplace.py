@@ -352,8 +352,13 @@ def test_the_causal_check_is_exact() -> None:
         ]
         return [{"type": "cart.quoted.v1", "data": {"tid": "t", "items": items}}]
 
-    feed = [*rows, price(1, 15.0), price(2, 15.0), price(1, 99.0, applied=False)]
+    other = {"seller_id": 1, "product_id": 1, "version": "1", "price": 10.0}
+    gone = {"type": "product.product_replaced.v1", "data": {"product": other}}
+    feed = [*rows, price(1, 15.0), gone, price(2, 15.0)]
     check = CHECKS["no quote shows a later price beside an outdated one"]
+    evidence = Evidence({"product": feed, "cart": quote(10.0, 15.0)}, {}, {}, {})
+    assert not any(check(evidence)), "a line of a version that is gone shows what its customer saw"
+    feed = [*rows, price(1, 15.0), price(2, 15.0), price(1, 99.0, applied=False)]
     for shown, wrong in (((10.0, 10.0), 0), ((15.0, 10.0), 0), ((15.0, 15.0), 0), ((10.0, 15.0), 1)):
         evidence = Evidence({"product": feed, "cart": quote(*shown)}, {}, {}, {})
         assert len([text for text in check(evidence) if text]) == wrong, shown

@@ -60,7 +60,7 @@ def seen(state: Any) -> Any:
     """All that matters of a state."""
     if not isinstance(state, SagaState):
         return vars(state)
-    left_out = {"timers", "plan", "instance", "begun"}
+    left_out = {"timers", "plan", "instance", "begun", "front"}
     return {name: getattr(state, name) for name in SagaState.__slots__ if name not in left_out}
 
 

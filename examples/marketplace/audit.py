@@ -246,10 +246,14 @@ def nothing_waits(found: Evidence) -> Iterable[str | None]:
 
 
 def causal(found: Evidence) -> Iterable[str | None]:
-    """Criterion 4, exactly: no quote shows a seller's later price beside one that an earlier change had replaced."""
+    """Criterion 4, exactly: no quote shows a seller's later price beside one that an earlier change had replaced.
+
+    A line of a version that is gone by then shows what its customer saw, by the rules: it is not looked at.
+    """
     since: dict[tuple[int, int, str, float], int] = {}
     until: dict[tuple[int, int, str, float], int] = {}
     now: dict[Key, tuple[int, int, str, float]] = {}
+    gone: dict[tuple[int, int, str], int] = {}
     for position, event in enumerate(found.feeds["product"]):
         name, body = event["type"].split(".")[1], event["data"]
         if name in ("product_added", "product_replaced"):
@@ -260,10 +264,12 @@ def causal(found: Evidence) -> Iterable[str | None]:
             continue
         key = (row["seller_id"], row["product_id"])
         shown = (*key, row["version"], row["price"])
-        if (old := now.get(key)) is not None and old[2] == shown[2]:
+        if (old := now.get(key)) is not None and old != shown:
             until[old] = position
+            if old[2] != shown[2]:
+                gone[old[:3]] = position
         now[key] = shown
-        since[shown] = position
+        since.setdefault(shown, position)
     for quoted in _events(found, "cart", "quoted"):
         sellers: defaultdict[int, list[tuple[int, int, str, float]]] = defaultdict(list)
         for i in quoted["items"]:
@@ -272,7 +278,8 @@ def causal(found: Evidence) -> Iterable[str | None]:
                 sellers[i["seller_id"]].append(shown)
         for known in (items for items in sellers.values() if len(items) > 1):
             newest = max(since[item] for item in known)
-            late = [item for item in known if until.get(item, newest + 1) <= newest]
+            there = [item for item in known if gone.get(item[:3], newest + 1) > newest]
+            late = [item for item in there if until.get(item, newest + 1) <= newest]
             yield f"quote of {quoted['tid']}: {late} was replaced before what stands beside it" if late else None
 
 

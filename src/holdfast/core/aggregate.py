@@ -91,6 +91,8 @@ class AggregateType:
         raises, and CommandFailed when it returns something else."""
         decider = self.deciders[type(command)]
         found = decider.method(state, command, context) if decider.wants_context else decider.method(state, command)
+        if type(found) in decider.command.answers:
+            return (found,)
         events = as_events(found, f"{self.name}.{decider.method.__name__}")
         if not any(isinstance(event, decider.command.answers) for event in events):
             names = " or ".join(answer.__name__ for answer in decider.command.answers)

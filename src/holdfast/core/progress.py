@@ -98,8 +98,10 @@ class SagaState:
         "begun",
         "cause",
         "ended",
+        "front",
         "instance",
         "latest",
+        "open",
         "overdue",
         "plan",
         "skipped",
@@ -122,6 +124,11 @@ class SagaState:
         self.asked: dict[int, Asked] = {}
         self.answers: dict[int, Any] = {}
         self.latest: dict[str, dict[int, int]] = {}
+        """Step -> index in its group -> version of the last command asked."""
+        self.open: dict[str, int] = {}
+        """Step -> commands of it that have no answer, undos not counted."""
+        self.front = 0
+        """The first step that is not behind us; while the saga runs forward."""
         self.undos: dict[int, int] = {}
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
@@ -140,9 +147,13 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
                 state.undos[progress.undoes] = state.version
             else:
                 state.latest.setdefault(progress.step, {})[progress.index] = state.version
+                state.open[progress.step] = state.open.get(progress.step, 0) + 1
         case Answered():
             state.answers[progress.to] = progress.answer
-            state.overdue.discard(state.asked[progress.to].step)
+            asked = state.asked[progress.to]
+            state.overdue.discard(asked.step)
+            if not asked.undoes:
+                state.open[asked.step] -= 1
         case Begun():
             state.begun = progress
             state.instance = object.__new__(saga.cls)
@@ -224,16 +235,18 @@ def _next(saga: SagaType, state: SagaState) -> Progress | None:
 
 
 def _forward(saga: SagaType, state: SagaState) -> Progress | None:
-    for number, step in enumerate(saga.steps):
+    for number in range(state.front, len(saga.steps)):
+        step = saga.steps[number]
+        state.front = number
         if step.name in state.skipped:
             continue
         if step.name not in state.latest:
             return _evaluate(saga, state, number, step)
-        versions = state.latest[step.name]
-        if any(version not in state.answers for version in versions.values()):
+        if state.open[step.name]:
             return None
         if step.partial:
             continue
+        versions = state.latest[step.name]
         for version in versions.values():
             rejection = state.answers[version]
             if isinstance(rejection, Rejection):
@@ -264,9 +277,9 @@ def _evaluate(saga: SagaType, state: SagaState, number: int, step: Step[Any]) ->
 
 def _backward(saga: SagaType, state: SagaState) -> Progress | None:
     for step in reversed(saga.steps):
-        versions = state.latest.get(step.name, {})
-        if any(version not in state.answers for version in versions.values()):
+        if state.open.get(step.name):
             return None
+        versions = state.latest.get(step.name, {})
         if step.undo is None:
             continue
         plan: list[Asked] = []

@@ -25,7 +25,7 @@ from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Receive, Request, Sc
 from holdfast.web.openapi import document
 from holdfast.web.ops import OpsRoutes
 from holdfast.web.problems import HttpError, Refused, problem_of
-from holdfast.web.routes import Table, handler_for, nothing_at
+from holdfast.web.routes import Found, Table, handler_for, nothing_at
 from holdfast.web.userroutes import UserRoute, look_up
 
 logger = logging.getLogger("holdfast.web")
@@ -80,8 +80,7 @@ class App:
         await send_answer(answer, request, send)
 
     async def _answer(self, request: Request) -> Answer:
-        site = self._site(request)
-        found = site.table.find(request.path, request.method)
+        site, found = self._site(request)
         if found is None:
             raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
         methods, request.params = found
@@ -90,19 +89,22 @@ class App:
         correlation.set(correlation_of(request))
         return await handler(request)
 
-    def _site(self, request: Request) -> "Site":
-        """The service a path is for; its prefix goes over to where the service is mounted."""
-        found = self._only
-        if found is None or found.table.find(request.path, request.method) is None:
+    def _site(self, request: Request) -> "tuple[Site, Found | None]":
+        """The service a path is for, and what that has there; a prefix goes over to where the service is mounted."""
+        site, found = self._only, None
+        if site is not None:
+            found = site.table.find(request.path, request.method)
+        if found is None:
             name, slash, _ = request.path[1:].partition("/")
             if name in self._sites:
-                found = self._sites[name]
+                site = self._sites[name]
                 request.mount += f"/{name}"
                 request.path = request.path[len(name) + 1 :] if slash else "/"
-        if found is None:
+                found = site.table.find(request.path, request.method)
+        if site is None:
             raise nothing_at(request.path, f"services: {', '.join(f'/{name}' for name in self._sites)}")
-        request.site = found
-        return found
+        request.site = site
+        return site, found
 
     async def _trust(self, request: Request) -> None:
         """Raises Unauthorized where the caller may not ask this."""

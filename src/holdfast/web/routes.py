@@ -12,6 +12,8 @@ from holdfast.web.http import Answer, Request
 from holdfast.web.problems import HttpError
 
 Handler = Callable[[Request], Awaitable[Answer]]
+Found = tuple[dict[str, Handler], dict[str, str]]
+"""Handlers by method, and the path's parameters."""
 
 ROUTES = (
     "POST /commands/{type}",
@@ -45,14 +47,17 @@ class Table:
 
     def __init__(self) -> None:
         self._fixed: dict[str, dict[str, Handler]] = {}
-        self._patterns: dict[str, dict[str, Handler]] = {}
+        self._patterns: dict[str, dict[str, dict[str, Handler]]] = {}
+        """First part of a path (or nothing, where that is a parameter) -> pattern -> handlers by method."""
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer a method and a path; `{name}` stands for one part of it."""
-        found = self._patterns if "{" in path else self._fixed
+        first = path.split("/")[1]
+        patterns = self._patterns.setdefault("" if first.startswith("{") else first, {})
+        found = patterns if "{" in path else self._fixed
         found.setdefault(path, {})[method] = handler
 
-    def find(self, path: str, method: str) -> tuple[dict[str, Handler], dict[str, str]] | None:
+    def find(self, path: str, method: str) -> Found | None:
         """(handlers by method, path parameters) of a path that is not decoded yet; None where there is none.
 
         Of several patterns that fit the first that takes the method is meant; where none does, all they take is told.
@@ -62,12 +67,13 @@ class Table:
         method = "GET" if method == "HEAD" else method
         parts = path.split("/")[1:]
         others: dict[str, Handler] = {}
-        for pattern, handlers in self._patterns.items():
-            params = _match(pattern.split("/")[1:], parts)
-            if params is not None:
-                if method in handlers:
-                    return handlers, params
-                others |= handlers
+        for first in (unquote(parts[0], errors="replace"), ""):
+            for pattern, handlers in self._patterns.get(first, {}).items():
+                params = _match(pattern.split("/")[1:], parts)
+                if params is not None:
+                    if method in handlers:
+                        return handlers, params
+                    others |= handlers
         plain = unquote(path, errors="replace")
         found = self._fixed.get(plain) or others
         return (found, {}) if found else None
