@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
 	@touch $@
 
-demo: $(STAMP) ## A shop of four processes under load and SIGKILL, then the audit
+demo: $(STAMP) ## A marketplace of eight processes under load and SIGKILL, then the audit
 	@$(BIN)/holdfast demo $(ARGS)
 
 test: $(STAMP) ## All tests but the long ones
