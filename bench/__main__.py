@@ -8,6 +8,7 @@ of this machine and its disk.
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -28,9 +29,7 @@ import uvloop
 
 from bench import holdfast_side, raw
 from bench.load import Measured, median
-
-SWITCH_SECONDS = 0.0005
-"""As `holdfast run` sets it for its own processes."""
+from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 
 
 @dataclass
@@ -124,6 +123,8 @@ def main() -> int:
     if not chosen:
         parser.error(f"no measurement's name holds {asked.only!r}")
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     logging.getLogger("holdfast").setLevel(logging.ERROR)
     result = run(chosen, asked.seconds, asked.rounds, lambda text: print(text, file=sys.stderr))
     where = {

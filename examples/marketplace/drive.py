@@ -13,12 +13,12 @@ import tempfile
 from typing import Any
 
 import aiohttp
-import uvloop
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from holdfast import start
+from holdfast.cli.hosting import run_loop
 from holdfast.web.app import make_app
 from holdfast.web.serve import serve
 from marketplace.audit import Check, audit
@@ -156,8 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; the exit code."""
     asked = parsed(arguments)
     console = Console(stderr=asked.json)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found, checks = runner.run((here if asked.here else drive)(asked, console))
+    found, checks = run_loop((here if asked.here else drive)(asked, console))
     if asked.json:
         rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
         wrong = [text for one in checks for text in one.violations]

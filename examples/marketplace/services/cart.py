@@ -42,7 +42,7 @@ from marketplace.contracts.order import ChangeStatus, InvoiceIssued, IssueInvoic
 from marketplace.contracts.payment import Pay, PaymentConfirmed
 from marketplace.contracts.product import PriceUpdated, ProductAdded, ProductReplaced
 from marketplace.contracts.shipment import Ship, ShipmentCreated
-from marketplace.contracts.stock import Confirm, Release, Reserve, Reserved
+from marketplace.contracts.stock import Release, Reserve, Reserved
 from marketplace.contracts.values import Buyer, CartItem
 
 cart_service = Service(cart, owner="team-shop")
@@ -185,9 +185,8 @@ class CheckoutSaga:
         )  # fmt: skip
 
     @step
-    def sell(self, invoice: InvoiceIssued, pay: PaymentConfirmed) -> list[Confirm | ChangeStatus]:
-        sold = [Confirm(item.seller_id, item.product_id, item.quantity) for item in invoice.items]
-        return [*sold, ChangeStatus(pay.customer_id, pay.order_id, "PAYMENT_PROCESSED")]
+    def paid(self, pay: PaymentConfirmed) -> ChangeStatus:
+        return ChangeStatus(pay.customer_id, pay.order_id, "PAYMENT_PROCESSED")
 
     @step
     def ship(self, invoice: InvoiceIssued) -> Ship:

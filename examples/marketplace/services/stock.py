@@ -3,6 +3,7 @@
 import msgspec
 
 from holdfast import Rejected, Service, decide, evolve
+from marketplace.contracts.shipment import ShipmentCreated
 from marketplace.contracts.stock import (
     AddStock,
     Confirm,
@@ -80,6 +81,12 @@ class StockItem:
     @evolve
     def is_another(self, event: VersionSet) -> None:
         self.version = event.version
+
+
+@stock_service.reaction
+def sold(event: ShipmentCreated) -> list[Confirm]:
+    """What was paid and packed is not held any more: it is gone."""
+    return [Confirm(one.seller_id, one.product_id, one.quantity) for one in event.packages]
 
 
 @stock_service.post("/stock")
