@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marketplace.audit import CHECKS, Check, Evidence, anomalies, audit, consistent
+from marketplace.audit import CHECKS, Check, Evidence, anomalies, audit, consistent, published_anomalies
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
 from marketplace.evidence import gather, settled
@@ -283,6 +283,7 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
         told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
         found = await gather(urls(at), http, told)
         checks = audit(found)
+        assert published_anomalies(found) >= 0
         figures: dict[str, Any] = measured(driver)
         assert figures["errors"] == 0, figures
         assert {check.name: check.violations[:3] for check in checks if not check.passed} == {}

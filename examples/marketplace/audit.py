@@ -302,6 +302,24 @@ def anomalies(updates: list[tuple[int, str, float]], cart: list[tuple[int, str, 
     return count
 
 
+def published_anomalies(found: Evidence) -> int:
+    """8c: the published count over all carts and sellers; a figure, not a verdict: it also counts what is none."""
+    updates: defaultdict[int, list[tuple[int, str, float]]] = defaultdict(list)
+    for event in found.feeds["product"]:
+        body = event["data"]
+        if event["type"].split(".")[1] != "price_updated" or body["applied"]:
+            row = body.get("product", body)
+            if "price" in row:
+                updates[row["seller_id"]].insert(0, (row["product_id"], row["version"], row["price"]))
+    count = 0
+    for quoted in _events(found, "cart", "quoted"):
+        carts: defaultdict[int, list[tuple[int, str, float]]] = defaultdict(list)
+        for item in quoted["items"]:
+            carts[item["seller_id"]].append((item["product_id"], item["version"], item["unit_price"]))
+        count += sum(anomalies(updates[seller], cart) for seller, cart in carts.items() if len(cart) > 1)
+    return count
+
+
 CHECKS: dict[str, Callable[[Evidence], Iterable[str | None]]] = {
     "nothing is reserved any more": nothing_reserved,
     "units gone are units sold": units_conserved,

@@ -21,7 +21,7 @@ from holdfast import start
 from holdfast.cli.hosting import run_loop
 from holdfast.web.app import make_app
 from holdfast.web.serve import serve
-from marketplace.audit import Check, audit
+from marketplace.audit import Check, audit, published_anomalies
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
 from marketplace.evidence import gather, settled
@@ -51,7 +51,9 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=1)
     add("--audit", action="store_true", help="wait until all has settled, then check that everything adds up")
     add("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    asked.anomalies = None
+    return asked
 
 
 def urls_of(asked: argparse.Namespace) -> dict[str, str]:
@@ -121,7 +123,9 @@ async def _audited(
     if left := await settled(urls, http, seconds=60):
         sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
     told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-    return audit(await gather(urls, http, told))
+    found = await gather(urls, http, told)
+    asked.anomalies = published_anomalies(found)
+    return audit(found)
 
 
 async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, Any], list[Check]]:
@@ -160,13 +164,17 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.json:
         rows = [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in checks]
         wrong = [text for one in checks for text in one.violations]
-        sys.stdout.write(json.dumps({**found, "checks": rows, "violations": wrong}) + "\n")
+        sys.stdout.write(
+            json.dumps({**found, "checks": rows, "violations": wrong, "published_anomalies": asked.anomalies}) + "\n"
+        )
     else:
         console.print(table(found))
         for one in checks:
             console.print(f"{'ok ' if one.passed else 'NO '} {one.name}: {one.counted} looked at")
             for text in one.violations[:5]:
                 console.print(f"      {text}")
+        if checks:
+            console.print(f"published anomaly count (a figure: it counts what is none too): {asked.anomalies}")
     return 0 if not found["errors"] and all(one.passed for one in checks) else 1
 
 
