@@ -27,7 +27,8 @@ logger = logging.getLogger("holdfast.exchange")
 ACK_DELAY_SECONDS = 0.02
 RESEND_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
-BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.05, 5.0
+BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS, BACKOFF_GROWTH = 0.05, 5.0, 1.5
+"""A process that dies is back within a second: whoever waits for it should not sleep much longer than it was away."""
 LIVE_RECORDS_MAX = 10_000
 """Records kept in memory for a peer; past it they are read from the store when the peer is back."""
 
@@ -354,7 +355,7 @@ class Conversation:
         self.failures += 1
         self._receiving = None
         self.have, self.shown = self.acked, self.acked
-        delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self.failures, 10))
+        delay = min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * BACKOFF_GROWTH ** min(self.failures, 20))
         await asyncio.sleep(delay * (0.5 + self.exchange.clock.random()))
 
 
