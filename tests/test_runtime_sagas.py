@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from holdfast import Rejection, Service, answer, decide, step
+from holdfast.core.batch import Batch, Row
 from holdfast.core.progress import SagaState
 from holdfast.core.record import Record
 from holdfast.errors import Pending
 from holdfast.runtime.edge import Outcome
+from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from ring import Book, Booked, Deal, Dealt, Fill, ask, desk, judge, logged, ring, until, wrong
 
@@ -323,3 +325,17 @@ def other_desk() -> Service:
             return Dealt(book.deal, (), ())
 
     return service
+
+
+@virtual_time
+async def test_a_timer_that_cannot_be_read_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """A row that is no timer is said and kept; the timers behind it fire all the same."""
+    async with VirtualSystem(ring()) as system:
+        await ask(system, Fill("a", 5), "fill")
+        rotten = Row("timer", f"{1:016d}/Dealing/x#deadline:pay", b"rotten")
+        await MemoryStore.commit(system.stores["desk"], [Batch(rows=(rotten,))])
+        await system.restart("desk")
+        outcome = await ask(system, Deal("d", cells=("a",), tell_refusals=2), "d")
+        assert outcome.answer == Dealt("d", ("a",), ())
+        assert await system.stores["desk"].get("timer", [rotten.key]) == [b"rotten"]
+    assert "cannot be read" in caplog.text

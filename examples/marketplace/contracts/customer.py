@@ -1,26 +1,14 @@
 """Customer: who buys, and how often that went well."""
 
-from holdfast import Command, Contract, Event, Sensitive
+from holdfast import Command, Contract, Event
+from marketplace.contracts.values import CustomerRow
 
 customer = Contract("customer")
 
 
 @customer.event
 class CustomerAdded(Event):
-    id: int
-    first_name: str
-    last_name: str
-    address: str
-    complement: str
-    birth_date: Sensitive[str]
-    zip_code: str
-    city: str
-    state: str
-    card_number: Sensitive[str]
-    card_expiration: Sensitive[str]
-    card_holder_name: Sensitive[str]
-    card_type: str
-    data: str
+    customer: CustomerRow
 
 
 @customer.event
@@ -38,19 +26,7 @@ class AddCustomer(Command[CustomerAdded]):
     """Enter a customer."""
 
     id: int
-    first_name: str
-    last_name: str
-    address: str = ""
-    complement: str = ""
-    birth_date: Sensitive[str] = ""
-    zip_code: str = ""
-    city: str = ""
-    state: str = ""
-    card_number: Sensitive[str] = ""
-    card_expiration: Sensitive[str] = ""
-    card_holder_name: Sensitive[str] = ""
-    card_type: str = ""
-    data: str = ""
+    customer: CustomerRow
 
 
 @customer.command(key="id")

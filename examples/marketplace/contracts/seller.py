@@ -1,25 +1,14 @@
 """Seller: who sells, and what their dashboard shows."""
 
-from holdfast import Command, Contract, Event, Sensitive
+from holdfast import Command, Contract, Event
+from marketplace.contracts.values import SellerRow
 
 seller = Contract("seller")
 
 
 @seller.event
 class SellerAdded(Event):
-    id: int
-    name: str
-    company_name: str
-    email: Sensitive[str]
-    phone: Sensitive[str]
-    mobile_phone: Sensitive[str]
-    cpf: Sensitive[str]
-    cnpj: Sensitive[str]
-    address: str
-    complement: str
-    city: str
-    state: str
-    zip_code: str
+    seller: SellerRow
 
 
 @seller.command(key="id")
@@ -27,15 +16,4 @@ class AddSeller(Command[SellerAdded]):
     """Enter a seller."""
 
     id: int
-    name: str
-    company_name: str
-    email: Sensitive[str] = ""
-    phone: Sensitive[str] = ""
-    mobile_phone: Sensitive[str] = ""
-    cpf: Sensitive[str] = ""
-    cnpj: Sensitive[str] = ""
-    address: str = ""
-    complement: str = ""
-    city: str = ""
-    state: str = ""
-    zip_code: str = ""
+    seller: SellerRow

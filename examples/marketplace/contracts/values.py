@@ -60,6 +60,43 @@ class OrderItem(Struct, frozen=True):
     shipping_limit_date: str
 
 
+class SellerRow(Struct, frozen=True):
+    """A seller as it is entered; what else a driver sends is not read."""
+
+    id: int
+    name: str = ""
+    company_name: str = ""
+    email: Sensitive[str] = ""
+    phone: Sensitive[str] = ""
+    mobile_phone: Sensitive[str] = ""
+    cpf: Sensitive[str] = ""
+    cnpj: Sensitive[str] = ""
+    address: str = ""
+    complement: str = ""
+    city: str = ""
+    state: str = ""
+    zip_code: str = ""
+
+
+class CustomerRow(Struct, frozen=True):
+    """A customer as it is entered; the card's security number, which drivers send, is not even read."""
+
+    id: int
+    first_name: str
+    last_name: str
+    address: str = ""
+    complement: str = ""
+    birth_date: Sensitive[str] = ""
+    zip_code: str = ""
+    city: str = ""
+    state: str = ""
+    card_number: Sensitive[str] = ""
+    card_expiration: Sensitive[str] = ""
+    card_holder_name: Sensitive[str] = ""
+    card_type: str = ""
+    data: str = ""
+
+
 class ProductRow(Struct, frozen=True):
     """A product as its seller enters it."""
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast import (
-    Command,
     Rejected,
     Rejection,
     Service,
@@ -279,12 +278,7 @@ def checkout(customer_id: int, body: CheckoutBody):
         raise Rejected("other_customer", "the customer in the path and the one in the body differ")
     fields = msgspec.structs.asdict(body)
     tid = fields.pop("tid")
-    return keyed(checkout_of(customer_id, tid, Buyer(**fields)), tid)
-
-
-def checkout_of(customer_id: int, tid: str, buyer: Buyer) -> Command[CheckedOut]:
-    """The command that a checkout is."""
-    return Checkout(customer_id, tid, buyer)
+    return keyed(Checkout(customer_id, tid, Buyer(**fields)), tid)
 
 
 @cart_service.get("/cart/{customer_id}/history/{tid}")

@@ -6,6 +6,7 @@ from holdfast import Rejected, Sensitive, Service, decide, evolve
 from marketplace.contracts.customer import AddCustomer, Count, Counted, CustomerAdded, customer
 from marketplace.contracts.payment import PaymentConfirmed, PaymentFailed
 from marketplace.contracts.shipment import PackagesDelivered
+from marketplace.contracts.values import CustomerRow
 
 customer_service = Service(customer, owner="team-shop")
 
@@ -34,7 +35,7 @@ class Customer:
     def add(self, command: AddCustomer) -> CustomerAdded:
         if self.id:
             raise Rejected("exists", f"customer {command.id} is there already")
-        return CustomerAdded(**msgspec.structs.asdict(command))
+        return CustomerAdded(command.customer)
 
     @decide(creates=True)
     def count(self, command: Count) -> Counted:
@@ -42,7 +43,7 @@ class Customer:
 
     @evolve
     def added(self, event: CustomerAdded) -> None:
-        for name, value in msgspec.structs.asdict(event).items():
+        for name, value in msgspec.structs.asdict(event.customer).items():
             setattr(self, name, value)
 
     @evolve
@@ -60,26 +61,7 @@ def count(event: PaymentConfirmed | PaymentFailed | PackagesDelivered) -> Count 
     return Count(event.customer_id, paid=int(paid), failed=int(not paid))
 
 
-class CustomerBody(msgspec.Struct):
-    """A customer as drivers send it; the card's security number is not even read."""
-
-    id: int
-    first_name: str
-    last_name: str
-    address: str = ""
-    complement: str = ""
-    birth_date: str = ""
-    zip_code: str = ""
-    city: str = ""
-    state: str = ""
-    card_number: str = ""
-    card_expiration: str = ""
-    card_holder_name: str = ""
-    card_type: str = ""
-    data: str = ""
-
-
 @customer_service.post("/customer")
-def add_customer(body: CustomerBody) -> AddCustomer:
+def add_customer(body: CustomerRow) -> AddCustomer:
     """Enter a customer."""
-    return AddCustomer(**msgspec.structs.asdict(body))
+    return AddCustomer(body.id, body)

@@ -11,7 +11,7 @@ from holdfast import Rejected, Sensitive, Service, decide, evolve, query
 from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged
 from marketplace.contracts.seller import AddSeller, SellerAdded, seller
 from marketplace.contracts.shipment import PackagesDelivered
-from marketplace.contracts.values import total
+from marketplace.contracts.values import SellerRow, total
 
 seller_service = Service(seller, owner="team-sellers")
 CLOSED = ("DELIVERED", "PAYMENT_FAILED")
@@ -37,11 +37,11 @@ class Seller:
     def add(self, command: AddSeller) -> SellerAdded:
         if self.id:
             raise Rejected("exists", f"seller {command.id} is there already")
-        return SellerAdded(**msgspec.structs.asdict(command))
+        return SellerAdded(command.seller)
 
     @evolve
     def added(self, event: SellerAdded) -> None:
-        for name, value in msgspec.structs.asdict(event).items():
+        for name, value in msgspec.structs.asdict(event.seller).items():
             setattr(self, name, value)
 
 
@@ -72,7 +72,7 @@ class Dashboard:
 
     entries: dict[str, list[Entry]] = {}
 
-    @evolve(key=lambda event: event.id)
+    @evolve(key=lambda event: event.seller.id)
     def opened(self, event: SellerAdded) -> None:
         """A seller has a dashboard before the first order."""
 
@@ -118,28 +118,10 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return {"sellerView": view, "orderEntries": entries}
 
 
-class SellerBody(msgspec.Struct):
-    """A seller as drivers send it; what else is sent is not read."""
-
-    id: int
-    name: str = ""
-    company_name: str = ""
-    email: str = ""
-    phone: str = ""
-    mobile_phone: str = ""
-    cpf: str = ""
-    cnpj: str = ""
-    address: str = ""
-    complement: str = ""
-    city: str = ""
-    state: str = ""
-    zip_code: str = ""
-
-
 @seller_service.post("/seller")
-def add_seller(body: SellerBody) -> AddSeller:
+def add_seller(body: SellerRow) -> AddSeller:
     """Enter a seller."""
-    return AddSeller(**msgspec.structs.asdict(body))
+    return AddSeller(body.id, body)
 
 
 @seller_service.get("/seller/dashboard/{seller_id}")

@@ -19,10 +19,7 @@ ANSWER_SECONDS_MAX = 40.0
 
 
 def services_at(settings: Settings, given: list[str]) -> dict[str, str]:
-    """Service name -> URL: from `--url SERVICE=URL` flags, else from the configuration. Raises ConfigInvalid.
-
-    Without either, a system that `holdfast run` serves on the configured host and port is asked for its services.
-    """
+    """Service name -> URL: from `--url SERVICE=URL` flags, else from the configuration. Raises ConfigInvalid."""
     found: dict[str, str] = {}
     for text in given:
         name, equals, url = text.partition("=")
@@ -60,7 +57,7 @@ def request(
     whole = parts.path.rstrip("/") + quote(path) + ("?" + urlencode(kept) if kept else "")
     headers = {"Accept": "application/json"}
     if settings.secret:
-        from holdfast.web.signature import sign
+        from holdfast.core.signature import sign
 
         headers["Holdfast-Signature"] = sign(settings.secret, "GET", whole, b"", int(time.time()))
     elif settings.operator_token and path.startswith("/ops"):

@@ -24,8 +24,9 @@ from holdfast.errors import ConfigInvalid
 
 Example = Literal["marketplace", "shop"]
 PATIENCE_SECONDS = 20.0
-"""How long, after the load, everything may stand still before it is said not to settle."""
+"""How long, after the load, the last answers are waited for."""
 STILL_SECONDS = 6.0
+"""How long everything may stand still before it is said not to settle."""
 LOOK_SECONDS = 0.25
 
 

@@ -5,7 +5,6 @@ receiver's log. Comes after the writer (only flushed records are framed); before
 is wrong with a frame (`ExchangeError`); nothing of such a frame is applied.
 """
 
-from typing import Any
 
 import msgspec
 
@@ -126,13 +125,3 @@ class FeedPage(msgspec.Struct, frozen=True):
     upto: int
     incarnation: str
     head: int
-
-
-def is_event(record: Record) -> bool:
-    """True for what a feed shows."""
-    return record.kind == "event"
-
-
-def headers_of(record: WireRecord | Record) -> dict[str, Any]:
-    """The headers that are set, as plain values."""
-    return msgspec.to_builtins(record.headers)

@@ -315,7 +315,8 @@ class Conversation:
         if answer.records:
             self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
         else:
-            self.peer_head = self.seen = max(self.peer_head, answer.upto)
+            self.peer_head = max(self.peer_head, answer.upto)
+            self.seen = max(self.seen, answer.upto)
             self.heard = True
         self._next()
 

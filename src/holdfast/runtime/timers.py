@@ -99,8 +99,14 @@ class Timers:
                 self.again(key)
             return
         for key, data in zip(due, rows, strict=True):
-            if data is not None:
-                writer.submit(_WakeWork(self, key, msgspec.json.decode(data, type=Setting)))
+            if data is None:
+                continue
+            try:
+                setting = msgspec.json.decode(data, type=Setting)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                logger.error("a timer's row cannot be read and stays where it is: %s", error, extra={"timer": key})
+                continue
+            writer.submit(_WakeWork(self, key, setting))
 
     def again(self, key: str) -> None:
         """The timer could not be handled; try it again shortly."""
