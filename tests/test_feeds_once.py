@@ -115,6 +115,8 @@ async def judged(system: VirtualSystem) -> list[str]:
     sent = [
         msgspec.json.decode(record.data)["number"] for record in system.log("post") if record.type == "post.sent.v1"
     ]
+    if any(record.destination for record in system.log("post") if record.type == "post.sent.v1"):
+        found.append("an answer to a reaction's command goes to somebody, and nobody waits for it")
     if sorted(sent) != list(range(1, COUNT, 2)):
         found.append(f"sent {sent}")
     for item in ("a", "b"):

@@ -5,7 +5,6 @@ receiver's log. Comes after the writer (only flushed records are framed); before
 is wrong with a frame (`ExchangeError`); nothing of such a frame is applied.
 """
 
-
 import msgspec
 
 from holdfast.core.batch import Cursor

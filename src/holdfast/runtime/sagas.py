@@ -246,12 +246,8 @@ def timer_key(due_us: int, stream: str, name: str) -> str:
 
 
 def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
-    """Timers of steps that have all their answers now; at the end of a saga, all that are left."""
+    """Timers of steps that have all their answers now."""
     keys: list[str] = []
-    if state.ended:
-        keys += state.timers.values()
-        state.timers.clear()
-        return keys
     for item in progress:
         if isinstance(item, Answered) and not state.asked[item.to].undoes:
             step = state.asked[item.to].step
