@@ -8,6 +8,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+os.environ["MARKETPLACE_BENCH"] = "1"
+"""The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
+
 settings.register_profile(
     "same",
     derandomize=True,

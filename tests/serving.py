@@ -20,6 +20,7 @@ from holdfast import (
     System,
     answer,
     decide,
+    every,
     evolve,
     keyed,
     pivot,
@@ -144,6 +145,11 @@ def broken(name: str):
 @lab_service.patch("/once/{tid}")
 def once(tid: str):
     return keyed(Poke("once", "s", 1), tid)
+
+
+@lab_service.post("/everything/{times}")
+def poke_every(times: int):
+    return every(Shelf, Poke, times=times)
 
 
 @lab_service.post("/rooms/{room}/{times}")

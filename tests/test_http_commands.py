@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -201,6 +202,26 @@ async def test_a_route_may_bring_the_key_along() -> None:
         other = await at.web.ask("PATCH", "/once/t1", headers={"Idempotency-Key": "mine"})
         assert other.headers["holdfast-position"] == "2"
         (await at.web.ask("PATCH", f"/once/{'t' * 201}")).problem(422, "Invalid")
+
+
+async def test_a_route_may_sweep_every_aggregate() -> None:
+    """`every` runs one recorded command on each aggregate of a type, whatever its key; the same idempotency key
+    sweeps once; where one command fails the sweep ends with what it failed of."""
+    async with site(lab_service) as at:
+        keys = [("r", "a"), ("r/1", "%2F"), *((f"r{number}", "b") for number in range(700))]
+        for room, shelf in keys:
+            await at.web.post("/commands/poke", poke(room, shelf, 2))
+        assert (await at.web.ask("POST", "/everything/3")).json() == {"accepted": 702, "rejected": 0}
+        (await at.web.ask("POST", "/everything/13")).problem(500, "CommandFailed")
+        for _ in range(2):
+            done = await at.web.ask("POST", "/everything/5", headers={"Idempotency-Key": "once"})
+            assert done.json() == {"accepted": 702, "rejected": 0}
+        assert (await at.web.ask("POST", "/everything/-1")).json() == {"accepted": 0, "rejected": 702}
+        for room, shelf in keys[:3]:
+            found = (await at.web.get(f"/ops/aggregates/Shelf/{quote(room, safe='')}/{quote(shelf, safe='')}")).json()
+            assert found["state"]["times"] == 10
+        (await at.web.ask("POST", "/everything/many")).problem(422, "Invalid")
+        (await at.web.ask("POST", "/everything/1", headers={"Idempotency-Key": "k" * 190})).problem(422, "Invalid")
 
 
 async def test_own_routes_and_views() -> None:

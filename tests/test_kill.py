@@ -74,8 +74,8 @@ def test_the_audit_from_feeds_says_the_same(ended: Ended) -> None:
     ("service", "sql", "what"),
     [
         ("stock", "DELETE FROM log WHERE position = (SELECT max(position) - 5 FROM log)", "position"),
-        ("payment", "DELETE FROM log WHERE position = (SELECT max(position) FROM log WHERE kind = 'event' AND "
-         "destination != '')", "command"),
+        ("payment", ("DELETE FROM log WHERE position = (SELECT max(position) FROM log WHERE kind = 'event' AND "
+         "destination != '')"), "command"),
         ("order", "DELETE FROM log WHERE position = (SELECT max(position) FROM log WHERE type LIKE '%answered')",
          "answer"),
         ("order", "DELETE FROM log WHERE type = 'order.checked_out.v1' AND position % 100 < 10", "acknowledged"),

@@ -2,15 +2,19 @@
 
 import asyncio
 import copy
+import os
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from marketplace.audit import CHECKS, Check, Evidence, anomalies, audit, consistent, published_anomalies
+from marketplace.bench import SWITCH
 from marketplace.data import Size
-from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
-from marketplace.evidence import gather, settled
+from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
+from marketplace.evidence import gather, heads, settled
 from marketplace.system import system
 from marketplace.workload import KINDS, Mix, Ranks, Workload
 from serving import Far, Site, Web, site
@@ -292,6 +296,44 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
         spoil(found)
 
 
+async def test_a_marketplace_is_put_back() -> None:
+    """The bench switch: `reset` keeps products and customers, stock is full and everything is of version "0" again, a
+    second run adds up by itself; `cleanup` empties everything, and the same data can be entered again."""
+    size = Size(customers=20, products=20, products_per_seller=5, units_per_product=10_000, declined=0.2)
+    async with site(system) as at, session() as http:
+        api = Api(urls(at), http)
+        for round_ in ("first", "again"):
+            rows = await ingest(api, size, 1)
+            assert await settled(urls(at), http) == []
+            for how in ("reset", "cleanup"):
+                since = await heads(urls(at), http)
+                driver = Driver(api, rows, size, Mix(upto=(60, 65, 75, 85, 100)), seed=4)
+                await driver.run(1, 8)
+                assert await settled(urls(at), http) == []
+                told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
+                found = await gather(urls(at), http, told, since)
+                assert {one.name: one.violations[:3] for one in audit(found) if not one.passed} == {}, (round_, how)
+                await put_back(api, how)
+                assert await settled(urls(at), http) == []
+                left = await gather(urls(at), http, {}, await heads(urls(at), http))
+                assert {one.name: one.violations[:3] for one in audit(left) if one.violations} == {}, (round_, how)
+                assert not left.state["Order"] and not left.state["Payment"] and not left.state["Shipment"]
+                assert not any(board["orderEntries"] for board in left.dashboards.values())
+                stock, kept = left.state["StockItem"], how == "reset"
+                assert len(stock) == len(left.state["Product"]) == 20 * kept
+                assert len(left.state["Seller"]) == 4 * kept and len(left.state["Customer"]) == 20 * kept
+                assert {(item["qty_available"], item["version"]) for item in stock.values()} <= {(10_000, "0")}
+                assert sum(len(shelf["products"]) for shelf in left.state["Replica"].values()) == 20 * kept
+
+
+def test_without_the_switch_nothing_is_put_back() -> None:
+    """`/reset` and `/cleanup` are routes only where the switch is on."""
+    code = "from marketplace.system import system; print([r.path for s in system.services.values() for r in s.routes])"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), SWITCH: "0"}
+    found = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True).stdout
+    assert "/product" in found and "/reset" not in found and "/cleanup" not in found
+
+
 def spoil(found: Evidence) -> None:
     """Each check finds what is about it: a fact is changed, and it complains. One that cannot fail proves nothing."""
 
@@ -310,7 +352,7 @@ def spoil(found: Evidence) -> None:
     told = next(tid for tid, status in found.told.items() if status == "SUCCESS")
     changes: dict[str, Any] = {
         "nothing is reserved any more": lambda e: e.state["StockItem"][sold].update(qty_reserved=1),
-        "units gone are units sold": lambda e: e.state["StockItem"][sold].update(qty_available=0),
+        "units gone are units sold": lambda e: e.state["StockItem"][sold].update(qty_available=-1),
         "stock counts its sales": lambda e: e.state["StockItem"][sold].update(order_count=999),
         "customers count their payments": lambda e: e.state["Customer"]["1"].update(success_payment_count=999),
         "paid is shipped, shipped is paid": lambda e: e.state["Shipment"].pop(paid),
@@ -336,6 +378,14 @@ def price(product: int, amount: float, *, applied: bool = True) -> dict[str, Any
     return {"type": "product.price_updated.v1", "data": body}
 
 
+def feeds(product: list[dict[str, Any]], cart: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Two feeds, their events numbered."""
+    return {
+        name: [{**event, "id": f"{name}@{number}"} for number, event in enumerate(events, 1)]
+        for name, events in (("product", product), ("cart", cart))
+    }
+
+
 def test_the_causal_check_is_exact() -> None:
     """Criterion 4: a later price beside one that was replaced before it is found; what is no anomaly is not."""
     rows = [
@@ -346,22 +396,20 @@ def test_the_causal_check_is_exact() -> None:
         for n in (1, 2)
     ]
 
-    def quote(*prices: float) -> list[dict[str, Any]]:
+    def quote(*prices: float, kept: tuple[int, ...] = ()) -> list[dict[str, Any]]:
         items = [
             {"seller_id": 1, "product_id": n, "version": "0", "unit_price": amount}
             for n, amount in enumerate(prices, 1)
         ]
-        return [{"type": "cart.quoted.v1", "data": {"tid": "t", "items": items}}]
+        return [{"type": "cart.quoted.v1", "data": {"tid": "t", "items": items, "kept": kept}}]
 
-    other = {"seller_id": 1, "product_id": 1, "version": "1", "price": 10.0}
-    gone = {"type": "product.product_replaced.v1", "data": {"product": other}}
-    feed = [*rows, price(1, 15.0), gone, price(2, 15.0)]
+    feed = [*rows, price(1, 15.0), price(2, 15.0)]
     check = CHECKS["no quote shows a later price beside an outdated one"]
-    evidence = Evidence({"product": feed, "cart": quote(10.0, 15.0)}, {}, {}, {})
-    assert not any(check(evidence)), "a line of a version that is gone shows what its customer saw"
+    evidence = Evidence(feeds(feed, quote(10.0, 15.0, kept=(0,))), {}, {}, {}, {})
+    assert not any(check(evidence)), "what a customer saw is no quote"
     feed = [*rows, price(1, 15.0), price(2, 15.0), price(1, 99.0, applied=False)]
     for shown, wrong in (((10.0, 10.0), 0), ((15.0, 10.0), 0), ((15.0, 15.0), 0), ((10.0, 15.0), 1)):
-        evidence = Evidence({"product": feed, "cart": quote(*shown)}, {}, {}, {})
+        evidence = Evidence(feeds(feed, quote(*shown)), {}, {}, {}, {})
         assert len([text for text in check(evidence) if text]) == wrong, shown
 
 

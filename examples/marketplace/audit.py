@@ -11,6 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 Key = tuple[int, int]
+Shown = tuple[int, int, str, float]
+"""A product as it is offered: seller, product, version, price."""
 OPEN = ("INVOICED", "PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT")
 PAID = ("PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT", "DELIVERED")
 AGGREGATES = {
@@ -28,6 +30,8 @@ class Evidence(Struct):
     state: dict[str, dict[str, dict[str, Any]]]
     """Aggregate type -> key -> state."""
     dashboards: dict[int, dict[str, Any]]
+    since: dict[str, int]
+    """Service -> the position before which its events are of another run; what is asked of one run is counted after."""
     told: dict[str, str]
     """Checkout's tid -> SUCCESS or NOT_ACCEPTED, as the driver was told."""
 
@@ -82,8 +86,24 @@ def _sold(found: Evidence) -> tuple[Counter[Key], Counter[Key]]:
     return units, lines
 
 
-def _events(found: Evidence, service: str, name: str) -> list[dict[str, Any]]:
-    return [event["data"] for event in found.feeds[service] if event["type"].split(".")[1] == name]
+def _named(events: Iterable[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [event["data"] for event in events if _name(event) in names]
+
+
+def _name(event: dict[str, Any]) -> str:
+    return event["type"].split(".")[1]
+
+
+def _before(found: Evidence, service: str) -> list[dict[str, Any]]:
+    return [event for event in found.feeds[service] if _position(event) <= found.since.get(service, 0)]
+
+
+def _of_this_run(found: Evidence, service: str) -> list[dict[str, Any]]:
+    return [event for event in found.feeds[service] if _position(event) > found.since.get(service, 0)]
+
+
+def _position(event: dict[str, Any]) -> int:
+    return int(event["id"].rpartition("@")[2])
 
 
 def nothing_reserved(found: Evidence) -> Iterable[str | None]:
@@ -95,7 +115,8 @@ def nothing_reserved(found: Evidence) -> Iterable[str | None]:
 def units_conserved(found: Evidence) -> Iterable[str | None]:
     """8a.2: what has left the stock is what was sold."""
     units, _ = _sold(found)
-    initial = {(e["seller_id"], e["product_id"]): e["qty_available"] for e in _events(found, "stock", "stock_added")}
+    begun = _named(found.feeds["stock"], "stock_added", "stock_restarted")
+    initial = {(event["seller_id"], event["product_id"]): event["qty_available"] for event in begun}
     for key, item in found.state["StockItem"].items():
         gone = initial[_key(key)] - item["qty_available"]
         yield _same(f"stock {key}: units gone", gone, units[_key(key)])
@@ -208,7 +229,7 @@ def consistent(seller_id: int, board: Mapping[str, Any]) -> Iterable[str | None]
 
 def told_is_so(found: Evidence) -> Iterable[str | None]:
     """8a.10: each checkout ended once, as its customer was told."""
-    ended = Counter(event["tid"] for event in _events(found, "cart", "checked_out"))
+    ended = Counter(event["tid"] for event in _named(_of_this_run(found, "cart"), "checked_out"))
     for tid, status in found.told.items():
         if status in ("SUCCESS", "NOT_ACCEPTED"):
             yield _same(f"checkout {tid}: told {status}, ended", ended[tid], int(status == "SUCCESS"))
@@ -218,7 +239,7 @@ def told_is_so(found: Evidence) -> Iterable[str | None]:
 
 def charged_once(found: Evidence) -> Iterable[str | None]:
     """8b: no invoice is charged twice."""
-    charged = Counter(event["invoice_number"] for event in _events(found, "payment", "payment_confirmed"))
+    charged = Counter(event["invoice_number"] for event in _named(_of_this_run(found, "payment"), "payment_confirmed"))
     for number, times in charged.items():
         yield _same(f"invoice {number}: charged", times, 1)
 
@@ -245,42 +266,57 @@ def nothing_waits(found: Evidence) -> Iterable[str | None]:
         yield _same(f"shipment {key}: status", shipment["status"], status)
 
 
-def causal(found: Evidence) -> Iterable[str | None]:
-    """Criterion 4, exactly: no quote shows a seller's later price beside one that an earlier change had replaced.
+def _change(now: dict[Key, Shown], event: dict[str, Any]) -> tuple[Shown | None, Shown | None]:
+    """Take a product's event into what is offered now: (before, after) where it changes anything."""
+    name, body = _name(event), event["data"]
+    if name in ("product_added", "product_replaced"):
+        body = body["product"]
+    elif name != "product_removed" and not (name == "price_updated" and body["applied"]):
+        return None, None
+    key = (body["seller_id"], body["product_id"])
+    if name == "product_removed":
+        return now.pop(key, None), None
+    old, now[key] = now.get(key), (*key, body["version"], body["price"])
+    return old, now[key]
 
-    A line of a version that is gone by then shows what its customer saw, by the rules: it is not looked at.
+
+def causal(found: Evidence) -> Iterable[str | None]:
+    """Criterion 4, exactly: the prices of a seller that a quote shows were all current at one moment of the product
+    service's log. So none is later than a change that is missing beside it.
+
+    Lines of another version than the cart service knows are no quote of its: they stand as their customer saw them.
     """
-    since: dict[tuple[int, int, str, float], int] = {}
-    until: dict[tuple[int, int, str, float], int] = {}
-    now: dict[Key, tuple[int, int, str, float]] = {}
-    gone: dict[tuple[int, int, str], int] = {}
-    for position, event in enumerate(found.feeds["product"]):
-        name, body = event["type"].split(".")[1], event["data"]
-        if name in ("product_added", "product_replaced"):
-            row = body["product"]
-        elif name == "price_updated" and body["applied"]:
-            row = body
-        else:
-            continue
-        key = (row["seller_id"], row["product_id"])
-        shown = (*key, row["version"], row["price"])
-        if (old := now.get(key)) is not None and old != shown:
-            until[old] = position
-            if old[2] != shown[2]:
-                gone[old[:3]] = position
-        now[key] = shown
-        since.setdefault(shown, position)
-    for quoted in _events(found, "cart", "quoted"):
-        sellers: defaultdict[int, list[tuple[int, int, str, float]]] = defaultdict(list)
-        for i in quoted["items"]:
-            shown = (i["seller_id"], i["product_id"], i["version"], i["unit_price"])
-            if shown in since:
-                sellers[i["seller_id"]].append(shown)
-        for known in (items for items in sellers.values() if len(items) > 1):
-            newest = max(since[item] for item in known)
-            there = [item for item in known if gone.get(item[:3], newest + 1) > newest]
-            late = [item for item in there if until.get(item, newest + 1) <= newest]
-            yield f"quote of {quoted['tid']}: {late} was replaced before what stands beside it" if late else None
+    spans = _spans(found)
+    for quoted in _named(_of_this_run(found, "cart"), "quoted"):
+        sellers: defaultdict[int, list[Shown]] = defaultdict(list)
+        for place, i in enumerate(quoted["items"]):
+            if place not in quoted["kept"]:
+                sellers[i["seller_id"]].append((i["seller_id"], i["product_id"], i["version"], i["unit_price"]))
+        for lines in (items for items in sellers.values() if len(items) > 1):
+            moments = spans[lines[0]]
+            for line in lines[1:]:
+                both = [(max(a, c), min(b, d)) for a, b in moments for c, d in spans[line]]
+                moments = [(begin, end) for begin, end in both if begin < end]
+            yield None if moments else f"quote of {quoted['tid']}: {lines} were never current together"
+
+
+def _spans(found: Evidence) -> defaultdict[Shown, list[tuple[float, float]]]:
+    """When each price was current, from and up to which place in the product service's feed; -1: before this run."""
+    now: dict[Key, Shown] = {}
+    for event in _before(found, "product"):
+        _change(now, event)
+    spans: defaultdict[Shown, list[tuple[float, float]]] = defaultdict(list)
+    since: dict[Key, float] = dict.fromkeys(now, -1)
+    for place, event in enumerate(_of_this_run(found, "product")):
+        old, new = _change(now, event)
+        if old != new:
+            if old is not None:
+                spans[old].append((since.pop(old[:2]), place))
+            if new is not None:
+                since[new[:2]] = place
+    for key, shown in now.items():
+        spans[shown].append((since[key], float("inf")))
+    return spans
 
 
 def anomalies(updates: list[tuple[int, str, float]], cart: list[tuple[int, str, float]]) -> int:
@@ -312,7 +348,7 @@ def published_anomalies(found: Evidence) -> int:
             if "price" in row:
                 updates[row["seller_id"]].insert(0, (row["product_id"], row["version"], row["price"]))
     count = 0
-    for quoted in _events(found, "cart", "quoted"):
+    for quoted in _named(_of_this_run(found, "cart"), "quoted"):
         carts: defaultdict[int, list[tuple[int, str, float]]] = defaultdict(list)
         for item in quoted["items"]:
             carts[item["seller_id"]].append((item["product_id"], item["version"], item["unit_price"]))

@@ -23,8 +23,8 @@ from holdfast.web.app import make_app
 from holdfast.web.serve import serve
 from marketplace.audit import Check, audit, published_anomalies
 from marketplace.data import Size
-from marketplace.driver import SERVICES, Api, Driver, ingest, measured, session
-from marketplace.evidence import gather, settled
+from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
+from marketplace.evidence import gather, heads, settled
 from marketplace.inside import Inside
 from marketplace.system import system
 from marketplace.workload import KINDS, Mix
@@ -44,11 +44,13 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--customers", type=int, default=1000)
     add("--products", type=int, default=1000)
     add("--per-seller", type=int, default=10, help="products of each seller")
+    add("--fill", type=int, default=0, help="carts to fill before the clock starts; their sessions only check out")
     add("--units", type=int, default=10_000, help="of each product at the beginning")
     add("--declined", type=float, default=0.01, help="share of customers whose card is refused")
     add("--mix", default="30,35,38,40,100", help=f"cumulative shares of {', '.join(KINDS)}")
     add("--zipf", type=float, default=0.0, help="constant of the Zipf distribution of sellers and products; 0: uniform")
     add("--seed", type=int, default=1)
+    add("--then", choices=("reset", "cleanup"), help="call that on every service afterwards; needs MARKETPLACE_BENCH=1")
     add("--audit", action="store_true", help="wait until all has settled, then check that everything adds up")
     add("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args(arguments)
@@ -108,22 +110,31 @@ async def here(asked: argparse.Namespace, console: Console) -> tuple[dict[str, A
             try:
                 await settled(urls, http, seconds=120)
                 driver = Driver(api, rows, size, mix_of(asked), seed=asked.seed + 1)
+                since = await heads(urls, http)
+                await driver.fill(asked.fill)
                 await driver.run(asked.seconds, asked.concurrency)
-                return measured(driver), await _audited(asked, driver, urls, http)
+                checks = await _audited(asked, driver, urls, http, since)
+                if asked.then:
+                    await put_back(api, asked.then)
+                return measured(driver), checks
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
 
 
 async def _audited(
-    asked: argparse.Namespace, driver: Driver, urls: dict[str, str], http: aiohttp.ClientSession
+    asked: argparse.Namespace,
+    driver: Driver,
+    urls: dict[str, str],
+    http: aiohttp.ClientSession,
+    since: dict[str, int],
 ) -> list[Check]:
     if not asked.audit:
         return []
     if left := await settled(urls, http, seconds=60):
         sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
     told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-    found = await gather(urls, http, told)
+    found = await gather(urls, http, told, since)
     asked.anomalies = published_anomalies(found)
     return audit(found)
 
@@ -140,12 +151,17 @@ async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, 
         if left:
             sys.exit(f"the marketplace has not come to rest after the data was entered: {'; '.join(left[:5])}")
         driver = Driver(api, rows, size, mix, seed=asked.seed + 1)
+        since = await heads(urls, http)
+        await driver.fill(asked.fill)
         with Live(console=console, transient=True) as live:
             showing = asyncio.ensure_future(_show(driver, live))
             await driver.run(asked.seconds, asked.concurrency)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
-        return measured(driver), await _audited(asked, driver, urls, http)
+        checks = await _audited(asked, driver, urls, http, since)
+        if asked.then:
+            await put_back(api, asked.then)
+        return measured(driver), checks
 
 
 async def _show(driver: Driver, live: Live) -> None:

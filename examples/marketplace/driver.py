@@ -99,6 +99,14 @@ async def _enter(api: Api, service: str, rows: Iterable[dict[str, Any]]) -> None
     await asyncio.gather(*(worker() for _ in range(INGEST_AT_ONCE)))
 
 
+async def put_back(api: Api, how: str) -> None:
+    """`reset` or `cleanup` every service. Raises RuntimeError where one does not know it."""
+    for service in SERVICES:
+        status, found = await api.call(service, "PATCH", f"/{how}")
+        if status != 200:
+            raise RuntimeError(f"{service} was not put back: {status} {found}")
+
+
 class Driver:
     """One run."""
 
@@ -119,6 +127,7 @@ class Driver:
         """Requests that put a line into a cart; they are not part of a checkout's latency."""
         self._customers = {row["id"]: row for row in rows["customer"]}
         self._idle = deque(self._customers)
+        self._filled: set[int] = set()
         self.workload.rng.shuffle(self._idle)
         self._products = {(row["seller_id"], row["product_id"]): dict(row) for row in rows["product"]}
         self._updating: set[tuple[int, int]] = set()
@@ -126,6 +135,18 @@ class Driver:
         self._run = f"{seed}-{time.time_ns() // 1_000_000}"
         self.begun = 0.0
         self.ended = 0.0
+
+    async def fill(self, carts: int) -> None:
+        """Fill so many customers' carts beforehand, so that their sessions consist of the checkout alone."""
+        customers = iter([*self._idle][:carts])
+
+        async def worker() -> None:
+            for customer_id in customers:
+                await self._add(f"{self._run}-fill-{customer_id}", customer_id)
+                self._filled.add(customer_id)
+
+        await asyncio.gather(*(worker() for _ in range(INGEST_AT_ONCE)))
+        self.adds = 0
 
     async def run(self, seconds: float, concurrency: int, tick: Callable[[], None] | None = None) -> None:
         """Drive for so long, then wait for what is on its way."""
@@ -168,7 +189,8 @@ class Driver:
         finally:
             self._idle.append(customer_id)
 
-    async def _shop(self, tid: str, customer_id: int) -> None:
+    async def _add(self, tid: str, customer_id: int) -> None:
+        """Put the lines of one session into a cart."""
         draw = self.workload
         for number, key in enumerate(draw.cart()):
             row = self._products[key]
@@ -181,6 +203,13 @@ class Driver:
             await self.api.call(
                 "cart", "PATCH", f"/cart/{customer_id}/add", body, key=f"{tid}+{number}", tries=self.tries
             )
+
+    async def _shop(self, tid: str, customer_id: int) -> None:
+        if customer_id in self._filled:
+            self._filled.remove(customer_id)
+        else:
+            await self._add(tid, customer_id)
+        draw = self.workload
         if not draw.checks_out():
             await self.api.call("cart", "PATCH", f"/cart/{customer_id}/seal", key=f"{tid}+seal", tries=self.tries)
             return

@@ -42,8 +42,23 @@ async def _left(name: str, url: str, session: aiohttp.ClientSession) -> list[str
     return left
 
 
-async def gather(urls: Mapping[str, str], session: aiohttp.ClientSession, told: Mapping[str, str]) -> Evidence:
-    """All that an audit looks at."""
+async def heads(urls: Mapping[str, str], session: aiohttp.ClientSession) -> dict[str, int]:
+    """The last position of each service: what comes after belongs to a run that begins now."""
+    found: dict[str, int] = {}
+    for name, url in urls.items():
+        async with session.get(f"{url}/events?limit=1") as answer:
+            answer.raise_for_status()
+            found[name] = int(answer.headers["Holdfast-Head"])
+    return found
+
+
+async def gather(
+    urls: Mapping[str, str],
+    session: aiohttp.ClientSession,
+    told: Mapping[str, str],
+    since: Mapping[str, int] | None = None,
+) -> Evidence:
+    """All that an audit looks at; `since` are the heads when the run of `told` began. What was removed is not there."""
     feeds = {name: await _feed(url, session) for name, url in urls.items()}
     state: dict[str, dict[str, dict[str, Any]]] = {}
     for service, kinds in AGGREGATES.items():
@@ -52,7 +67,7 @@ async def gather(urls: Mapping[str, str], session: aiohttp.ClientSession, told: 
     boards = {
         int(key): await _json(session, f"{urls['seller']}/seller/dashboard/{key}") for key in state.get("Seller", {})
     }
-    return Evidence(feeds, state, boards, dict(told))
+    return Evidence(feeds, state, boards, dict(since or {}), dict(told))
 
 
 async def _feed(url: str, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
@@ -71,9 +86,14 @@ async def _aggregates(url: str, kind: str, session: aiohttp.ClientSession) -> di
     after: str | None = ""
     while after is not None:
         page = await _json(session, f"{url}/ops/aggregates/{kind}?limit={PAGE}&after={quote(after, safe='')}")
-        found |= {item["key"]: item["state"] for item in page["items"]}
+        found |= {item["key"]: item["state"] for item in page["items"] if _is_there(item["state"])}
         after = page["next"]
     return found
+
+
+def _is_there(state: Mapping[str, Any]) -> bool:
+    """False for what was removed: all is blank but its status, which has a default, and what is masked anyway."""
+    return any(value and value != "***" for name, value in state.items() if name != "status")
 
 
 async def _json(session: aiohttp.ClientSession, url: str) -> Any:

@@ -5,7 +5,7 @@ Contents, in the order data flows:
 declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to each other
            `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
-           `query`, `Query`, `keyed`, `Keyed`   what a route of a service may return
+           `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
 run        `System`, `start`, `Running`, `Client`   services together, and the way in
            errors: `holdfast.errors`
 """
@@ -15,7 +15,7 @@ from holdfast.compose import start
 from holdfast.core.aggregate import decide, evolve
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.saga import answer, pivot, step, undo
-from holdfast.core.service import Keyed, Query, Service, System, keyed, query
+from holdfast.core.service import Every, Keyed, Query, Service, System, every, keyed, query
 from holdfast.errors import HoldfastError, Rejected
 from holdfast.runtime.system import Running
 
@@ -27,6 +27,7 @@ __all__ = [
     "Context",
     "Contract",
     "Event",
+    "Every",
     "HoldfastError",
     "Keyed",
     "Query",
@@ -38,6 +39,7 @@ __all__ = [
     "System",
     "answer",
     "decide",
+    "every",
     "evolve",
     "keyed",
     "pivot",

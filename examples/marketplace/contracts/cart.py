@@ -28,23 +28,28 @@ class CartTaken(Event):
 
 @cart.event
 class Replicated(Event):
-    """What this service knows of a product now."""
+    """What this service knows of a product now; of one that was removed nothing, whatever stands beside it."""
 
     shelf: int
     seller_id: int
     product_id: int
     price: float
     version: str
+    removed: bool = False
 
 
 @cart.event
 class Quoted(Event):
-    """Lines of a cart, with the prices that this service knows."""
+    """Lines of a cart, with the prices that this service knows.
+
+    `kept` are those, by their place, that are of another version than it knows: they stand as the customer saw them.
+    """
 
     shelf: int
     customer_id: int
     tid: str
     items: tuple[CartItem, ...]
+    kept: tuple[int, ...] = ()
 
 
 @cart.event
@@ -91,6 +96,7 @@ class Replicate(Command[Replicated]):
     price: float
     version: str
     only_price: bool = False
+    removed: bool = False
 
 
 @cart.command(key="shelf")

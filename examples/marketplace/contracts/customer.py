@@ -21,6 +21,32 @@ class Counted(Event):
     delivered: int = 0
 
 
+@customer.event
+class CountsRestarted(Event):
+    """Every count of the customer is zero again."""
+
+    id: int
+
+
+@customer.event
+class CustomerRemoved(Event):
+    id: int
+
+
+@customer.command(key="id")
+class RestartCounts(Command[CountsRestarted]):
+    """Count from zero again."""
+
+    id: int
+
+
+@customer.command(key="id")
+class RemoveCustomer(Command[CustomerRemoved]):
+    """The customer is as if never entered."""
+
+    id: int
+
+
 @customer.command(key="id")
 class AddCustomer(Command[CustomerAdded]):
     """Enter a customer."""

@@ -38,6 +38,35 @@ class OrderStatusChanged(Event):
     sellers: tuple[int, ...]
 
 
+@order.event
+class NumbersRestarted(Event):
+    """The next order of the customer is the first again."""
+
+    customer_id: int
+
+
+@order.event
+class OrderRemoved(Event):
+    customer_id: int
+    order_id: int
+    sellers: tuple[int, ...]
+
+
+@order.command(key="customer_id")
+class RestartNumbers(Command[NumbersRestarted]):
+    """Number the customer's orders from 1 again."""
+
+    customer_id: int
+
+
+@order.command(key=("customer_id", "order_id"))
+class RemoveOrder(Command[OrderRemoved]):
+    """The order is as if it had never been."""
+
+    customer_id: int
+    order_id: int
+
+
 @order.command(key="customer_id")
 class NumberOrder(Command[OrderNumbered]):
     """The customer's next order number."""

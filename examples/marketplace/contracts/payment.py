@@ -30,6 +30,20 @@ class PaymentFailed(Event):
     reason: str
 
 
+@payment.event
+class PaymentRemoved(Event):
+    customer_id: int
+    order_id: int
+
+
+@payment.command(key=("customer_id", "order_id"))
+class RemovePayment(Command[PaymentRemoved]):
+    """The payment is as if it had never been."""
+
+    customer_id: int
+    order_id: int
+
+
 @payment.command(key=("customer_id", "order_id"))
 class Pay(Command[PaymentConfirmed]):
     """Charge an invoice, once."""

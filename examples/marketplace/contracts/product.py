@@ -39,6 +39,28 @@ class ProductUpdated(Event):
     version: str
 
 
+@product.event
+class ProductRemoved(Event):
+    seller_id: int
+    product_id: int
+
+
+@product.command(key=("seller_id", "product_id"))
+class RestartVersion(Command[ProductReplaced]):
+    """The product as it is, in version "0"."""
+
+    seller_id: int
+    product_id: int
+
+
+@product.command(key=("seller_id", "product_id"))
+class RemoveProduct(Command[ProductRemoved]):
+    """The product is as if never entered."""
+
+    seller_id: int
+    product_id: int
+
+
 @product.command(key=("seller_id", "product_id"))
 class AddProduct(Command[ProductAdded]):
     """Enter a product."""

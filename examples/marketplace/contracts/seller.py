@@ -11,6 +11,18 @@ class SellerAdded(Event):
     seller: SellerRow
 
 
+@seller.event
+class SellerRemoved(Event):
+    id: int
+
+
+@seller.command(key="id")
+class RemoveSeller(Command[SellerRemoved]):
+    """The seller is as if never entered."""
+
+    id: int
+
+
 @seller.command(key="id")
 class AddSeller(Command[SellerAdded]):
     """Enter a seller."""

@@ -84,6 +84,32 @@ class DeliveryUpdated(Event):
     packages: int
 
 
+@shipment.event
+class ShipmentRemoved(Event):
+    customer_id: int
+    order_id: int
+
+
+@shipment.event
+class DepotEmptied(Event):
+    depot: str
+
+
+@shipment.command(key=("customer_id", "order_id"))
+class RemoveShipment(Command[ShipmentRemoved]):
+    """The shipment is as if it had never been."""
+
+    customer_id: int
+    order_id: int
+
+
+@shipment.command(key="depot")
+class EmptyDepot(Command[DepotEmptied]):
+    """Nothing waits for delivery any more."""
+
+    depot: str
+
+
 @shipment.command(key=("customer_id", "order_id"))
 class Ship(Command[ShipmentCreated]):
     """Pack every line of a paid order."""

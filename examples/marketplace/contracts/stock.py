@@ -47,6 +47,38 @@ class VersionSet(Event):
     version: str
 
 
+@stock.event
+class StockRestarted(Event):
+    """So many units of version "0", none of them held or sold."""
+
+    seller_id: int
+    product_id: int
+    qty_available: int
+
+
+@stock.event
+class StockRemoved(Event):
+    seller_id: int
+    product_id: int
+
+
+@stock.command(key=("seller_id", "product_id"))
+class RestartStock(Command[StockRestarted]):
+    """Begin anew with so many units of version "0"."""
+
+    seller_id: int
+    product_id: int
+    qty_available: int = 10_000
+
+
+@stock.command(key=("seller_id", "product_id"))
+class RemoveStock(Command[StockRemoved]):
+    """The stock is as if never entered."""
+
+    seller_id: int
+    product_id: int
+
+
 @stock.command(key=("seller_id", "product_id"))
 class AddStock(Command[StockAdded]):
     """Enter the stock of one product."""

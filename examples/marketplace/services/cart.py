@@ -15,6 +15,7 @@ from holdfast import (
     Service,
     answer,
     decide,
+    every,
     evolve,
     keyed,
     pivot,
@@ -22,6 +23,7 @@ from holdfast import (
     step,
     undo,
 )
+from marketplace.bench import bench_routes
 from marketplace.contracts.cart import (
     AddItem,
     CartSealed,
@@ -39,7 +41,7 @@ from marketplace.contracts.cart import (
 )
 from marketplace.contracts.order import ChangeStatus, InvoiceIssued, IssueInvoice, NumberOrder, OrderNumbered
 from marketplace.contracts.payment import Pay, PaymentConfirmed
-from marketplace.contracts.product import PriceUpdated, ProductAdded, ProductReplaced
+from marketplace.contracts.product import PriceUpdated, ProductAdded, ProductRemoved, ProductReplaced
 from marketplace.contracts.shipment import Ship, ShipmentCreated
 from marketplace.contracts.stock import Release, Reserve, Reserved
 from marketplace.contracts.values import Buyer, CartItem
@@ -104,26 +106,33 @@ class Replica:
         price, version = command.price, command.version
         if command.only_price and known is not None and known.version != version:
             price, version = known.price, known.version
-        return Replicated(command.shelf, command.seller_id, command.product_id, price, version)
+        return Replicated(command.shelf, command.seller_id, command.product_id, price, version, command.removed)
 
     @decide(creates=True)
     def quote(self, command: Quote) -> Quoted:
-        return Quoted(command.shelf, command.customer_id, command.tid, tuple(map(self._priced, command.items)))
-
-    def _priced(self, item: CartItem) -> CartItem:
-        known = self.products.get(f"{item.seller_id}/{item.product_id}")
-        if known is None or known.version != item.version or known.price == item.unit_price:
-            return item  # of another version: stock decides
-        return msgspec.structs.replace(item, unit_price=known.price)
+        items, kept = list(command.items), list[int]()
+        for place, item in enumerate(items):
+            known = self.products.get(f"{item.seller_id}/{item.product_id}")
+            if known is None or known.version != item.version:
+                kept.append(place)  # stock decides
+            elif known.price != item.unit_price:
+                items[place] = msgspec.structs.replace(item, unit_price=known.price)
+        return Quoted(command.shelf, command.customer_id, command.tid, tuple(items), tuple(kept))
 
     @evolve
     def replicated(self, event: Replicated) -> None:
-        self.products[f"{event.seller_id}/{event.product_id}"] = Known(event.price, event.version)
+        key = f"{event.seller_id}/{event.product_id}"
+        if event.removed:
+            self.products.pop(key, None)
+        else:
+            self.products[key] = Known(event.price, event.version)
 
 
 @cart_service.reaction
-def replicate(event: ProductAdded | ProductReplaced | PriceUpdated) -> Replicate | None:
+def replicate(event: ProductAdded | ProductReplaced | PriceUpdated | ProductRemoved) -> Replicate | None:
     """Products and prices in the order of the product service's log."""
+    if isinstance(event, ProductRemoved):
+        return Replicate(event.seller_id // SHELF_SELLERS, event.seller_id, event.product_id, 0.0, "", removed=True)
     if not isinstance(event, PriceUpdated):
         row = event.product
         return Replicate(row.seller_id // SHELF_SELLERS, row.seller_id, row.product_id, row.price, row.version)
@@ -290,3 +299,6 @@ def history(customer_id: int, tid: str):
 def shown(item: dict[str, object]) -> dict[str, object]:
     """A line with the names that drivers use."""
     return {"".join(part.capitalize() for part in name.split("_")): value for name, value in item.items()}
+
+
+bench_routes(cart_service, reset=[every(Cart, Seal)], cleanup=[every(Cart, Seal)])  # prices follow the products

@@ -2,8 +2,19 @@
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, evolve
-from marketplace.contracts.customer import AddCustomer, Count, Counted, CustomerAdded, customer
+from holdfast import Rejected, Sensitive, Service, decide, every, evolve
+from marketplace.bench import bench_routes, blank
+from marketplace.contracts.customer import (
+    AddCustomer,
+    Count,
+    Counted,
+    CountsRestarted,
+    CustomerAdded,
+    CustomerRemoved,
+    RemoveCustomer,
+    RestartCounts,
+    customer,
+)
 from marketplace.contracts.payment import PaymentConfirmed, PaymentFailed
 from marketplace.contracts.shipment import PackagesDelivered
 from marketplace.contracts.values import CustomerRow
@@ -41,6 +52,22 @@ class Customer:
     def count(self, command: Count) -> Counted:
         return Counted(**msgspec.structs.asdict(command))
 
+    @decide
+    def restart(self, command: RestartCounts) -> CountsRestarted:
+        return CountsRestarted(command.id)
+
+    @decide
+    def remove(self, command: RemoveCustomer) -> CustomerRemoved:
+        return CustomerRemoved(command.id)
+
+    @evolve
+    def restarted(self, event: CountsRestarted) -> None:
+        self.success_payment_count = self.failed_payment_count = self.delivery_count = 0
+
+    @evolve
+    def removed(self, event: CustomerRemoved) -> None:
+        blank(self)
+
     @evolve
     def added(self, event: CustomerAdded) -> None:
         for name, value in msgspec.structs.asdict(event.customer).items():
@@ -65,3 +92,6 @@ def count(event: PaymentConfirmed | PaymentFailed | PackagesDelivered) -> Count 
 def add_customer(body: CustomerRow) -> AddCustomer:
     """Enter a customer."""
     return AddCustomer(body.id, body)
+
+
+bench_routes(customer_service, reset=[every(Customer, RestartCounts)], cleanup=[every(Customer, RemoveCustomer)])

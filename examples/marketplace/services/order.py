@@ -4,14 +4,19 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from holdfast import Context, Rejected, Service, decide, evolve
+from holdfast import Context, Rejected, Service, decide, every, evolve
+from marketplace.bench import bench_routes, blank
 from marketplace.contracts.order import (
     ChangeStatus,
     InvoiceIssued,
     IssueInvoice,
     NumberOrder,
+    NumbersRestarted,
     OrderNumbered,
+    OrderRemoved,
     OrderStatusChanged,
+    RemoveOrder,
+    RestartNumbers,
     order,
 )
 from marketplace.contracts.shipment import DeliveryConcluded, DeliveryStarted, ShipmentCreated
@@ -38,9 +43,17 @@ class OrderNumbers:
     def number(self, command: NumberOrder) -> OrderNumbered:
         return OrderNumbered(command.customer_id, self.next_order_id)
 
+    @decide
+    def restart(self, command: RestartNumbers) -> NumbersRestarted:
+        return NumbersRestarted(command.customer_id)
+
     @evolve
     def numbered(self, event: OrderNumbered) -> None:
         self.next_order_id = event.order_id + 1
+
+    @evolve
+    def restarted(self, event: NumbersRestarted) -> None:
+        self.next_order_id = 1
 
 
 class History(msgspec.Struct):
@@ -89,8 +102,14 @@ class Order:
         if AFTER.get(command.status) != self.status:
             raise Rejected("not_now", f"{command.status} does not follow {self.status}")
         at = datetime.fromtimestamp(context.at_us / 1e6, UTC).isoformat()
-        sellers = tuple(dict.fromkeys(item.seller_id for item in self.items))
-        return OrderStatusChanged(command.customer_id, command.order_id, command.status, at, sellers)
+        return OrderStatusChanged(command.customer_id, command.order_id, command.status, at, self._sellers())
+
+    @decide
+    def remove(self, command: RemoveOrder) -> OrderRemoved:
+        return OrderRemoved(command.customer_id, command.order_id, self._sellers())
+
+    def _sellers(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(item.seller_id for item in self.items))
 
     @evolve
     def issued(self, event: InvoiceIssued) -> None:
@@ -113,6 +132,10 @@ class Order:
             self.delivered_customer_date = event.at
         self._reach(event.status, event.at)
 
+    @evolve
+    def removed(self, event: OrderRemoved) -> None:
+        blank(self)
+
     def _reach(self, status: str, at: str) -> None:
         self.status = status
         self.history.append(History(at, status))
@@ -132,3 +155,10 @@ def on_its_way(event: ShipmentCreated | DeliveryStarted | DeliveryConcluded) -> 
     """What shipment says of an order, in the order in which it happened there."""
     status = {ShipmentCreated: "READY_FOR_SHIPMENT", DeliveryStarted: "IN_TRANSIT", DeliveryConcluded: "DELIVERED"}
     return ChangeStatus(event.customer_id, event.order_id, status[type(event)])
+
+
+bench_routes(
+    order_service,
+    reset=[every(Order, RemoveOrder), every(OrderNumbers, RestartNumbers)],
+    cleanup=[every(Order, RemoveOrder), every(OrderNumbers, RestartNumbers)],
+)

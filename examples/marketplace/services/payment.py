@@ -2,8 +2,16 @@
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, evolve
-from marketplace.contracts.payment import Pay, PaymentConfirmed, PaymentFailed, payment
+from holdfast import Rejected, Sensitive, Service, decide, every, evolve
+from marketplace.bench import bench_routes, blank
+from marketplace.contracts.payment import (
+    Pay,
+    PaymentConfirmed,
+    PaymentFailed,
+    PaymentRemoved,
+    RemovePayment,
+    payment,
+)
 
 payment_service = Service(payment, owner="team-money")
 DECLINED = "0002"
@@ -55,6 +63,14 @@ class Payment:
             buyer.card_holder_name, buyer.card_expiration, buyer.card_brand,
         )  # fmt: skip
 
+    @decide
+    def remove(self, command: RemovePayment) -> PaymentRemoved:
+        return PaymentRemoved(command.customer_id, command.order_id)
+
+    @evolve
+    def removed(self, event: PaymentRemoved) -> None:
+        blank(self)
+
     @evolve
     def confirmed(self, event: PaymentConfirmed) -> None:
         self.customer_id, self.order_id, self.invoice_number = event.customer_id, event.order_id, event.invoice_number
@@ -73,3 +89,6 @@ class Payment:
     def failed(self, event: PaymentFailed) -> None:
         self.customer_id, self.order_id, self.invoice_number = event.customer_id, event.order_id, event.invoice_number
         self.status = "failed"
+
+
+bench_routes(payment_service, reset=[every(Payment, RemovePayment)], cleanup=[every(Payment, RemovePayment)])

@@ -2,14 +2,18 @@
 
 import msgspec
 
-from holdfast import Rejected, Service, answer, decide, evolve, keyed, pivot, step, undo
+from holdfast import Rejected, Service, answer, decide, every, evolve, keyed, pivot, step, undo
+from marketplace.bench import bench_routes, blank
 from marketplace.contracts.product import (
     AddProduct,
     PriceUpdated,
     ProductAdded,
+    ProductRemoved,
     ProductReplaced,
     ProductUpdated,
+    RemoveProduct,
     ReplaceProduct,
+    RestartVersion,
     UpdatePrice,
     UpdateProduct,
     product,
@@ -50,6 +54,20 @@ class Product:
     @decide
     def replace(self, command: ReplaceProduct) -> ProductReplaced:
         return ProductReplaced(command.product, self._row())
+
+    @decide
+    def restart(self, command: RestartVersion) -> ProductReplaced:
+        if not self.active:
+            raise Rejected("not_there", "this product is not offered")
+        return ProductReplaced(msgspec.structs.replace(self._row(), version="0"), self._row())
+
+    @decide
+    def remove(self, command: RemoveProduct) -> ProductRemoved:
+        return ProductRemoved(command.seller_id, command.product_id)
+
+    @evolve
+    def removed(self, event: ProductRemoved) -> None:
+        blank(self)
 
     def _row(self) -> ProductRow:
         return ProductRow(
@@ -125,3 +143,6 @@ def update_price(body: PriceBody):
 def update_product(body: ProductRow):
     """Replace a product; its new version is the transaction's id, and the idempotency key."""
     return keyed(UpdateProduct(body.seller_id, body.product_id, body), body.version)
+
+
+bench_routes(product_service, reset=[every(Product, RestartVersion)], cleanup=[every(Product, RemoveProduct)])

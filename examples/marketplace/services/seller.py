@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, evolve, query
-from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged
-from marketplace.contracts.seller import AddSeller, SellerAdded, seller
+from holdfast import Rejected, Sensitive, Service, decide, every, evolve, query
+from marketplace.bench import bench_routes, blank
+from marketplace.contracts.order import InvoiceIssued, OrderRemoved, OrderStatusChanged
+from marketplace.contracts.seller import AddSeller, RemoveSeller, SellerAdded, SellerRemoved, seller
 from marketplace.contracts.shipment import PackagesDelivered
 from marketplace.contracts.values import SellerRow, total
 
@@ -38,6 +39,14 @@ class Seller:
         if self.id:
             raise Rejected("exists", f"seller {command.id} is there already")
         return SellerAdded(command.seller)
+
+    @decide
+    def remove(self, command: RemoveSeller) -> SellerRemoved:
+        return SellerRemoved(command.id)
+
+    @evolve
+    def removed(self, event: SellerRemoved) -> None:
+        blank(self)
 
     @evolve
     def added(self, event: SellerAdded) -> None:
@@ -99,6 +108,10 @@ class Dashboard:
             if event.status == "READY_FOR_SHIPMENT" and not entry.delivery_status:
                 entry.delivery_status = "ready_to_ship"
 
+    @evolve(key=lambda event: list(event.sellers))
+    def removed(self, event: OrderRemoved) -> None:
+        self.entries.pop(f"{event.customer_id}/{event.order_id}", None)
+
     @evolve(key=lambda event: [one.seller_id for one in event.packages])
     def delivered(self, event: PackagesDelivered, key: str) -> None:
         arrived = {one.package_id: one.delivery_date for one in event.packages if one.seller_id == int(key)}
@@ -128,3 +141,6 @@ def add_seller(body: SellerRow) -> AddSeller:
 def dashboard(seller_id: int):
     """What is open for a seller, with its totals."""
     return query(Dashboard, seller_id, shape=shown)
+
+
+bench_routes(seller_service, reset=[], cleanup=[every(Seller, RemoveSeller)])  # dashboards follow the orders

@@ -4,21 +4,26 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from holdfast import Context, Rejected, Service, answer, decide, evolve, keyed, step
+from holdfast import Context, Rejected, Service, answer, decide, every, evolve, keyed, step
+from marketplace.bench import bench_routes, blank
 from marketplace.contracts.shipment import (
     Deliver,
     DeliveryConcluded,
     DeliveryStarted,
     DeliveryUpdated,
+    DepotEmptied,
     Due,
+    EmptyDepot,
     Enroll,
     Enrolled,
     OldestPicked,
     Package,
     PackagesDelivered,
     PickOldest,
+    RemoveShipment,
     Ship,
     ShipmentCreated,
+    ShipmentRemoved,
     UpdateDelivery,
     shipment,
 )
@@ -91,6 +96,14 @@ class Shipment:
     def concluded(self, event: DeliveryConcluded) -> None:
         self.status = "concluded"
 
+    @decide
+    def remove(self, command: RemoveShipment) -> ShipmentRemoved:
+        return ShipmentRemoved(command.customer_id, command.order_id)
+
+    @evolve
+    def removed(self, event: ShipmentRemoved) -> None:
+        blank(self)
+
 
 @shipment_service.aggregate
 class Depot:
@@ -111,6 +124,14 @@ class Depot:
             found.setdefault(orders[0], []).append(seller_id)
         due = tuple(Due(*order, tuple(sellers)) for order, sellers in found.items())
         return OldestPicked(command.depot, due)
+
+    @decide
+    def empty(self, command: EmptyDepot) -> DepotEmptied:
+        return DepotEmptied(command.depot)
+
+    @evolve
+    def emptied(self, event: DepotEmptied) -> None:
+        self.waiting = {}
 
     @evolve
     def enrolled(self, event: Enrolled) -> None:
@@ -155,3 +176,7 @@ class DeliverySaga:
 def update_delivery(tid: str):
     """Deliver the oldest parcels of up to ten sellers; the path's id is the idempotency key."""
     return keyed(UpdateDelivery(tid), tid)
+
+
+EMPTIED = [every(Shipment, RemoveShipment), every(Depot, EmptyDepot)]
+bench_routes(shipment_service, reset=EMPTIED, cleanup=EMPTIED)

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from holdfast import Rejected, Service, decide, evolve
+from holdfast import Rejected, Service, decide, every, evolve
+from marketplace.bench import bench_routes, blank
 from marketplace.contracts.shipment import ShipmentCreated
 from marketplace.contracts.stock import (
     AddStock,
@@ -10,10 +11,14 @@ from marketplace.contracts.stock import (
     Confirmed,
     Release,
     Released,
+    RemoveStock,
     Reserve,
     Reserved,
+    RestartStock,
     SetVersion,
     StockAdded,
+    StockRemoved,
+    StockRestarted,
     VersionSet,
     stock,
 )
@@ -59,6 +64,25 @@ class StockItem:
     def set_version(self, command: SetVersion) -> VersionSet:
         return VersionSet(command.seller_id, command.product_id, command.version)
 
+    @decide
+    def restart(self, command: RestartStock) -> StockRestarted:
+        if not self.version:
+            raise Rejected("not_there", "this product has no stock")
+        return StockRestarted(command.seller_id, command.product_id, command.qty_available)
+
+    @decide
+    def remove(self, command: RemoveStock) -> StockRemoved:
+        return StockRemoved(command.seller_id, command.product_id)
+
+    @evolve
+    def restarted(self, event: StockRestarted) -> None:
+        self.qty_available, self.qty_reserved, self.order_count = event.qty_available, 0, 0
+        self.version = "0"
+
+    @evolve
+    def removed(self, event: StockRemoved) -> None:
+        blank(self)
+
     @evolve
     def added(self, event: StockAdded) -> None:
         for name, value in msgspec.structs.asdict(event).items():
@@ -93,3 +117,6 @@ def sold(event: ShipmentCreated) -> list[Confirm]:
 def add_stock(body: AddStock) -> AddStock:
     """Enter the stock of a product."""
     return body
+
+
+bench_routes(stock_service, reset=[every(StockItem, RestartStock)], cleanup=[every(StockItem, RemoveStock)])

@@ -125,6 +125,11 @@ def join_key(parts: Iterable[object], name: str = "key") -> str:
     )
 
 
+def split_key(key: str) -> list[str]:
+    """The parts that `join_key` joined."""
+    return [part.replace("%2F", "/").replace("%25", "%") for part in key.split("/")]
+
+
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>key in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 
 

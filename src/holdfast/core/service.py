@@ -53,8 +53,26 @@ def keyed(command: Command[Any], key: str) -> Keyed:
     return Keyed(command, key)
 
 
+class Every(msgspec.Struct, frozen=True):
+    """A command to every aggregate of one type, as a route returns it."""
+
+    aggregate: type[Any]
+    command: type[Any]
+    values: dict[str, Any]
+
+
+def every(aggregate: type[Any], command: type[Any], **values: Any) -> Every:
+    """One command to each aggregate of that type: its key fields are the aggregate's key, `values` the others.
+
+    Each is decided and recorded by itself, so this is not atomic. Where it breaks off, the same idempotency key goes
+    on: what is done already is not done again.
+    """
+    return Every(aggregate, command, values)
+
+
 class Route(msgspec.Struct, frozen=True):
-    """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command or a Query."""
+    """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command, an Every (or
+    several), or a Query."""
 
     method: str
     path: str

@@ -6,6 +6,7 @@ Fails with `CommandError`s.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,9 +23,11 @@ from holdfast.core.message import (
     message_of,
 )
 from holdfast.core.record import REJECTED
+from holdfast.core.service import Every
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable
 from holdfast.runtime.edge import WAIT_SECONDS, Outcome
 from holdfast.runtime.node import Node
+from holdfast.runtime.sweep import Swept, swept
 from holdfast.web.http import Answer, Request, bounded_seconds, json_answer
 from holdfast.web.problems import Refused
 
@@ -138,6 +141,16 @@ async def run(node: Node, command: Command[Any], request: Request, how: Asking) 
     if isinstance(outcome.answer, Rejection):
         raise rejected(outcome.answer)
     return Answer(encode(outcome.answer), 200, {TYPE: message_of(outcome.answer).stored})
+
+
+async def run_every(node: Node, sweeps: Sequence[Every], request: Request, how: Asking) -> Answer:
+    """Run a command on every aggregate of some types: `{"accepted", "rejected"}`, counted. Raises CommandErrors."""
+    if not node.started:
+        raise Unavailable(f"{node.name} is not running")
+    done = Swept()
+    for sweep in sweeps:
+        await swept(node, sweep, done, key=how.key, correlation=how.correlation)
+    return json_answer({"accepted": done.accepted, "rejected": done.rejected})
 
 
 def _tell(request: Request, how: Asking, tx: str, position: int) -> None:

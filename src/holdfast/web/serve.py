@@ -40,7 +40,8 @@ class _Server(uvicorn.Server):
 async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
     """Serve until told to stop; `ready` is told the port once requests are taken (port 0 takes a free one)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's delay off only where the protocol is named: else every answer may wait 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

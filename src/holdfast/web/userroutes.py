@@ -8,18 +8,18 @@ own. Comes after the routes, before `web.commands` and `runtime.views`. Fails wi
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from holdfast.core.aggregate import parameters
 from holdfast.core.message import Command, MessageType, invalid, join_key
 from holdfast.core.record import parse_record_id
-from holdfast.core.service import Keyed, Query, Route
+from holdfast.core.service import Every, Keyed, Query, Route
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.views import AT_LEAST_SECONDS_MAX
-from holdfast.web.commands import asking, run
+from holdfast.web.commands import asking, run, run_every
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.problems import Refused
 from holdfast.web.routes import RESERVED
@@ -80,6 +80,11 @@ class UserRoute:
         if isinstance(asked, Query):
             key = join_key(asked.key, asked.view.__name__)
             return await look_up(self.node, asked.view.__name__, key, request, asked.shape)
+        if isinstance(asked, Every | list):
+            sweeps = cast("list[Any]", asked if isinstance(asked, list) else [asked])
+            if self.route.method == "GET" or not all(isinstance(one, Every) for one in sweeps):
+                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `every`")
+            return await run_every(self.node, sweeps, request, how)
         if isinstance(asked, Keyed):
             how.key = how.key or asked.key
             asked = asked.command
