@@ -288,7 +288,10 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
         found = await gather(urls(at), http, told)
         checks = audit(found)
         assert published_anomalies(found) >= 0
-        figures: dict[str, Any] = measured(driver)
+        figures: dict[str, Any] = measured(driver, epoch_seconds=1)
+        assert sum(epoch["transactions"] for epoch in figures["epochs"]) == figures["transactions"]
+        assert len(figures["epochs"]) >= 3 and sum(figures["aborts"].values()) > 0
+        assert {source.split(" by ")[1] for source in figures["aborts"]} <= {"stock", "payment", "cart", "product"}
         assert figures["errors"] == 0, figures
         assert {check.name: check.violations[:3] for check in checks if not check.passed} == {}
         assert all(figures["kinds"][kind]["count"] > 0 for kind in KINDS) and read > 20

@@ -22,6 +22,7 @@ from holdfast.cli.hosting import run_loop
 from holdfast.web.app import make_app
 from holdfast.web.serve import serve
 from marketplace.audit import Check, audit, published_anomalies
+from marketplace.bench import SWITCH
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
 from marketplace.evidence import gather, heads, settled
@@ -49,6 +50,12 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--declined", type=float, default=0.01, help="share of customers whose card is refused")
     add("--mix", default="30,35,38,40,100", help=f"cumulative shares of {', '.join(KINDS)}")
     add("--zipf", type=float, default=0.0, help="constant of the Zipf distribution of sellers and products; 0: uniform")
+    add("--items", default="1-10", help="lines of a cart, from-to")
+    add("--quantity", type=int, default=10, help="units of a line at most")
+    add("--checkout", type=int, default=100, help="percent of sessions that check out; the others seal the cart")
+    add("--voucher", type=int, default=5, help="percent of lines with a voucher of a tenth of the price")
+    add("--adjust", type=int, default=10, help="a price goes up by 1 to so many percent, the last excluded")
+    add("--epoch", type=float, default=0.0, metavar="SECONDS", help="with --json: measures for each such stretch too")
     add("--seed", type=int, default=1)
     add("--then", choices=("reset", "cleanup"), help="call that on every service afterwards; needs MARKETPLACE_BENCH=1")
     add("--audit", action="store_true", help="wait until all has settled, then check that everything adds up")
@@ -75,7 +82,15 @@ def mix_of(asked: argparse.Namespace) -> Mix:
     if len(shares) != len(KINDS) or sorted(shares) != shares or shares[0] < 0 or shares[-1] != 100:
         sys.exit(f"--mix {asked.mix!r}: write {len(KINDS)} rising numbers, the last 100, such as 30,35,38,40,100")
     one, two, three, four, five = shares
-    return Mix((one, two, three, four, five), seller_zipf=asked.zipf, product_zipf=asked.zipf)
+    low, _, high = asked.items.partition("-")
+    if not (low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high)):
+        sys.exit(f"--items {asked.items!r}: write FROM-TO, such as 1-10")
+    if asked.quantity < 1 or asked.adjust < 2 or not (0 <= asked.checkout <= 100 and 0 <= asked.voucher <= 100):
+        sys.exit("--quantity is at least 1, --adjust at least 2, --checkout and --voucher are percent")
+    return Mix(
+        (one, two, three, four, five), int(low), int(high), asked.quantity, asked.checkout, asked.voucher,
+        asked.adjust, asked.zipf, asked.zipf,
+    )  # fmt: skip
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -114,12 +129,18 @@ async def here(asked: argparse.Namespace, console: Console) -> tuple[dict[str, A
                 await driver.fill(asked.fill)
                 await driver.run(asked.seconds, asked.concurrency)
                 checks = await _audited(asked, driver, urls, http, since)
-                if asked.then:
-                    await put_back(api, asked.then)
-                return measured(driver), checks
+                await _put_back(asked, api)
+                return measured(driver, asked.epoch), checks
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _put_back(asked: argparse.Namespace, api: Api) -> None:
+    try:
+        await (put_back(api, asked.then) if asked.then else asyncio.sleep(0))
+    except RuntimeError as error:
+        sys.exit(f"{error}\nis {SWITCH}=1 set where the services run?")
 
 
 async def _audited(
@@ -159,9 +180,8 @@ async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, 
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
         checks = await _audited(asked, driver, urls, http, since)
-        if asked.then:
-            await put_back(api, asked.then)
-        return measured(driver), checks
+        await _put_back(asked, api)
+        return measured(driver, asked.epoch), checks
 
 
 async def _show(driver: Driver, live: Live) -> None:

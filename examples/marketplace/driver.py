@@ -8,7 +8,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,6 +35,8 @@ class Mark(Struct):
     finished: float = 0.0
     customer_id: int = 0
     order_id: int = 0
+    source: str = ""
+    """The service that said no, where that is known."""
 
 
 class Api:
@@ -177,6 +179,9 @@ class Driver:
         status, found = await self.api.call(service, method, path, body, label=mark.tid, tries=self.tries)
         mark.finished = time.monotonic()
         mark.status = "SUCCESS" if 200 <= status < 300 else "NOT_ACCEPTED" if status == 409 else "ERROR"
+        if mark.status != "SUCCESS":
+            said: dict[str, Any] = found or {}
+            mark.source = said.get("facts", {}).get("source", service)
         return found
 
     async def _session(self, tid: str) -> None:
@@ -265,22 +270,36 @@ class Driver:
         await self._timed(Mark(tid, "UPDATE_DELIVERY", "OPEN", 0.0), "shipment", "PATCH", f"/shipment/{tid}")
 
 
-def measured(driver: Driver) -> dict[str, Any]:
-    """What a run measured: per kind count, mean and percentiles in ms; throughput; what was refused."""
+def measured(driver: Driver, epoch_seconds: float = 0.0) -> dict[str, Any]:
+    """What a run measured: per kind count, mean and percentiles in ms; throughput; what was refused, and by whom.
+
+    With `epoch_seconds` the same again for each stretch of so many seconds, by when a transaction ended.
+    """
     seconds = max(driver.ended - driver.begun, 1e-9)
+    ended = [mark for mark in driver.marks if mark.finished]
+    done = sum(mark.status in ("SUCCESS", "NOT_ACCEPTED") for mark in ended)
+    found: dict[str, Any] = {
+        "transactions": done, "seconds": round(seconds, 2), "throughput_per_s": round(done / seconds, 1),
+        "cart_adds": driver.adds, "errors": sum(mark.status == "ERROR" for mark in ended),
+        "aborts": dict(Counter(f"{mark.kind} by {mark.source}" for mark in ended if mark.source)),
+        "kinds": _kinds(ended),
+    }  # fmt: skip
+    if epoch_seconds:
+        epochs: defaultdict[int, list[Mark]] = defaultdict(list)
+        for mark in ended:
+            epochs[int((mark.finished - driver.begun) / epoch_seconds)].append(mark)
+        found["epochs"] = [{"transactions": len(epochs[n]), "kinds": _kinds(epochs[n])} for n in sorted(epochs)]
+    return found
+
+
+def _kinds(ended: list[Mark]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     for kind in KINDS:
-        marks = [mark for mark in driver.marks if mark.kind == kind and mark.finished]
+        marks = [mark for mark in ended if mark.kind == kind]
         times = sorted((mark.finished - mark.submitted) * 1000 for mark in marks)
-        found: dict[str, Any] = {"count": len(marks), **Counter(mark.status for mark in marks)}
+        kinds[kind] = {"count": len(marks), **Counter(mark.status for mark in marks)}
         if times:
-            cuts = [times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.75, 0.9, 0.99)]
-            names = ("p50_ms", "p75_ms", "p90_ms", "p99_ms")
-            found |= {"mean_ms": round(statistics.fmean(times), 2)}
-            found |= {name: round(cut, 2) for name, cut in zip(names, cuts, strict=True)}
-        kinds[kind] = found
-    done = sum(mark.status in ("SUCCESS", "NOT_ACCEPTED") for mark in driver.marks)
-    return {
-        "transactions": done, "seconds": round(seconds, 2), "throughput_per_s": round(done / seconds, 1),
-        "cart_adds": driver.adds, "errors": sum(mark.status == "ERROR" for mark in driver.marks), "kinds": kinds,
-    }  # fmt: skip
+            kinds[kind]["mean_ms"] = round(statistics.fmean(times), 2)
+            for share in (50, 75, 90, 99):
+                kinds[kind][f"p{share}_ms"] = round(times[min(len(times) - 1, len(times) * share // 100)], 2)
+    return kinds

@@ -15,7 +15,17 @@ from typing import Protocol
 from holdfast.core.batch import Cursor
 from holdfast.core.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.core.record import Record
-from holdfast.errors import CommandError, ExchangeError, Forked, Gap, HoldfastError, Misdirected, StoreError
+from holdfast.errors import (
+    CommandError,
+    ExchangeError,
+    Forked,
+    Gap,
+    HoldfastError,
+    Misdirected,
+    StoreError,
+    Unavailable,
+    Unreachable,
+)
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Incarnation, Store
 from holdfast.ports.transport import Transport
@@ -25,6 +35,8 @@ from holdfast.runtime.writer import Writer
 logger = logging.getLogger("holdfast.exchange")
 
 ACK_DELAY_SECONDS = 0.02
+DOWN_TRIES = 3
+"""A peer that starts later, or again, is not worth a warning before it has missed so many tries."""
 RESEND_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
 BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS, BACKOFF_GROWTH = 0.05, 5.0, 1.5
@@ -348,7 +360,11 @@ class Conversation:
         self._wake.set()
 
     async def _fail(self, error: HoldfastError) -> None:
-        if self.failure is None or type(self.failure) is not type(error):
+        if (
+            self.failures == DOWN_TRIES
+            if isinstance(error, Unavailable | Unreachable)
+            else type(self.failure) is not type(error)
+        ):
             logger.warning("exchange with %s: %s", self.peer, error, extra={"peer": self.peer})
         self.failure = error
         self.halted = isinstance(error, Forked)
