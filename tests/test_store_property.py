@@ -106,7 +106,7 @@ class Pair:
             assert await self.sqlite.open(f"i{number}", 1) == await self.memory.open(f"i{number}", 1)
         elif step == "forget":
             assert self.sqlite._writer is not None
-            self.sqlite._writer._versions.clear()
+            self.sqlite._writer.planner._versions.clear()
         elif step == "clear":
             for store in (self.memory, self.sqlite):
                 await store.clear("view", "k", "view:v@1:")

@@ -189,7 +189,7 @@ async def test_groups_larger_than_a_statement_are_one_transaction(store: SQLiteS
 
 async def test_versions_that_memory_forgot_are_checked(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a cache of one stream every read rests on what the file says: too low, too high and right are told apart."""
-    monkeypatch.setattr("holdfast.stores.sqlite_writer.VERSIONS_MAX", 1)
+    monkeypatch.setattr("holdfast.stores.planner.VERSIONS_MAX", 1)
     await store.commit([append(f"A/{n}", 0, n) for n in range(1, 20)])
     reads = [Batch(reads=((f"A/{n}", n + d),)) for n in range(1, 20) for d in (-1, 0, 1)]
     assert [type(outcome) for outcome in await store.commit(reads)] == [Conflict, Committed, Conflict] * 19

@@ -108,9 +108,17 @@ class Store(Protocol):
         empty batch is `Committed` at the next position. A record's version must follow on from what the batch read:
         the store relies on it, and fails the group where it would give one version twice.
 
-        Raises StoreFailed when the engine could not make the group durable: then nothing of it is there, which the
-        adapter has made sure of by looking, never by guessing; and LimitExceeded (a record's `data` over
-        `RECORD_BYTES_MAX`), before anything is written.
+        Raises StoreFailed when the engine could not make the group durable. Then either nothing of it is there, which
+        the adapter has made sure of by looking, never by guessing; or the engine could not be asked, and every other
+        method raises StoreFailed until `settle` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
+        before anything is written.
+        """
+        ...
+
+    async def settle(self) -> int:
+        """After a commit that failed: find out whether its group is there after all. The head.
+
+        Raises StoreFailed while the engine cannot be asked. What is read after it includes the group if it is there.
         """
         ...
 

@@ -154,6 +154,15 @@ class Conversation:
         if not self._serving:
             self._wake.set()
 
+    def reread(self) -> None:
+        """Say what the peer has not acknowledged from the store, up to the head; memory serves from there on."""
+        self._live.clear()
+        self._floor = self.exchange.writer.head
+        self.have = self.shown = self.acked
+        if self.idle:
+            self.start()
+        self._wake.set()
+
     @property
     def idle(self) -> bool:
         """True while nothing has ever been said to this peer."""

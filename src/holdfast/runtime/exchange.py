@@ -91,6 +91,11 @@ class Exchange:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
+    def reread(self) -> None:
+        """What memory held for peers may lack records that are in the log after all: say them from the store."""
+        for conversation in self.conversations.values():
+            conversation.reread()
+
     def heard(self) -> bool:
         """True once every peer that is talked to has said what it has, or was found down."""
         return all(one.heard or one.idle for one in self.conversations.values())

@@ -203,6 +203,9 @@ class Node:
         while True:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
+                self.writer.head = await self.store.settle()
+                if self.conversations is not None:
+                    self.conversations.reread()
                 await self.waiting.start(self.writer)
                 await self.timers.reread()
                 await self._count_sagas()

@@ -45,6 +45,11 @@ class MemoryStore:
         """Refuse everything until the next `open`."""
         self._open = False
 
+    async def settle(self) -> int:
+        """Nothing is ever in doubt."""
+        self._check_open()
+        return self._head
+
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
         self._check_open()

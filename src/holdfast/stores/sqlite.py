@@ -118,11 +118,11 @@ class SQLiteStore:
             raise store_error(self.path, error) from error
         try:
             writer = Writer(self.path, connection)
-            incarnations = writer.begin(incarnation, at, writer.head + 1, 0)
+            incarnations = writer.begin(incarnation, at, writer.planner.head + 1, 0)
         except (apsw.Error, StoreError) as error:
             connection.close()
             raise store_error(self.path, error) from error
-        return writer, Opened(writer.head, tuple(incarnations))
+        return writer, Opened(writer.planner.head, tuple(incarnations))
 
     async def close(self) -> None:
         """End the threads, readers first, so that the last connection to close brings the file up to date."""
@@ -142,11 +142,15 @@ class SQLiteStore:
         """One group, one transaction, one fsync."""
         return await self._write(lambda writer: writer.commit(batches))
 
+    async def settle(self) -> int:
+        """Look, on the writer thread."""
+        return await self._write(lambda writer: writer.settle())
+
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
 
         def leap(writer: Writer) -> tuple[list[Incarnation], int]:
-            return writer.leap(incarnation, at, first), writer.head
+            return writer.leap(incarnation, at, first), writer.planner.head
 
         incarnations, head = await self._write(leap)
         return Opened(head, tuple(incarnations))
@@ -160,7 +164,7 @@ class SQLiteStore:
 
     async def cursors(self) -> dict[str, Cursor]:
         """A copy of what the writer keeps in memory."""
-        return dict(self._opened().cursors)
+        return dict(self._opened().planner.cursors)
 
     async def read(
         self,
@@ -173,7 +177,7 @@ class SQLiteStore:
         upto: int = 0,
     ) -> Page:
         """A page of the log; with a destination the partial index serves it."""
-        head = self._opened().head
+        head = self._opened().planner.head
         upto = min(upto or head, head)
         where = ""
         values: list[Any] = [after, upto]
@@ -190,7 +194,7 @@ class SQLiteStore:
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
         """All streams in one query, each from its snapshot on."""
         stored = await self.get("snapshot", streams) if snapshots and not upto else [None] * len(streams)
-        upto = upto or self._opened().head
+        upto = upto or self._opened().planner.head
         found: dict[str, tuple[Snapshot | None, list[Record]]] = {}
         for stream, data in zip(streams, stored, strict=True):
             snapshot = msgspec.json.decode(data, type=Snapshot) if data is not None else None
@@ -205,7 +209,7 @@ class SQLiteStore:
     ) -> list[Record]:
         """By one of three indexes."""
         column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
-        return await self._records(RELATED.format(column), (value, self._opened().head, limit))
+        return await self._records(RELATED.format(column), (value, self._opened().planner.head, limit))
 
     async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
         """Rows by key, all in one query."""
@@ -220,7 +224,7 @@ class SQLiteStore:
 
     async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
         """Streams in order, with their versions."""
-        head = self._opened().head
+        head = self._opened().planner.head
         values = {"after": after, "start": prefix, "end": _end(prefix), "head": head, "limit": limit}
         return await self._read(lambda connection: _streams.decode(_text(connection, STREAMS, values)))
 

@@ -7,7 +7,6 @@ one step, one fsync, one hand-over. What memory does not know is assumed, the st
 assumption fails is it looked up and the group planned again. Fails with `StoreFailed`, after a look at the file.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ from typing import Any
 import apsw
 import msgspec
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed
-from holdfast.ports.store import RECORD_BYTES_MAX, Incarnation
+from holdfast.ports.store import Incarnation
+from holdfast.stores.planner import Group, Key, Planner
 from holdfast.stores.sqlite_file import Connection, store_error
 
 __all__ = ["Writer", "text_or_blob"]
-
-VERSIONS_MAX = 50_000
-"""Streams whose version is kept in memory; others are looked up by the statement itself."""
 
 WRITING = """
 -- What a group writes, one row each, and what it takes for granted. Nothing is ever in it: its triggers do the work.
@@ -69,7 +66,6 @@ VERSION = "SELECT ifnull(max(version), 0) FROM log WHERE stream = ? AND stream <
 ROW = "SELECT data FROM rows WHERE kind = ? AND key = ?"
 
 _encode = msgspec.json.encode
-Key = tuple[RowKind, str]
 
 
 def text_or_blob(data: bytes) -> str | bytes:
@@ -80,43 +76,24 @@ def text_or_blob(data: bytes) -> str | bytes:
         return data
 
 
-class Group:
-    """What a group of batches comes to, if what it assumes holds."""
-
-    def __init__(self, head: int) -> None:
-        self.head = head
-        self.outcomes: list[Outcome] = []
-        self.records: list[Any] = []
-        """Parameters of the statement, COLUMNS for each record."""
-        self.streams: dict[str, int] = {}
-        """Versions as the group leaves them, of every stream it read."""
-        self.cursors: dict[str, Cursor] = {}
-        self.rows: dict[Key, bytes | None] = {}
-        self.assumed: dict[str, int] = {}
-        """Versions that memory did not know."""
-        self.absent: set[Key] = set()
-        """Fresh rows that nobody has looked for."""
-
-    def parameters(self) -> list[Any]:
-        """All that the statement is given, assumptions first."""
-        found: list[Any] = []
-        for stream, version in self.assumed.items():
-            # A stream that begins here is checked by its unique index.
-            if version or not self.streams[stream]:
-                found += ("if version", None, None, None, stream, version, *NOTHING[6:])
-        for kind, key in self.absent:
-            if self.rows.get((kind, key)) is None:
-                found += ("if absent", None, kind, None, key, *NOTHING[5:])
-        found += self.records
-        for (kind, key), data in self.rows.items():
-            if data is not None:
-                what = "fresh" if (kind, key) in self.absent else "put"
-                found += (what, None, kind, None, key, None, None, text_or_blob(data), *NOTHING[8:])
-            elif (kind, key) not in self.absent:
-                found += ("delete", None, kind, None, key, *NOTHING[5:])
-        for name, cursor in self.cursors.items():
-            found += ("cursor", cursor.position, None, None, name, None, None, None, cursor.incarnation, *NOTHING[9:])
-        return found
+def _parameters(group: Group) -> list[Any]:
+    """All that the statement is given, assumptions first."""
+    found: list[Any] = []
+    for stream, version in group.versions_to_check():
+        found += ("if version", None, None, None, stream, version, *NOTHING[6:])
+    for kind, key in group.absent_to_check():
+        found += ("if absent", None, kind, None, key, *NOTHING[5:])
+    for position, record in enumerate(group.records, group.first):
+        found += _values(record, position)
+    for (kind, key), data in group.rows.items():
+        if data is not None:
+            what = "fresh" if (kind, key) in group.absent else "put"
+            found += (what, None, kind, None, key, None, None, text_or_blob(data), *NOTHING[8:])
+        elif (kind, key) not in group.absent:
+            found += ("delete", None, kind, None, key, *NOTHING[5:])
+    for name, cursor in group.cursors.items():
+        found += ("cursor", cursor.position, None, None, name, None, None, None, cursor.incarnation, *NOTHING[9:])
+    return found
 
 
 NOTHING = (None,) * COLUMNS
@@ -127,42 +104,37 @@ class Writer:
 
     def __init__(self, path: Path, connection: Connection) -> None:
         self._path, self._connection = path, connection
-        self._versions: OrderedDict[str, int] = OrderedDict()
-        self._known: dict[Key, bytes | None] = {}
-        """Rows looked up because an assumption failed; for the group at hand only."""
         self._doubt: Group | None = None
         """A group whose COMMIT raised, while nobody could look whether it is there."""
         connection.execute(WRITING)
-        self.head: int = connection.execute(HEAD).get
-        """The last position whose COMMIT returned. Readers on other threads go by it."""
-        self.cursors = {name: Cursor(*at) for name, *at in connection.execute("SELECT * FROM cursors")}
-        """As they are committed; replaced by `update` in one step of the interpreter, so that others may copy it."""
+        cursors = {name: Cursor(*at) for name, *at in connection.execute("SELECT * FROM cursors")}
+        self.planner = Planner(connection.execute(HEAD).get, cursors)
 
     def begin(self, incarnation: str, at: int, first: int, bridged: int) -> list[Incarnation]:
         """Record an opening, and give all there were."""
         values = (incarnation, first, bridged, at)
         self._execute("INSERT INTO incarnations (id, first, bridged, at) VALUES (?, ?, ?, ?)", values)
-        self.head = first - 1
+        self.planner.head = first - 1
         every = self._execute("SELECT id, first, bridged FROM incarnations ORDER BY number")
         return [Incarnation(*row) for row in every]
 
     def leap(self, incarnation: str, at: int, first: int) -> list[Incarnation]:
         """Begin an incarnation above the head."""
-        self._be_sure()
-        if first <= self.head:
-            raise LimitExceeded(f"position {first} is not above the head, {self.head}")
+        self.settle()
+        if first <= self.planner.head:
+            raise LimitExceeded(f"position {first} is not above the head, {self.planner.head}")
         return self.begin(incarnation, at, first, first - 1)
 
     def clear(self, kind: RowKind, ends: tuple[str, str | bytes], cursor_ends: tuple[str, str | bytes]) -> None:
         """Remove the rows and cursors in two ranges, both or none."""
-        self._be_sure()
+        self.settle()
         sql = (
             "BEGIN IMMEDIATE; DELETE FROM rows WHERE kind = ? AND key >= ? AND key < ?;"
             " DELETE FROM cursors WHERE name >= ? AND name < ?; COMMIT"
         )
         self._execute(sql, (kind, *ends, *cursor_ends))
         kept = {name: Cursor(*at) for name, *at in self._execute("SELECT * FROM cursors")}
-        self.cursors = kept
+        self.planner.cursors = kept
 
     def close(self) -> None:
         """Close the connection, which brings the file up to date."""
@@ -170,14 +142,11 @@ class Writer:
 
     def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Commit a group in one transaction."""
-        for batch in batches:
-            for record in batch.records:
-                if (size := len(record.data)) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
-        self._be_sure()
-        self._known.clear()
+        group = self.planner.begin(batches)
+        self.settle()
         while True:
-            group = self._plan(batches)
+            if group.first != self.planner.head + 1:
+                group = self.planner.plan(batches)  # one that was in doubt is there after all
             try:
                 self._write(group)
             except apsw.ConstraintError as error:
@@ -186,59 +155,20 @@ class Writer:
                     raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
                 # Batches that were refused may now come further and assume more, so this can take several rounds.
                 self._look_up(group)
+                group = self.planner.plan(batches)
                 continue
-            self._keep(group)
+            self.planner.keep(group)
             return group.outcomes
 
-    def _plan(self, batches: Sequence[Batch]) -> Group:
-        group = Group(self.head)
-        for batch in batches:
-            refusal = self._refusal(group, batch)
-            if refusal is not None:
-                group.outcomes.append(refusal)
-                continue
-            group.outcomes.append(Committed(group.head + 1))
-            for record in batch.records:
-                group.head += 1
-                group.records += _values(record, group.head)
-                if record.version:
-                    group.streams[record.stream] = record.version
-            for move in batch.moves:
-                group.cursors[move.name] = move.after
-            for row in batch.rows:
-                group.rows[row.kind, row.key] = row.data
-        return group
-
-    def _refusal(self, group: Group, batch: Batch) -> Outcome | None:
-        """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
-        streams = group.streams
-        for stream, expected in batch.reads:
-            found = streams.get(stream)
-            if found is None:
-                found = self._versions.get(stream)
-                if found is None:
-                    found = group.assumed[stream] = expected
-                streams[stream] = found
-            if found != expected:
-                return Conflict(stream, expected, found)
-        for move in batch.moves:
-            cursor = group.cursors.get(move.name) or self.cursors.get(move.name)
-            found = cursor.position if cursor else 0
-            if found != move.before:
-                return Conflict(move.name, move.before, found)
-        for row in batch.rows:
-            if row.fresh:
-                key = (row.kind, row.key)
-                data = group.rows[key] if key in group.rows else self._known.get(key)
-                if data is not None:
-                    return Duplicate(row.kind, row.key, data)
-                if key not in group.rows and key not in self._known:
-                    group.absent.add(key)
-        return None
+    def settle(self) -> int:
+        """Find out about a group that failed while the file could not be read: it may be in the log. The head."""
+        if self._doubt is not None:
+            self._find_out(self._doubt)
+        return self.planner.head
 
     def _write(self, group: Group) -> None:
         """Make a group durable; raises ConstraintError, with nothing written, when an assumption does not hold."""
-        parameters = group.parameters()
+        parameters = _parameters(group)
         largest = SIZES[-1] * COLUMNS
         connection = self._connection
         try:
@@ -255,9 +185,9 @@ class Writer:
             self._roll_back()
             raise
         except apsw.Error as error:
-            self._settle(group, error)
+            self._find_out(group, error)
 
-    def _settle(self, group: Group, cause: Exception | None = None) -> None:
+    def _find_out(self, group: Group, cause: Exception | None = None) -> None:
         """After a COMMIT that raised: look whether the group is there, and return only if it is.
 
         A commit whose fsync failed is invisible, but its pages may stand in the WAL, and a crash before the next commit
@@ -275,12 +205,7 @@ class Writer:
         if not there and cause is not None:
             raise store_error(self._path, cause) from cause
         if there and cause is None:
-            self._keep(group)
-
-    def _be_sure(self) -> None:
-        """Settle a group that failed while the file could not be read; it may be in the log after all."""
-        if self._doubt is not None:
-            self._settle(self._doubt)
+            self.planner.keep(group)
 
     def _is_there(self, group: Group) -> bool:
         if group.records:
@@ -297,26 +222,14 @@ class Writer:
     def _look_up(self, group: Group) -> None:
         """Replace every assumption of a group by what is."""
         try:
-            for stream in group.assumed:
-                self._versions[stream] = self._connection.execute(VERSION, (stream,)).get
-            self._known.update((key, self._row(key)) for key in group.absent)
+            versions = {stream: self._connection.execute(VERSION, (stream,)).get for stream in group.assumed}
+            self.planner.learn(versions, {key: self._row(key) for key in group.absent})
         except apsw.Error as error:
             raise store_error(self._path, error) from error
 
     def _row(self, key: Key) -> bytes | None:
         data = self._connection.execute(ROW, key).get
         return data.encode() if isinstance(data, str) else data
-
-    def _keep(self, group: Group) -> None:
-        """The group is durable: remember what it left."""
-        versions = self._versions
-        for stream, version in group.streams.items():
-            versions[stream] = version
-            versions.move_to_end(stream)
-        while len(versions) > VERSIONS_MAX:
-            versions.popitem(last=False)
-        self.cursors.update(group.cursors)
-        self.head = group.head
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:

@@ -1,0 +1,142 @@
+"""What a group of batches comes to: checked in memory, one batch after another, before anything is sent to an engine.
+
+Comes before the engines' writers, which make a `Group` durable in one transaction of one or few statements. A planner
+knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks that in the
+same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again. Pure: it
+cannot fail but with `LimitExceeded`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.record import Record
+from holdfast.errors import LimitExceeded
+from holdfast.ports.store import RECORD_BYTES_MAX
+
+__all__ = ["Group", "Key", "Planner"]
+
+VERSIONS_MAX = 50_000
+"""Streams whose version is kept in memory; of others the engine is asked."""
+
+Key = tuple[RowKind, str]
+
+
+class Group:
+    """What a group of batches comes to, if what it assumes holds."""
+
+    __slots__ = ("absent", "assumed", "cursors", "first", "head", "outcomes", "records", "rows", "streams")
+
+    def __init__(self, head: int) -> None:
+        self.first = head + 1
+        self.head = head
+        """The last position when the group is there."""
+        self.outcomes: list[Outcome] = []
+        self.records: list[Record] = []
+        """In the order of their positions, `first` and on; the positions are not in them."""
+        self.streams: dict[str, int] = {}
+        """Versions as the group leaves them, of every stream it read."""
+        self.cursors: dict[str, Cursor] = {}
+        self.rows: dict[Key, bytes | None] = {}
+        self.assumed: dict[str, int] = {}
+        """Versions that memory did not know."""
+        self.absent: set[Key] = set()
+        """Fresh rows that nobody has looked for."""
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to check and nothing to write."""
+        return not (self.records or self.rows or self.cursors or self.assumed)
+
+    def versions_to_check(self) -> Iterable[tuple[str, int]]:
+        """Assumed versions that no unique index checks: a stream that begins in the group is checked by its index."""
+        return ((stream, version) for stream, version in self.assumed.items() if version or not self.streams[stream])
+
+    def absent_to_check(self) -> Iterable[Key]:
+        """Fresh rows that the group itself removes again: nothing else checks them."""
+        return (key for key in self.absent if self.rows.get(key) is None)
+
+
+class Planner:
+    """Plans groups of one log, and remembers what those that were committed have left."""
+
+    def __init__(self, head: int, cursors: Mapping[str, Cursor]) -> None:
+        self.head = head
+        """The last position whose COMMIT returned. Readers go by it."""
+        self.cursors = dict(cursors)
+        """As they are committed; `update`d in one step of the interpreter, so that others may copy it."""
+        self._versions: OrderedDict[str, int] = OrderedDict()
+        self._known: dict[Key, bytes | None] = {}
+        """Rows looked up because an assumption failed; for the group at hand only."""
+
+    def begin(self, batches: Sequence[Batch]) -> Group:
+        """Plan a group for the first time. Raises LimitExceeded."""
+        for batch in batches:
+            for record in batch.records:
+                if (size := len(record.data)) > RECORD_BYTES_MAX:
+                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+        self._known.clear()
+        return self.plan(batches)
+
+    def plan(self, batches: Sequence[Batch]) -> Group:
+        """Plan a group, again with what was learned."""
+        group = Group(self.head)
+        for batch in batches:
+            refusal = self._refusal(group, batch)
+            if refusal is not None:
+                group.outcomes.append(refusal)
+                continue
+            group.outcomes.append(Committed(group.head + 1))
+            group.records += batch.records
+            group.head += len(batch.records)
+            for record in batch.records:
+                if record.version:
+                    group.streams[record.stream] = record.version
+            for move in batch.moves:
+                group.cursors[move.name] = move.after
+            for row in batch.rows:
+                group.rows[row.kind, row.key] = row.data
+        return group
+
+    def learn(self, versions: Mapping[str, int], rows: Mapping[Key, bytes | None]) -> None:
+        """What the engine says of a group's assumptions."""
+        self._versions.update(versions)
+        self._known.update(rows)
+
+    def keep(self, group: Group) -> None:
+        """The group is durable: remember what it left."""
+        versions = self._versions
+        for stream, version in group.streams.items():
+            versions[stream] = version
+            versions.move_to_end(stream)
+        while len(versions) > VERSIONS_MAX:
+            versions.popitem(last=False)
+        self.cursors.update(group.cursors)
+        self.head = group.head
+
+    def _refusal(self, group: Group, batch: Batch) -> Outcome | None:
+        """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
+        streams = group.streams
+        for stream, expected in batch.reads:
+            found = streams.get(stream)
+            if found is None:
+                found = self._versions.get(stream)
+                if found is None:
+                    found = group.assumed[stream] = expected
+                streams[stream] = found
+            if found != expected:
+                return Conflict(stream, expected, found)
+        for move in batch.moves:
+            cursor = group.cursors.get(move.name) or self.cursors.get(move.name)
+            found = cursor.position if cursor else 0
+            if found != move.before:
+                return Conflict(move.name, move.before, found)
+        for row in batch.rows:
+            if row.fresh:
+                key = (row.kind, row.key)
+                data = group.rows[key] if key in group.rows else self._known.get(key)
+                if data is not None:
+                    return Duplicate(row.kind, row.key, data)
+                if key not in group.rows and key not in self._known:
+                    group.absent.add(key)
+        return None
