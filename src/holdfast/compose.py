@@ -35,6 +35,10 @@ def make_store(url: str, log: str) -> Store:
         from holdfast.stores.postgres import PostgresStore
 
         return PostgresStore(url, log)
+    if parts.scheme in ("mysql", "mariadb"):
+        from holdfast.stores.mysql import MySQLStore
+
+        return MySQLStore(url, log)
     raise ConfigInvalid(
         f"store URL {hidden(url)!r}: no such store; there are memory:, sqlite:PATH, postgresql://... and mysql://..."
     )

@@ -178,7 +178,9 @@ class ServerStore:
             )
             cursors = await self._query(connection, "SELECT name, incarnation, position FROM cursors", ())
             self._head_seen = Head(before.position, before.groups, incarnation)
-            self._planner = Planner(before.position, {text(name): Cursor(*at_) for name, *at_ in cursors})
+            self._planner = Planner(
+                before.position, {text(name): Cursor(text(by), position) for name, by, position in cursors}
+            )
             return Opened(before.position, await self._incarnations())
         except Broken as error:
             await self.close()

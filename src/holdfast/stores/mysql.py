@@ -1,0 +1,307 @@
+"""The store on MariaDB (asyncmy): a database for each log. Written for MySQL 8 too, on which it has not been tried.
+
+Promises all of `ports.store` but backup (the server's own tools do that); one process writes a log at a time, another
+can take over when it is gone. A group is one packet of statements: the row `head` is changed first, and the statement
+fails where it is not as expected. InnoDB shows a commit to others before it is on the disk (MySQL bug 74303), so what
+is read leaves only when the commit under way is durable. Refuses a server whose commits do not survive a crash
+(`innodb_flush_log_at_trx_commit`, `sync_binlog`, `innodb_doublewrite`), unless the URL says `unsafe=true`. Fails as
+`stores.server` says.
+
+    mysql://user:password@host:3306/stock
+"""
+
+import asyncio
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncmy
+from asyncmy.constants import CLIENT
+from asyncmy.errors import Error, IntegrityError
+
+from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.stores.planner import Group
+from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit, headers_of, is_text
+
+__all__ = ["MySQLStore"]
+
+SCHEMA_VERSION = 1
+CONNECT_SECONDS = 3
+PACKET_BYTES = 4 * 1024 * 1024
+"""Statements are sent in packets of about this size; a single value may make one larger."""
+PACKET_BYTES_MIN = 16 * 1024 * 1024
+"""What the server must take: the largest record with every quote doubled, and room."""
+MODES = "STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
+"""Strict: the fence is a NULL that the column refuses. No backslash escapes: quotes are doubled, and that is all."""
+SETTINGS = (
+    "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@innodb_doublewrite, @@max_allowed_packet"
+)
+DUPLICATE, NULL = 1062, 1048
+GONE = (OSError, EOFError, asyncio.IncompleteReadError, struct.error, AttributeError, RuntimeError, TimeoutError)
+"""What the driver raises when its connection is not there any more, beside its own errors."""
+
+
+class MySQLStore(ServerStore):
+    """The log `log` in the database that the URL names, or in one named like the log; made when absent."""
+
+    backup_tool = "mariadb-backup, or mysqldump --single-transaction"
+    shows_early = True
+
+    def __init__(self, url: str, log: str) -> None:
+        super().__init__(log)
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        self._unsafe = options.pop("unsafe", "false") == "true"
+        self.database = unquote(parts.path.strip("/")) or log
+        if not parts.hostname or options or "/" in self.database or len(self.database) > 64:
+            raise ConfigInvalid("store URL: write mysql://user:password@host:port/database, at most with ?unsafe=true")
+        self._to: dict[str, Any] = {
+            "host": parts.hostname, "port": parts.port or 3306, "user": unquote(parts.username or ""),
+            "password": unquote(parts.password or ""),
+        }  # fmt: skip
+
+    async def _connect(self, *, writer: bool) -> Any:
+        connect = cast(Any, asyncmy).connect
+        try:
+            connection = await connect(
+                **self._to, charset="utf8mb4", client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True,
+                connect_timeout=CONNECT_SECONDS, program_name=f"holdfast {self.log} process {os.getpid()}",
+                max_allowed_packet=1 << 30,
+            )  # fmt: skip
+        except Error as error:
+            raise self._meaning(error) from error
+        except GONE as error:
+            raise Broken(f"{type(error).__name__}: {error}") from error
+        try:
+            await self._say(connection, f"SET SESSION sql_mode = '{MODES}'")
+            if writer:
+                await self._check_durable(connection)
+                await self._say(connection, f"CREATE DATABASE IF NOT EXISTS {_name(self.database)}")
+            await self._say(connection, f"USE {_name(self.database)}")
+            await self._say(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            if writer:
+                await self._check_schema(connection)
+        except (Broken, StoreError):
+            await self._disconnect(connection)
+            raise
+        return connection
+
+    async def _check_durable(self, connection: Any) -> None:
+        flush, binlog, sync, doublewrite, packet = (await self._query(connection, SETTINGS, ()))[0]
+        wrong = [
+            text
+            for text, bad in (
+                (f"innodb_flush_log_at_trx_commit = {flush}", int(flush) != 1),
+                (f"sync_binlog = {sync}", bool(int(binlog)) and int(sync) != 1),
+                (f"innodb_doublewrite = {doublewrite}", str(doublewrite).upper() in ("0", "OFF")),
+            )
+            if bad
+        ]
+        if wrong and not self._unsafe:
+            raise StoreFailed(
+                f"the server of {self.log} has {', '.join(wrong)}: a commit may be lost in a crash; set it to 1, or say"
+                " unsafe=true in the store URL"
+            )
+        if int(packet) < PACKET_BYTES_MIN:
+            raise StoreFailed(f"the server of {self.log} has max_allowed_packet = {packet}; set {PACKET_BYTES_MIN}")
+
+    async def _check_schema(self, connection: Any) -> None:
+        """Make the schema if it is not there; refuse what is not ours, newer, or of another log."""
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
+        tables = {_str(row[0]) for row in await self._query(connection, sql, (self.database,))}
+        if "log" in tables and "meta" not in tables:
+            raise StoreForeign(f"the database {self.database!r} has a table log that is not holdfast's; give another")
+        if "head" not in tables:
+            await self._say(connection, files("holdfast.stores").joinpath("mysql.sql").read_text("utf-8"))
+        await self._say(
+            connection,
+            "START TRANSACTION; INSERT IGNORE INTO head VALUES (1, 0, 0, '');"
+            " INSERT IGNORE INTO meta VALUES"
+            f" ('log', {_quoted(self.log)}), ('schema', '{SCHEMA_VERSION}'), ('commits', 0); COMMIT",
+        )
+        meta = {_str(name): _str(value) for name, value in await self._query(connection, "SELECT * FROM meta", ())}
+        if int(meta["schema"]) > SCHEMA_VERSION:
+            raise SchemaNewer(
+                f"the database {self.database!r} has schema {meta['schema']}, this release knows up to {SCHEMA_VERSION}"
+            )
+        if meta["log"] != self.log:
+            raise StoreMismatch(f"the database {self.database!r} holds the log of {meta['log']!r}, not of {self.log!r}")
+
+    async def _disconnect(self, connection: Any) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.ensure_closed()
+        except (Error, *GONE):
+            connection.close()
+
+    async def _lock(self, connection: Any) -> str | None:
+        name = f"holdfast {self.database}"[:64]
+        if (await self._query(connection, "SELECT GET_LOCK(%s, 0)", (name,)))[0][0] == 1:
+            return None
+        sql = "SELECT id, host FROM information_schema.processlist WHERE id = IS_USED_LOCK(%s)"
+        holder = await self._query(connection, sql, (name,))
+        return f"connection {holder[0][0]} from {_str(holder[0][1])}" if holder else "another process"
+
+    async def _change_head(self, connection: Any, change: Change) -> Head:
+        await self._say(connection, "START TRANSACTION")
+        try:
+            found = await self._query(connection, "SELECT position, group_count, incarnation FROM head FOR UPDATE", ())
+            position, count, incarnation = found[0]
+            before = Head(position, count, _str(incarnation))
+            after, opening = change(before)
+            now = f"position = {after.position}, group_count = {after.groups}"
+            statements = [f"UPDATE head SET {now}, incarnation = {_quoted(after.incarnation)}"]
+            if opening is not None:
+                values = ", ".join(str(int(one)) for one in opening)
+                statements.append(
+                    f"INSERT INTO incarnations (id, first, bridged, at) VALUES ({_quoted(after.incarnation)}, {values})"
+                )
+            # An update that changes nothing writes nothing: this one is there to be durable.
+            statements.append("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
+            await self._say(connection, "; ".join([*statements, "COMMIT"]))
+        except BaseException:
+            await self._disconnect(connection)  # and so the transaction ends
+            raise
+        return before
+
+    async def _write(self, connection: Any, group: Group, before: Head) -> None:
+        try:
+            for packet in _packets(_statements(group, before)):
+                await self._run(connection, packet)
+        except IntegrityError as error:
+            if _code(error) not in (DUPLICATE, NULL):
+                raise Broken(str(error)) from error
+            await self._say(connection, "ROLLBACK")
+            raise Unfit(str(error)) from error
+        except Error as error:
+            # It may have been the COMMIT that failed: what is there then is looked up, not guessed.
+            if _code(error) == NULL:
+                await self._say(connection, "ROLLBACK")
+                raise Unfit(str(error)) from error
+            raise Broken(str(error)) from error
+        except GONE as error:
+            raise Broken(f"{type(error).__name__}: {error}") from error
+
+    async def _run(self, connection: Any, packet: str) -> None:
+        """Send statements, and take the result of each. Raises what the driver raises."""
+        await connection.query(packet)
+        while connection._result is not None and connection._result.has_next:
+            await connection.next_result()
+
+    async def _say(self, connection: Any, statements: str) -> None:
+        try:
+            await self._run(connection, statements)
+        except Error as error:
+            raise self._meaning(error) from error
+        except GONE as error:
+            raise Broken(f"{type(error).__name__}: {error}") from error
+
+    async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
+        try:
+            async with connection.cursor() as cursor:
+                await cursor.execute(_filled(sql, values))
+                return list(await cursor.fetchall())
+        except Error as error:
+            raise self._meaning(error) from error
+        except GONE as error:
+            raise Broken(f"{type(error).__name__}: {error}") from error
+
+    async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
+        statements = ["START TRANSACTION"]
+        for table, first, (begin, end) in (("small", f"kind = {_quoted(kind)} AND ", keys), ("cursors", "", names)):
+            upto = f" AND name < {_quoted(end)}" if end is not None else ""
+            statements.append(f"DELETE FROM {table} WHERE {first}name >= {_quoted(begin)}{upto}")
+        await self._say(connection, "; ".join([*statements, "COMMIT"]))
+
+    def _meaning(self, error: Error) -> Exception:
+        """Broken where the server is gone, or gives no answer that says what was done."""
+        code = _code(error)
+        if code >= 2000 or code in (0, 1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1927):
+            return Broken(str(error))
+        return StoreFailed(f"the database of {self.log}: {error}")
+
+
+def _statements(group: Group, before: Head) -> Iterator[str]:
+    """What a group is, statement by statement; rows of one table in several where they are many."""
+    holds = [f"incarnation = {_quoted(before.incarnation)}", f"group_count = {before.groups}"]
+    for stream, version in group.versions_to_check():
+        holds.append(f"coalesce((SELECT max(version) FROM log WHERE stream = {_quoted(stream)}), 0) = {version}")
+    for kind, name in group.absent_to_check():
+        holds.append(f"NOT EXISTS (SELECT 1 FROM small WHERE kind = {_quoted(kind)} AND name = {_quoted(name)})")
+    yield "START TRANSACTION"
+    # Assignments are made from left to right: the condition comes before what it looks at has changed.
+    yield (
+        f"UPDATE head SET incarnation = IF({' AND '.join(holds)}, incarnation, NULL), position = {group.head},"
+        " group_count = group_count + 1"
+    )
+    yield from _inserts("INSERT INTO log VALUES ", (
+        f"({position}, {_quoted(one.kind)}, {_quoted(one.destination)}, {_quoted(one.stream)},"
+        f" {one.version or 'NULL'}, {_quoted(one.type)}, {_quoted(one.data.decode())}, {_quoted(one.tx)},"
+        f" {_quoted(one.correlation)}, {_quoted(one.cause)}, {one.at}, {_quoted(headers_of(one))})"
+        for position, one in enumerate(group.records, group.first)
+    ))  # fmt: skip
+    rows = [(key, data) for key, data in group.rows.items() if data is not None]
+    yield from _inserts("INSERT INTO small VALUES ", (_small(*row) for row in rows if row[0] in group.absent))
+    yield from _inserts("REPLACE INTO small VALUES ", (_small(*row) for row in rows if row[0] not in group.absent))
+    for key, data in group.rows.items():
+        if data is None and key not in group.absent:
+            yield f"DELETE FROM small WHERE kind = {_quoted(key[0])} AND name = {_quoted(key[1])}"
+    yield from _inserts("REPLACE INTO cursors VALUES ", (
+        f"({_quoted(name)}, {_quoted(at.incarnation)}, {at.position})" for name, at in group.cursors.items()
+    ))  # fmt: skip
+    yield "COMMIT"
+
+
+def _small(key: tuple[str, str], data: bytes) -> str:
+    shown = is_text(data)
+    value = f"{_quoted(shown)}, NULL" if shown is not None else f"NULL, x'{data.hex()}'"
+    return f"({_quoted(key[0])}, {_quoted(key[1])}, {value})"
+
+
+def _inserts(begin: str, rows: Iterable[str]) -> Iterator[str]:
+    """Statements of about PACKET_BYTES at the most."""
+    size, kept = 0, list[str]()
+    for row in rows:
+        if kept and size + len(row) > PACKET_BYTES:
+            yield begin + ", ".join(kept)
+            size, kept = 0, []
+        kept.append(row)
+        size += len(row)
+    if kept:
+        yield begin + ", ".join(kept)
+
+
+def _packets(statements: Iterable[str]) -> Iterator[str]:
+    size, kept = 0, list[str]()
+    for statement in statements:
+        if kept and size + len(statement) > PACKET_BYTES:
+            yield "; ".join(kept)
+            size, kept = 0, []
+        kept.append(statement)
+        size += len(statement)
+    yield "; ".join(kept)
+
+
+def _quoted(text: str) -> str:
+    """A string literal. The session has NO_BACKSLASH_ESCAPES and utf8mb4: a quote is all that means anything."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _name(text: str) -> str:
+    return "`" + text.replace("`", "``") + "`"
+
+
+def _filled(sql: str, values: Sequence[Any]) -> str:
+    """A query with its values in the places of %s."""
+    return sql % tuple(str(value) if isinstance(value, int) else _quoted(value) for value in values) if values else sql
+
+
+def _str(value: str | bytes) -> str:
+    return value if isinstance(value, str) else bytes(value).decode()
+
+
+def _code(error: Error) -> int:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
