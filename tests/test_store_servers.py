@@ -111,7 +111,9 @@ async def test_a_commit_that_is_cut_off_is_found_out(server: Server, wire: Wire,
 
 
 @pytest.mark.parametrize(("moment", "head"), [("cut_before", 1), ("cut_after", 3)])
-async def test_while_the_outcome_is_unknown_nothing_is_said(server: Server, wire: Wire, moment: str, head: int) -> None:
+async def test_while_the_outcome_is_unknown_nothing_is_said(
+    server: Server, wire: Wire, moment: str, head: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """G2, G8: with the server gone in a commit everything is refused, reads too, whether the group is there or not;
     when the server is back that is found out, and only then is anything said."""
     store = make_store(wire.url(fresh()), "stock")
