@@ -6,10 +6,20 @@ HYPOTHESIS_PROFILE=search draws new ones, more of them.
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from servers import said
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which engines were there."""
+    for engine, version in sorted(said.items()):
+        terminalreporter.write_line(f"{engine}: {version}")
+
 
 settings.register_profile(
     "same",

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from holdfast import logs
-from holdfast.cli.demonstration import Demonstration, Example, Report
+from holdfast.cli.demonstration import Demonstration, Example, Report, Stores
 from holdfast.cli.hosting import run_loop
 from holdfast.cli.shared import AsJson
 
@@ -32,6 +32,7 @@ def demo(
     seed: int | None = None,
     sabotage: Literal["cursor", "send", "undo"] | None = None,
     example: Example = "marketplace",
+    stores: Stores = "sqlite",
     as_json: AsJson = False,
 ) -> int:
     """Run a marketplace of eight processes under load, kill some of them, and audit what is left.
@@ -42,6 +43,8 @@ def demo(
     - `holdfast demo --example shop`
 
     - `holdfast demo --seconds 60 --kills 20 --seed 7`
+
+    - `holdfast demo --stores mixed`: SQLite, PostgreSQL and MariaDB; the servers are killed too
 
     - `holdfast demo --sabotage cursor`: one protection taken out; the audit must find what breaks
 
@@ -59,12 +62,15 @@ def demo(
 
     Example:
         The Online Marketplace (eight services), or a small shop (four).
+    stores
+        What the services keep their logs in; mixed: each engine in turn. Servers are brought along and started here
+        (`pip install holdfast[servers]`; MariaDB from Debian's package), and are among what is killed.
     """
     chosen = random.SystemRandom().randrange(10_000) if seed is None else seed
     logs.configure(level="error")
     if sabotage == "cursor":
         kills = max(kills, KILLS_MIN)
-    report, folder = run_loop(_run(seconds, kills, chosen, sabotage or "", example, as_json=as_json))
+    report, folder = run_loop(_run(seconds, kills, chosen, sabotage or "", example, stores, as_json=as_json))
     bad = report.violations
     if as_json:
         print(json.dumps(report.as_value()), flush=True)
@@ -74,9 +80,9 @@ def demo(
 
 
 async def _run(
-    seconds: float, kills: int, seed: int, sabotage: str, example: Example, *, as_json: bool
+    seconds: float, kills: int, seed: int, sabotage: str, example: Example, stores: Stores, *, as_json: bool
 ) -> tuple[Report, str]:
-    shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage, example=example)
+    shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage, example=example, stores=stores)
     keep = False
     try:
         report = await (shown.run() if as_json else _watched(shown, seed))
@@ -95,7 +101,7 @@ async def _watched(shown: Demonstration, seed: int) -> Report:
 
     console = Console()
     missing = f", without: {shown.sabotage}" if shown.sabotage else ""
-    console.print(f"[bold]{shown.title}[/], each with a SQLite log of its own. Seed {seed}{missing}.")
+    console.print(f"[bold]{shown.title}[/], each with a log of its own ({shown.stores}). Seed {seed}{missing}.")
     running = asyncio.create_task(shown.run())
     with ExitStack() as stack:
         live = stack.enter_context(Live(_table(shown), console=console)) if console.is_terminal else None

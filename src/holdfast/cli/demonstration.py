@@ -8,6 +8,7 @@ Fails with `ConfigInvalid` where the example or a process cannot be started.
 
 import asyncio
 import importlib
+import itertools
 import random
 import shutil
 import statistics
@@ -16,13 +17,20 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import holdfast
 from holdfast.cli.processes import CHILD, Supervisor
+from holdfast.config import ServiceSettings, Settings
 from holdfast.errors import ConfigInvalid
 
+if TYPE_CHECKING:
+    from holdfast.testing.servers import Server
+
 Example = Literal["marketplace", "shop"]
+Stores = Literal["sqlite", "postgres", "mariadb", "mixed"]
+SERVER_DOWN_SECONDS = 0.5
+"""How long a server that was killed stays away."""
 PATIENCE_SECONDS = 20.0
 """How long, after the load, the last answers are waited for."""
 STILL_SECONDS = 6.0
@@ -141,9 +149,10 @@ class Demonstration:
     """One run. `status` may be looked at while it runs."""
 
     def __init__(
-        self, *, seconds: float, kills: int, seed: int, sabotage: str = "", example: Example = "marketplace"
-    ) -> None:
-        self.seconds, self.kills, self.sabotage = seconds, kills, sabotage
+        self, *, seconds: float, kills: int, seed: int, sabotage: str = "", example: Example = "marketplace",
+        stores: Stores = "sqlite",
+    ) -> None:  # fmt: skip
+        self.seconds, self.kills, self.sabotage, self.stores = seconds, kills, sabotage, stores
         self.status = Status()
         self._random = random.Random(seed)
         if (examples := str(examples_folder())) not in sys.path:
@@ -153,9 +162,35 @@ class Demonstration:
         self.services: tuple[str, ...] = chosen.SERVICES
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         child = (sys.executable, "-m", "holdfast.testing.sabotage", sabotage) if sabotage else CHILD
-        self.supervisor = Supervisor(chosen.TARGET, self.services, folder=self.folder, child=child)
+        self.servers: dict[str, Server] = {}
+        """Engine -> the server that was brought along."""
+        try:
+            settings = self._settings()
+        except BaseException:
+            self._end_servers()
+            raise
+        self.supervisor = Supervisor(chosen.TARGET, self.services, folder=self.folder, child=child, settings=settings)
         self.load: Load = chosen.Load(self.supervisor.urls, seed)
         self.tasks: list[asyncio.Task[Any]] = []
+
+    def _settings(self) -> Settings:
+        """Which service keeps its log where; servers that are needed for it are started. Raises Missing."""
+        if self.stores == "sqlite":
+            return Settings()
+        from holdfast.testing.servers import ENGINES
+
+        engines = ["", *ENGINES] if self.stores == "mixed" else [self.stores]
+        for engine in filter(None, engines):
+            self.servers[engine] = ENGINES[engine]()
+            self.servers[engine].start()
+        used = dict(zip(self.services, itertools.cycle(engines), strict=False))
+        return Settings(
+            services={name: ServiceSettings(store=self.servers[one].url(name)) for name, one in used.items() if one}
+        )
+
+    def _end_servers(self) -> None:
+        for server in self.servers.values():
+            server.stop()
 
     async def run(self) -> Report:
         """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError where the services answer nonsense."""
@@ -188,25 +223,29 @@ class Demonstration:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.load.close()
         await self.supervisor.stop()
+        await asyncio.to_thread(self._end_servers)
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _kill(self, until: float) -> None:
-        """SIGKILL at moments spread over the load, every service in turn in an order drawn by lot, and the first,
-        which coordinates, always among them."""
+        """SIGKILL at moments spread over the load, every service and every server in turn in an order drawn by lot, and
+        the first service, which coordinates, always among them."""
         left = until - time.monotonic()
         moments = sorted(self._random.uniform(0.1, 0.9) * left for _ in range(self.kills))
         begun = time.monotonic()
-        victims = (
-            [*self._random.sample(self.services[1:], min(self.kills, len(self.services)) - 1), self.services[0]]
-            if moments
-            else []
-        )
+        others = [*self.services[1:], *self.servers]
+        victims = [*self._random.sample(others, min(self.kills - 1, len(others))), self.services[0]] if moments else []
         self._random.shuffle(victims)
         for moment in moments:
-            victims = victims or self._random.sample(self.services, len(self.services))
+            victims = victims or self._random.sample([*self.services, *self.servers], len(others) + 1)
             await asyncio.sleep(max(0.0, begun + moment - time.monotonic()))
             name = victims.pop()
+            if server := self.servers.get(name):
+                await asyncio.to_thread(server.kill)
+                self.status.kills.append(name)
+                await asyncio.sleep(SERVER_DOWN_SECONDS)
+                await asyncio.to_thread(server.start)
+                continue
             await self.supervisor.ready(name)
             if self.supervisor.kill(name):
                 self.status.kills.append(name)

@@ -154,8 +154,10 @@ class Conversation:
         if not self._serving:
             self._wake.set()
 
-    def reread(self) -> None:
-        """Say what the peer has not acknowledged from the store, up to the head; memory serves from there on."""
+    def reread(self, cursor: Cursor) -> None:
+        """Stand where the store says, and say what the peer has not acknowledged from there; memory serves from the
+        head on."""
+        self.cursor, self.received = cursor, cursor.position
         self._live.clear()
         self._floor = self.exchange.writer.head
         self.have = self.shown = self.acked

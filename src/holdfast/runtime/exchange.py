@@ -74,12 +74,13 @@ class Exchange:
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
         """Hand the writer what this service told itself and has not decided yet."""
-        position = cursors.get(f"exchange:{self.name}", Cursor()).position
-        found: list[Record] = []
-        while page := (await self.store.read(position, 1000, destination=self.name)).records:
-            found += page
-            position = page[-1].position
-        self._mine, self._own_broken = cursors.get(f"exchange:{self.name}", Cursor()), None
+        mine = cursors.get(f"exchange:{self.name}", Cursor())
+        position, found = mine.position, list[Record]()
+        while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
+            page = await self.store.read(position, 1000, destination=self.name)
+            found += page.records
+            position = page.upto
+        self._mine, self._own_broken = mine, None
         for record in found:
             self._submit_own(record)
 
@@ -91,10 +92,17 @@ class Exchange:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
-    def reread(self) -> None:
-        """What memory held for peers may lack records that are in the log after all: say them from the store."""
-        for conversation in self.conversations.values():
-            conversation.reread()
+    def reread(self, cursors: dict[str, Cursor]) -> None:
+        """After a failed flush, go on by what the store says: what memory held for peers may lack records that are in
+        the log after all, and what was received may not be."""
+        for peer, conversation in self.conversations.items():
+            conversation.reread(cursors.get(f"exchange:{peer}", Cursor()))
+
+    def reread_own(self) -> None:
+        """The same for what this service told itself, once the writer takes work again."""
+        if self._own_broken is not None:
+            self._own_broken.cancel()
+        self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
 
     def heard(self) -> bool:
         """True once every peer that is talked to has said what it has, or was found down."""
@@ -123,11 +131,13 @@ class Exchange:
 
     def _own_done(self, done: "asyncio.Future[None]") -> None:
         if not done.cancelled() and done.exception() is not None and self._own_broken is None:
-            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+            pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
+            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
 
-    async def _mend_own(self) -> None:
+    async def _mend_own(self, pause_seconds: float = 0.0) -> None:
         while True:
-            await asyncio.sleep(BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5))
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
             try:
                 return await self._read_own(await self.store.cursors())
             except StoreError as error:

@@ -205,11 +205,13 @@ class Node:
             try:
                 self.writer.head = await self.store.settle()
                 if self.conversations is not None:
-                    self.conversations.reread()
+                    self.conversations.reread(await self.store.cursors())
                 await self.waiting.start(self.writer)
                 await self.timers.reread()
                 await self._count_sagas()
                 self.writer.resume()
+                if self.conversations is not None:
+                    self.conversations.reread_own()
                 return
             except StoreError as error:
                 logger.warning("the store cannot be read: %s", error)

@@ -23,8 +23,9 @@ from asyncmy.constants import CLIENT
 from asyncmy.errors import Error, IntegrityError
 
 from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.stores.columns import headers_of, is_text
 from holdfast.stores.planner import Group
-from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit, headers_of, is_text
+from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
 
 __all__ = ["MySQLStore"]
 

@@ -22,8 +22,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.stores.columns import headers_of, is_text
 from holdfast.stores.planner import Group
-from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit, headers_of, is_text
+from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
 
 __all__ = ["PostgresStore"]
 

@@ -13,22 +13,26 @@ method raises `StoreFailed`.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
-
-import msgspec
+from typing import Any, ClassVar, NamedTuple
 
 from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
-from holdfast.core.record import NO_HEADERS, Headers, Kind, Record
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked
-from holdfast.ports.store import Capabilities, Incarnation, Loaded, Opened, Page, Snapshot
+from holdfast.ports.store import Capabilities, Incarnation, Opened
+from holdfast.stores.columns import (
+    HEAD,
+    end_of,
+    in_order,
+    rows_of,
+    text,
+)
 from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.server_reads import Broken, ServerReads
 
-__all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit", "headers_of", "is_text"]
+__all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit"]
 
-READERS = 2
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
 """How long an opening waits for a writer that has just ended to be seen as gone."""
@@ -37,10 +41,6 @@ SETTLE_SECONDS = 1.0
 AGAIN_SECONDS = 0.05
 
 logger = logging.getLogger("holdfast.store")
-
-
-class Broken(Exception):
-    """The connection to the server is gone; what it was doing may have been done or not."""
 
 
 class Unfit(Exception):
@@ -58,70 +58,18 @@ class Head(NamedTuple):
 Change = Callable[[Head], tuple[Head, tuple[int, int, int] | None]]
 """From the row `head` as it is to what it becomes, and the opening that goes with it: (first, bridged, at)."""
 
-HEAD = "SELECT position, group_count, incarnation FROM head"
-COLUMNS = "position, kind, destination, stream, version, type, data, tx, correlation, cause, at, headers"
-ROWS, KEY = "small", "name"
-ROW = f"{KEY}, data, bytes"
-_headers = msgspec.json.Decoder(Headers)
-_encode = msgspec.json.encode
 
-
-def text(value: str | bytes) -> str:
-    """Text, as whatever the driver gives it."""
-    return value if isinstance(value, str) else bytes(value).decode()
-
-
-def bytes_of(data: str | bytes | None, blob: bytes | None) -> bytes:
-    """A small row's data: text where it could be, else bytes."""
-    return data.encode() if isinstance(data, str) else bytes(data if data is not None else blob or b"")
-
-
-def record_of(row: Sequence[Any]) -> Record:
-    """A record from the columns of `log`, in the order of the schema."""
-    position, kind, destination, stream, version, type_, data, tx, correlation, cause, at, headers = row
-    return Record(
-        position, cast(Kind, text(kind)), text(type_), bytes_of(data, None), text(tx), text(cause), at,
-        text(correlation), text(stream), version or 0, text(destination),
-        NO_HEADERS if headers in ("{}", b"{}") else _headers.decode(headers),
-    )  # fmt: skip
-
-
-def headers_of(record: Record) -> str:
-    """The headers as they are stored."""
-    return "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
-
-
-def is_text(data: bytes) -> str | None:
-    """The data as text, where every engine can hold it as such."""
-    with suppress(UnicodeDecodeError):
-        return data.decode() if b"\0" not in data else None
-    return None
-
-
-def end_of(prefix: str) -> str | None:
-    """The least text above all that begins with `prefix`; None where there is none."""
-    for index in range(len(prefix) - 1, -1, -1):
-        if (point := ord(prefix[index])) < 0x10FFFF:
-            # 0xD800 to 0xDFFF are no characters: the next one after U+D7FF is U+E000.
-            return prefix[:index] + chr(0xE000 if point == 0xD7FF else point + 1)
-    return None
-
-
-class ServerStore:
+class ServerStore(ServerReads):
     """A log on a database server. Subclasses bring connections (of any type) and SQL."""
 
     capabilities = Capabilities(durable=True)
     backup_tool: ClassVar[str] = ""
     """What copies the database: the server's own tool."""
-    shows_early: ClassVar[bool] = False
-    """The engine shows a commit to others before it is on the disk."""
 
     def __init__(self, log: str) -> None:
-        self.log = log
+        super().__init__(log)
         self._planner: Planner | None = None
         self._writing: Any = None
-        self._readers: list[Any] = []
-        self._free = asyncio.Semaphore(READERS)
         self._head_seen = Head(0, 0, "")
         """The row as our last commit left it."""
         self._doubt: Group | None = None
@@ -130,17 +78,8 @@ class ServerStore:
         self._lost: StoreError | None = None
         """Why this store may never write again: the log is another's."""
         self._settling = asyncio.Lock()
-        self._committing: asyncio.Future[None] | None = None
 
     # What an engine brings.
-
-    async def _connect(self, *, writer: bool) -> Any:
-        """A connection; the writer's checks durability, brings the schema up to date, and looks whose log it is.
-        Raises Broken, StoreError."""
-        raise NotImplementedError
-
-    async def _disconnect(self, connection: Any) -> None:
-        raise NotImplementedError
 
     async def _lock(self, connection: Any) -> str | None:
         """Take the right to write, for as long as the connection lasts; else who has it."""
@@ -153,10 +92,6 @@ class ServerStore:
 
     async def _write(self, connection: Any, group: Group, before: Head) -> None:
         """Make a group durable in one transaction, if the row is still `before`. Raises Broken, Unfit, StoreFailed."""
-        raise NotImplementedError
-
-    async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
-        """Rows of a query; placeholders are %s. Text may come as bytes. Raises Broken, StoreFailed."""
         raise NotImplementedError
 
     async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
@@ -257,8 +192,9 @@ class ServerStore:
             rows: dict[Key, bytes | None] = {}
             for kind, _ in group.absent:
                 keys = [key for one, key in group.absent if one == kind and (kind, key) not in rows]
-                for key, data in zip(keys, await self._get(self._writing, kind, keys), strict=True):
-                    rows[kind, key] = data
+                if keys:
+                    found = await self._query(self._writing, *rows_of(kind, keys))
+                    rows.update(zip(((kind, key) for key in keys), in_order(keys, found), strict=True))
             self._opened().learn(versions, rows)
         except Broken as error:
             self._writing = await self._dropped(self._writing)
@@ -291,8 +227,13 @@ class ServerStore:
     async def _find_out(self) -> None:
         planner, doubt, seen = self._opened(), self._doubt, self._head_seen
         if self._writing is None:
-            self._writing = await self._connect(writer=True)
-            await self._take_lock(self._writing, SETTLE_SECONDS)
+            connection = await self._connect(writer=True)
+            try:
+                await self._take_lock(connection, SETTLE_SECONDS)
+            except BaseException:
+                await self._dropped(connection)
+                raise
+            self._writing = connection
 
         def unchanged(head: Head) -> tuple[Head, None]:
             if head.incarnation != seen.incarnation:
@@ -309,11 +250,6 @@ class ServerStore:
         self._head_seen, self._doubt = head, None
         if doubt is not None and self._was_there:
             planner.keep(doubt)
-
-    async def _dropped(self, connection: Any) -> None:
-        if connection is not None:
-            with suppress(Broken, StoreError):
-                await self._disconnect(connection)
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
@@ -348,91 +284,6 @@ class ServerStore:
         await self.settle()
         return dict(self._opened().cursors)
 
-    async def read(
-        self,
-        after: int,
-        limit: int,
-        *,
-        kinds: Sequence[Kind] = (),
-        types: Sequence[str] = (),
-        destination: str = "",
-        upto: int = 0,
-    ) -> Page:
-        """A page of the log; with a destination the partial index serves it."""
-        head = await self.settle()
-        upto = min(upto or head, head)
-        sql, values = f"SELECT {COLUMNS} FROM log WHERE position > %s AND position <= %s", [after, upto]
-        filled: list[Any] = list(values)
-        for column, wanted in (("kind", kinds), ("type", types)):
-            if wanted:
-                sql += f" AND {column} IN ({','.join(['%s'] * len(wanted))})"
-                filled += wanted
-        if destination:
-            sql += " AND destination = %s AND destination <> ''"
-            filled.append(destination)
-        found = await self._records(f"{sql} ORDER BY position LIMIT %s", [*filled, limit])
-        return Page(tuple(found), found[-1].position if len(found) == limit else upto)
-
-    async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
-        """All streams in one query, each from its snapshot on."""
-        stored = await self.get("snapshot", streams) if snapshots and not upto else [None] * len(streams)
-        upto = upto or await self.settle()
-        found: dict[str, tuple[Snapshot | None, list[Record]]] = {}
-        for stream, data in zip(streams, stored, strict=True):
-            found[stream] = (msgspec.json.decode(data, type=Snapshot) if data is not None else None, [])
-        if found:
-            known = [value for stream, (snapshot, _) in found.items()
-                     for value in (stream, snapshot.version if snapshot else 0)]  # fmt: skip
-            which = " OR ".join(["(stream = %s AND version > %s)"] * len(found))
-            sql = f"SELECT {COLUMNS} FROM log WHERE stream <> '' AND ({which}) AND position <= %s ORDER BY position"
-            for record in await self._records(sql, [*known, upto]):
-                found[record.stream][1].append(record)
-        return [Loaded(snapshot, tuple(records)) for snapshot, records in (found[stream] for stream in streams)]
-
-    async def related(
-        self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
-    ) -> list[Record]:
-        """By one of three indexes."""
-        column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
-        sql = f"SELECT {COLUMNS} FROM log WHERE {column} = %s AND {column} <> '' AND position <= %s"
-        return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.settle(), limit])
-
-    async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
-        """Rows by key, all in one query."""
-        await self.settle()
-        async with self._reader() as connection:
-            return await self._get(connection, kind, keys)
-
-    async def _get(self, connection: Any, kind: str, keys: Sequence[str]) -> list[bytes | None]:
-        if not keys:
-            return []
-        marks = ",".join(["%s"] * len(keys))
-        sql = f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})"
-        found = {text(key): bytes_of(data, blob)
-                 for key, data, blob in await self._query(connection, sql, [kind, *keys])}  # fmt: skip
-        return [found.get(key) for key in keys]
-
-    async def scan(
-        self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
-    ) -> list[tuple[str, bytes]]:
-        """Rows in key order."""
-        await self.settle()
-        sql, values = _range(f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND", KEY, prefix, after)
-        async with self._reader() as connection:
-            found = await self._query(connection, f"{sql} ORDER BY {KEY} LIMIT %s", [kind, *values, limit])
-        return [(text(key), bytes_of(data, blob)) for key, data, blob in found]
-
-    async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
-        """Streams in order, with their versions."""
-        head = await self.settle()
-        where = "SELECT stream, max(version) FROM log WHERE stream <> '' AND version IS NOT NULL AND position <= %s AND"
-        sql, values = _range(where, "stream", prefix, after)
-        async with self._reader() as connection:
-            found = await self._query(
-                connection, f"{sql} GROUP BY stream ORDER BY stream LIMIT %s", [head, *values, limit]
-            )
-        return [(text(stream), version) for stream, version in found]
-
     async def backup(self, target: Path) -> None:
         """Refused: a server has its own tool for it."""
         raise StoreError(f"holdfast makes no backup of a database server: use {self.backup_tool}")
@@ -443,38 +294,3 @@ class ServerStore:
         if self._planner is None:
             raise StoreFailed(f"the store of {self.log} is closed")
         return self._planner
-
-    async def _records(self, sql: str, values: Sequence[Any]) -> list[Record]:
-        async with self._reader() as connection:
-            return [record_of(row) for row in await self._query(connection, sql, values)]
-
-    @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[Any]:
-        """A connection to read on. What is read leaves only when the commit that may have been seen is durable."""
-        self._opened()
-        async with self._free:
-            connection = self._readers.pop() if self._readers else None
-            try:
-                connection = connection or await self._connect(writer=False)
-                yield connection
-            except Broken as error:
-                await self._dropped(connection)
-                connection = None
-                raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
-            except BaseException:
-                await self._dropped(connection)  # cancelled in the middle of an answer, it is of no more use
-                connection = None
-                raise
-            finally:
-                if connection is not None and self._planner is not None:
-                    self._readers.append(connection)
-                elif connection is not None:
-                    await self._dropped(connection)
-        if self.shows_early and self._committing is not None:
-            await asyncio.shield(self._committing)
-            await self.settle()
-
-
-def _range(sql: str, column: str, prefix: str, after: str) -> tuple[str, list[Any]]:
-    sql, values, end = f"{sql} {column} > %s AND {column} >= %s", [after, prefix], end_of(prefix) if prefix else None
-    return (f"{sql} AND {column} < %s", [*values, end]) if end is not None else (sql, values)
