@@ -27,9 +27,10 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import holdfast_side, raw
+from bench import engines, holdfast_side, raw
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
+from holdfast.testing.servers import ENGINES
 
 
 @dataclass
@@ -72,6 +73,13 @@ def rows() -> list[Row]:
         Row(f"command over HTTP, {callers} callers", looped(holdfast_side.commands_over_http, callers))
         for callers in (1, 64)
     ]
+    for engine in ENGINES:
+        for callers in (1, 16, 64, 256):
+            alone = f"{engine}: one transaction per command, {callers} callers"
+            found.append(Row(alone, looped(engines.per_command, engine, callers)))
+            found.append(Row(f"{engine}: command, {callers} callers", looped(engines.commands, engine, callers), alone))
+        blind = looped(engines.per_command, engine, 64, blind=True)
+        found.append(Row(f"{engine}: one blind insert per command, 64 callers", blind))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found

@@ -32,7 +32,7 @@ class Doubtful(MemoryStore):
         self._chance = random.Random(seed)
         self.armed = False
         self.doubts = {True: 0, False: 0}
-        self._asked = 0
+        self.asking = 0
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Commit, or not, and do not know it."""
@@ -44,12 +44,12 @@ class Doubtful(MemoryStore):
         self.doubts[there] += 1
         if there:
             await super().commit(batches)
-        self._asked = 3
+        self.asking = 3
         raise StoreFailed("the connection broke")
 
     async def settle(self) -> int:
         """Not to be asked at first."""
-        self._asked = max(0, self._asked - 1)
+        self.asking = max(0, self.asking - 1)
         self._sure()
         return await super().settle()
 
@@ -64,7 +64,7 @@ class Doubtful(MemoryStore):
         return await super().cursors()
 
     def _sure(self) -> None:
-        if self._asked:
+        if self.asking:
             raise StoreFailed("nobody knows yet")
 
 
@@ -87,6 +87,7 @@ async def test_what_was_in_doubt_and_is_there_goes_on(seed: int, monkeypatch: py
             store.armed = False
         async with asyncio.timeout(20):
             await until(lambda: not any(n.dispatch.sagas.open or n.waiting.items() for n in running.nodes.values()))
+            await until(lambda: not any(store.asking for store in stores.values()))
         bought = sum(not isinstance(answer, Rejection) for answer in answers)
         doubts = [sum(store.doubts[there] for store in stores.values()) for there in (True, False)]
         assert min(doubts) > 3, f"hardly anything was in doubt: {doubts}"

@@ -25,7 +25,6 @@ __all__ = [
     "is_text",
     "range_of",
     "record_of",
-    "rows_of",
     "text",
 ]
 
@@ -77,12 +76,6 @@ def end_of(prefix: str) -> str | None:
             # 0xD800 to 0xDFFF are no characters: the next one after U+D7FF is U+E000.
             return prefix[:index] + chr(0xE000 if point == 0xD7FF else point + 1)
     return None
-
-
-def rows_of(kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
-    """The query for small rows by key, and its values."""
-    marks = ",".join(["%s"] * len(keys))
-    return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})", [kind, *keys]
 
 
 def in_order(keys: Sequence[str], found: list[Any]) -> list[bytes | None]:

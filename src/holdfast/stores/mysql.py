@@ -23,9 +23,10 @@ from asyncmy.constants import CLIENT
 from asyncmy.errors import Error, IntegrityError
 
 from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
-from holdfast.stores.columns import headers_of, is_text
+from holdfast.stores.columns import COLUMNS, headers_of, is_text
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
+from holdfast.stores.server_reads import SNAPSHOT
 
 __all__ = ["MySQLStore"]
 
@@ -130,6 +131,19 @@ class MySQLStore(ServerStore):
             )
         if meta["log"] != self.log:
             raise StoreMismatch(f"the database {self.database!r} holds the log of {meta['log']!r}, not of {self.log!r}")
+
+    def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
+        marks = ",".join(["%s"] * len(streams))
+        plain = f"SELECT {COLUMNS} FROM log WHERE stream IN ({marks}) AND stream <> '' AND version IS NOT NULL"
+        if not snapshots:
+            return f"{plain} AND position <= %s ORDER BY position", [*streams, upto]
+        taken = f"SELECT json_value(data, '$.version') FROM small WHERE kind = '{SNAPSHOT}' AND name = stream"
+        sql = (
+            f"SELECT 0 AS position, '{SNAPSHOT}', '', name, NULL, '', data, '', '', '', 0, '{{}}' FROM small"
+            f" WHERE kind = '{SNAPSHOT}' AND name IN ({marks})"
+            f" UNION ALL {plain} AND version > coalesce(({taken}), 0) AND position <= %s ORDER BY position"
+        )
+        return sql, [*streams, *streams, upto]
 
     async def _disconnect(self, connection: Any) -> None:
         try:

@@ -22,9 +22,10 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
-from holdfast.stores.columns import headers_of, is_text
+from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, headers_of, is_text
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
+from holdfast.stores.server_reads import SNAPSHOT
 
 __all__ = ["PostgresStore"]
 
@@ -35,6 +36,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 DURABLE = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_write", "remote_apply")}
 """Settings without which a commit that returned may be lost, and the values that are safe."""
 
+LOG_COLUMNS = ", ".join(f"log.{name}" for name in COLUMNS.split(", "))
 WRITE = """
 WITH given AS (SELECT %(group)s::jsonb AS j),
 fence AS (
@@ -72,6 +74,23 @@ fence AS (
     ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position
 )
 SELECT pg_notify(%(channel)s, %(told)s) FROM fence
+"""
+
+LOAD = f"""
+SELECT {LOG_COLUMNS} FROM unnest(%s::text[]) AS wanted(stream) JOIN log ON log.stream = wanted.stream
+WHERE log.stream <> '' AND log.version IS NOT NULL AND log.position <= %s ORDER BY log.position
+"""
+LOAD_FROM_SNAPSHOT = f"""
+WITH wanted AS (
+    SELECT given.stream, small.data, coalesce((small.data::jsonb ->> 'version')::bigint, 0) AS known
+    FROM unnest(%s::text[]) AS given(stream)
+    LEFT JOIN small ON small.kind = '{SNAPSHOT}' AND small.name = given.stream
+)
+SELECT {LOG_COLUMNS} FROM wanted JOIN log ON log.stream = wanted.stream AND log.version > wanted.known
+WHERE log.stream <> '' AND log.position <= %s
+UNION ALL
+SELECT 0, '{SNAPSHOT}', '', stream, NULL, '', data, '', '', '', 0, '{{}}' FROM wanted WHERE data IS NOT NULL
+ORDER BY position
 """
 
 _encode = msgspec.json.encode
@@ -153,6 +172,13 @@ class PostgresStore(ServerStore):
                               f" {SCHEMA_VERSION}")  # fmt: skip
         if meta.get("log") != self.log:
             raise StoreMismatch(f"the schema {self.schema!r} holds the log of {meta.get('log')!r}, not of {self.log!r}")
+
+    def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
+        # An array: one text and one plan, however many streams.
+        return (LOAD_FROM_SNAPSHOT if snapshots else LOAD), [streams, upto]
+
+    def _rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
+        return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} = ANY(%s::text[])", [kind, list(keys)]
 
     async def _disconnect(self, connection: Connection) -> None:
         await connection.close()

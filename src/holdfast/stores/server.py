@@ -25,7 +25,6 @@ from holdfast.stores.columns import (
     HEAD,
     end_of,
     in_order,
-    rows_of,
     text,
 )
 from holdfast.stores.planner import Group, Key, Planner
@@ -193,7 +192,7 @@ class ServerStore(ServerReads):
             for kind, _ in group.absent:
                 keys = [key for one, key in group.absent if one == kind and (kind, key) not in rows]
                 if keys:
-                    found = await self._query(self._writing, *rows_of(kind, keys))
+                    found = await self._query(self._writing, *self._rows_query(kind, keys))
                     rows.update(zip(((kind, key) for key in keys), in_order(keys, found), strict=True))
             self._opened().learn(versions, rows)
         except Broken as error:

@@ -25,14 +25,14 @@ from holdfast.stores.columns import (
     in_order,
     range_of,
     record_of,
-    rows_of,
     text,
 )
 from holdfast.stores.planner import Planner
 
-__all__ = ["Broken", "ServerReads"]
+__all__ = ["SNAPSHOT", "Broken", "ServerReads"]
 
 READERS = 2
+SNAPSHOT = "snapshot"
 
 
 class Broken(Exception):
@@ -62,6 +62,16 @@ class ServerReads:
     async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
         """Rows of a query; placeholders are %s. Text may come as bytes. Raises Broken, StoreFailed."""
         raise NotImplementedError
+
+    def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
+        """Versioned records of some streams up to a position, in order; with `snapshots` those after each stream's
+        snapshot, and before them the snapshots, as rows of kind SNAPSHOT with their data."""
+        raise NotImplementedError
+
+    def _rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
+        """Small rows by key."""
+        marks = ",".join(["%s"] * len(keys))
+        return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})", [kind, *keys]
 
     async def settle(self) -> int:
         """The head, once nothing is in doubt."""
@@ -101,20 +111,20 @@ class ServerReads:
         return Page(tuple(found), found[-1].position if len(found) == limit else upto)
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
-        """All streams in one query, each from its snapshot on."""
-        stored = await self.get("snapshot", streams) if snapshots and not upto else [None] * len(streams)
-        upto = upto or await self.settle()
-        found: dict[str, tuple[Snapshot | None, list[Record]]] = {}
-        for stream, data in zip(streams, stored, strict=True):
-            found[stream] = (msgspec.json.decode(data, type=Snapshot) if data is not None else None, [])
-        if found:
-            known = [value for stream, (snapshot, _) in found.items()
-                     for value in (stream, snapshot.version if snapshot else 0)]  # fmt: skip
-            which = " OR ".join(["(stream = %s AND version > %s)"] * len(found))
-            sql = f"SELECT {COLUMNS} FROM log WHERE stream <> '' AND ({which}) AND position <= %s ORDER BY position"
-            for record in await self._records(sql, [*known, upto]):
+        """All streams, each from its snapshot on, in one query."""
+        head = await self.settle()
+        found: dict[str, tuple[list[Snapshot], list[Record]]] = {stream: ([], []) for stream in streams}
+        sql, values = self._load_query(list(found), snapshots=snapshots and not upto, upto=upto or head)
+        for row in await self._ask(sql, values) if streams else ():
+            if text(row[1]) == SNAPSHOT:
+                found[text(row[3])][0].append(msgspec.json.decode(row[6], type=Snapshot))
+            else:
+                record = record_of(row)
                 found[record.stream][1].append(record)
-        return [Loaded(snapshot, tuple(records)) for snapshot, records in (found[stream] for stream in streams)]
+        return [
+            Loaded(snapshot[0] if snapshot else None, tuple(records))
+            for snapshot, records in (found[stream] for stream in streams)
+        ]
 
     async def related(
         self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
@@ -127,7 +137,7 @@ class ServerReads:
     async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
         """Rows by key, all in one query."""
         await self.settle()
-        return in_order(keys, await self._ask(*rows_of(kind, keys))) if keys else []
+        return in_order(keys, await self._ask(*self._rows_query(kind, keys))) if keys else []
 
     async def scan(
         self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
