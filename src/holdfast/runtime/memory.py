@@ -7,6 +7,7 @@ is still on its way to the store.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Protocol
 
 from holdfast.ports.store import Loaded
@@ -116,5 +117,7 @@ class Memory:
         spare = len(self._entries) - self._streams_max
         if spare <= 0:
             return
-        for stream in [key for key, entry in self._entries.items() if entry.pins <= 0][:spare]:
+        # The oldest come first, so few are looked at, however many there are.
+        unpinned = (stream for stream, entry in self._entries.items() if entry.pins <= 0)
+        for stream in list(islice(unpinned, spare)):
             del self._entries[stream]
