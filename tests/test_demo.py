@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.cli.demonstration import examples_folder
+from servers import ENGINES, started
 from shop.audit import Check, audit
 from shop.demo import SERVICES
 from shop.drive import PRODUCTS
@@ -88,6 +89,16 @@ def test_the_marketplace_under_kills_settles_and_holds() -> None:
     assert found["violations"] == []
     assert code == 0 and found["kills"] == 3 and found["in_flight"] == 0
     assert set(found) == FIELDS and found["undone"] > 0
+    assert len(found["checks"]) == 15 and all(one["counted"] for one in found["checks"])
+
+
+def test_on_mixed_stores_servers_are_killed_too() -> None:
+    """G1, G8: SQLite, PostgreSQL and MariaDB side by side, with services and both servers killed: all adds up."""
+    for engine in ENGINES:
+        started(engine).stop()
+    code, found = run_json("--seconds", "8", "--kills", "8", "--seed", "3", "--stores", "mixed", example="marketplace")
+    assert found["violations"] == []
+    assert code == 0 and found["kills"] == 8 and found["in_flight"] == 0 and found["completed"] > 100
     assert len(found["checks"]) == 15 and all(one["counted"] for one in found["checks"])
 
 

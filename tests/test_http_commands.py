@@ -194,6 +194,15 @@ async def test_an_event_may_belong_to_several_rows() -> None:
         (await at.web.get("/broken/all")).problem(500)
 
 
+async def test_a_key_that_no_store_could_hold_is_refused() -> None:
+    """A NUL, or more bytes than an index takes, is a 422 that says so; nothing is recorded."""
+    async with site(lab_service) as at:
+        for room, wrong in (("a\0b", "NUL"), ("é" * 350, "700"), ("k" * 699, "700")):
+            assert wrong in (await at.web.post("/commands/poke", poke(room))).problem(422, "Invalid")["detail"]
+        assert (await at.web.post("/commands/poke", poke("é" * 349))).status == 200
+        assert (await at.web.get("/ops/progress")).json()["head"] == 1
+
+
 async def test_a_route_may_bring_the_key_along() -> None:
     """`keyed` makes a part of the path the idempotency key; a header goes before it."""
     async with site(lab_service) as at:

@@ -42,7 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """Every setting. The name in holdfast.toml is the field's; HOLDFAST_STORE and so on are the same in capitals."""
 
     store: str = "sqlite:./data/"
-    """Store URL of every service: `memory:`, or `sqlite:FOLDER/` for one file per service."""
+    """Store URL of every service: `memory:`, `sqlite:FOLDER/` for one file per service, `postgresql://...` for a schema
+    per service, `mysql://.../` for a database per service."""
     host: str = "127.0.0.1"
     """Address to listen on. Off loopback a `secret` is needed."""
     port: int = 8000

@@ -58,7 +58,7 @@ def run(
     port
         Port to listen on; 0 takes a free one.
     store
-        Store URL: memory:, or sqlite:FOLDER/ for one file per service.
+        Store URL: memory:, sqlite:FOLDER/ (a file per service), postgresql://... or mysql://...
     state
         With --processes: a file that holds process ids and URLs as JSON while it runs.
     log_level

@@ -115,14 +115,23 @@ encode: Callable[[Any], bytes] = _encoder.encode
 """A message or any plain value as UTF-8 JSON."""
 
 
+KEY_BYTES_MAX = 700
+"""Bytes of a key as UTF-8, its parts joined: with a type's name before it, it fits an index of every engine."""
+
+
 def join_key(parts: Iterable[object], name: str = "key") -> str:
-    """Key parts as one text: each with `%` and `/` escaped, joined with `/`. Raises Invalid on an empty part."""
+    """Key parts as one text: each with `%` and `/` escaped, joined with `/`. Raises Invalid on an empty part, on a NUL
+    (not every store can hold it), and over KEY_BYTES_MAX."""
     texts = [str(part) for part in parts]
     if not all(texts):
         raise Invalid(f"{name}: a key may not be empty", errors=[("$", "empty key")])
-    return "/".join(
+    key = "/".join(
         text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts
     )
+    if "\0" in key or (len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX):
+        reason = "holds a NUL" if "\0" in key else f"longer than {KEY_BYTES_MAX} bytes"
+        raise Invalid(f"{name}: a key {reason}", errors=[("$", f"key {reason}")])
+    return key
 
 
 def split_key(key: str) -> list[str]:
