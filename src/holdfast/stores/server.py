@@ -13,6 +13,7 @@ method raises `StoreFailed`.
 import asyncio
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -80,22 +81,26 @@ class ServerStore(ServerReads):
 
     # What an engine brings.
 
+    @abstractmethod
     async def _lock(self, connection: Any) -> str | None:
         """Take the right to write, for as long as the connection lasts; else who has it."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     async def _change_head(self, connection: Any, change: "Change") -> Head:
         """In one durable transaction: lock the row, let `change` say what it becomes, record the opening that it names
         too, if any. The row as it was. Raises Broken, and what `change` raises (then nothing has changed)."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     async def _write(self, connection: Any, group: Group, before: Head) -> None:
         """Make a group durable in one transaction, if the row is still `before`. Raises Broken, Unfit, StoreFailed."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
         """Remove rows and cursors in two ranges, both or none. Raises Broken, StoreFailed."""
-        raise NotImplementedError
+        ...
 
     # The port.
 

@@ -6,6 +6,7 @@ way. A connection that broke is replaced, once; `StoreFailed` where the server i
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -39,7 +40,7 @@ class Broken(Exception):
     """The connection to the server is gone; what it was doing may have been done or not."""
 
 
-class ServerReads:
+class ServerReads(ABC):
     """The methods of the port that read."""
 
     shows_early: ClassVar[bool] = False
@@ -51,34 +52,38 @@ class ServerReads:
         self._free = asyncio.Semaphore(READERS)
         self._committing: asyncio.Future[None] | None = None
 
+    @abstractmethod
     async def _connect(self, *, writer: bool) -> Any:
         """A connection; the writer's checks durability, brings the schema up to date, and looks whose log it is.
         Raises Broken, StoreError."""
-        raise NotImplementedError
+        ...
 
-    async def _disconnect(self, connection: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _disconnect(self, connection: Any) -> None: ...
 
+    @abstractmethod
     async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
         """Rows of a query; placeholders are %s. Text may come as bytes. Raises Broken, StoreFailed."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
         """Versioned records of some streams up to a position, in order; with `snapshots` those after each stream's
         snapshot, and before them the snapshots, as rows of kind SNAPSHOT with their data."""
-        raise NotImplementedError
+        ...
 
     def _rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
         """Small rows by key."""
         marks = ",".join(["%s"] * len(keys))
         return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})", [kind, *keys]
 
+    @abstractmethod
     async def settle(self) -> int:
         """The head, once nothing is in doubt."""
-        raise NotImplementedError
+        ...
 
-    def _opened(self) -> Planner:
-        raise NotImplementedError
+    @abstractmethod
+    def _opened(self) -> Planner: ...
 
     async def _dropped(self, connection: Any) -> None:
         if connection is not None:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Missing(HoldfastError):
     """The engine cannot be had on this machine."""
 
 
-class Server:
+class Server(ABC):
     """One server process and its folder."""
 
     name = ""
@@ -71,21 +72,22 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @abstractmethod
     def url(self, name: str = "") -> str:
         """The store URL of a database on it."""
-        raise NotImplementedError
+        ...
 
-    def _prepare(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _prepare(self) -> None: ...
 
-    def _command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _command(self) -> list[str]: ...
 
     def _environ(self) -> dict[str, str]:
         return dict(os.environ)
 
-    def _takes_connections(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _takes_connections(self) -> bool: ...
 
 
 class Postgres(Server):
