@@ -19,7 +19,7 @@ from holdfast.errors import Misuse
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop
 
-VERBS = ["run", "events", "trail", "sagas", "check-config", "contract", "backup", "version"]
+VERBS = ["run", "events", "trail", "sagas", "check-config", "contract", "backup", "migrate-store", "version"]
 TARGET = "shop.services:shop"
 
 
@@ -49,12 +49,15 @@ def test_help_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["run", TARGET, "--service", "stock"], "services.order.url is not set"),
         (["run", TARGET, "--service", "stock", "--processes"], "give one of the two"),
         (["run", TARGET, "--state", "x"], "--state is for --processes"),
-        (["run", TARGET, "--store", "mysql:x"], "no such store"),
+        (["run", TARGET, "--store", "db2:x"], "no such store"),
+        (["run", TARGET, "--store", "mysql:x"], "write mysql://"),
         (["trail", "x"], "no service is named"),
         (["trail", "x", "--url", "stock"], "write SERVICE=URL"),
         (["events", "stock"], "services.stock.url is not set"),
         (["backup", "stock", "--to", "x", "--store", "memory:"], "only sqlite: stores"),
         (["backup", "stock", "--to", "x"], "is not there"),
+        (["migrate-store", "stock"], "only tables on a database server"),
+        (["backup", "stock", "--to", "x", "--store", "mysql://u:s3cret@h/d"], "mysql://u:***@h/d"),
     ],
 )
 def test_bad_usage_is_one_sentence(tokens: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

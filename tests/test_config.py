@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config import Settings, is_loopback, load, replace
+from holdfast.config import ServiceSettings, Settings, is_loopback, load, replace
 from holdfast.errors import ConfigInvalid
 
 SECRET = "sixteen-or-more-characters"
@@ -86,6 +86,10 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     kept.write_text(SECRET + "\n", "utf-8")
     settings = load(None, {"HOLDFAST_SECRET_FILE": str(kept), "HOLDFAST_OPERATOR_TOKEN": "token-for-operators"})
     assert settings.secret == SECRET
+    stores = {"order": ServiceSettings(store="mysql://u:pa%3Ass@127.0.0.1/o")}
+    given = Settings(store="postgresql://u:w0rd@127.0.0.1/s", services=stores)
+    assert "w0rd" not in repr(given) and "pa%3Ass" not in repr(given) and "u:***@127.0.0.1/o" in repr(given)
+    assert {"w0rd", "pa%3Ass", "pa:ss"} <= set(given.passwords())
     assert SECRET not in repr(settings) and "token-for-operators" not in repr(settings) and SECRET not in f"{settings}"
     with pytest.raises(ConfigInvalid) as refused:
         replace(settings, port=-1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.cli.verbs import call
 from holdfast.compose import make_store
 from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
 from holdfast.errors import (
@@ -25,6 +26,7 @@ from holdfast.errors import (
     StoreMismatch,
 )
 from holdfast.ports.store import Store
+from holdfast.stores.migrations import Migration
 from holdfast.testing.conformance.store import StoreConformance, append, event, everything
 from servers import ENGINES, Server, Wire, started
 
@@ -246,7 +248,7 @@ async def test_another_log_and_what_is_not_ours_are_refused(server: Server) -> N
     with pytest.raises(StoreMismatch, match="'stock'"):
         await make_store(server.url(name), "order").open("two", 2)
     await store.open("two", 2)
-    await say(store, "UPDATE meta SET value = '99' WHERE name = 'schema'")
+    await say(store, "UPDATE meta SET value = '99' WHERE name = 'needs'")
     await store.close()
     with pytest.raises(SchemaNewer, match="99"):
         await store.open("three", 3)
@@ -262,6 +264,45 @@ async def say(store: Any, statement: str) -> None:
     """A statement on the writer's connection."""
     connection = store._writing
     await (store._say(connection, statement) if hasattr(store, "_say") else connection.execute(statement))
+
+
+async def test_tables_are_migrated_while_the_service_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expand, then contract: old code runs on expanded tables, new code refuses old tables and says what to do, two
+    migrations at once are one, and after the contraction old code is refused."""
+    name, adds = fresh(), "ALTER TABLE log ADD COLUMN IF NOT EXISTS note varchar(10)"
+    two = Migration(2, {"postgres": adds, "mysql": adds}, {"postgres": "SELECT 1", "mysql": "DO 1"})
+
+    def made() -> Any:
+        return make_store(server.url(name), "stock")
+
+    told = await asyncio.to_thread(call, ["migrate-store", "stock", "--store", server.url(name), "--json"])
+    assert told == 0 and await made().migrate() == (1, 1), "absent tables are made, once"
+    old = made()
+    await old.open("one", 1)
+    await old.commit([full(1)])
+    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    with pytest.raises(StoreError, match="run holdfast migrate-store"):
+        await made().open("two", 2)
+    assert await asyncio.gather(made().migrate(), made().migrate()) == [(2, 1), (2, 1)]
+    await old.commit([full(2)])
+    monkeypatch.undo()
+    await old.close()
+    await old.open("two", 2)
+    await old.commit([full(3)])
+    assert await whole(old) == 3, "old code on the new tables"
+    await old.close()
+    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    assert await made().migrate(contract=True) == (2, 2)
+    new = made()
+    await new.open("three", 3)
+    await new.commit([full(4)])
+    assert await whole(new) == 4
+    await new.close()
+    monkeypatch.undo()
+    with pytest.raises(SchemaNewer, match="needs code"):
+        await made().open("four", 4)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ Adapters are imported when a URL asks for them, so that the core stays small. Fa
 names no adapter.
 """
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from holdfast.config import hidden
 from holdfast.core.service import Service, System
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
@@ -25,29 +27,25 @@ def make_store(url: str, log: str) -> Store:
 
         return MemoryStore(log)
     if parts.scheme == "sqlite":
-        from holdfast.stores.sqlite import SQLiteStore
-
         if parts.netloc or not parts.path:
             raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
         path = Path(parts.path)
-        return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
+        return _adapter("sqlite", "SQLiteStore")(path / f"{log}.sqlite" if url.endswith("/") else path, log)
     if parts.scheme in ("postgresql", "postgres"):
-        from holdfast.stores.postgres import PostgresStore
-
-        return PostgresStore(url, log)
+        return _adapter("postgres", "PostgresStore")(url, log)
     if parts.scheme in ("mysql", "mariadb"):
-        from holdfast.stores.mysql import MySQLStore
-
-        return MySQLStore(url, log)
+        return _adapter("mysql", "MySQLStore")(url, log)
     raise ConfigInvalid(
         f"store URL {hidden(url)!r}: no such store; there are memory:, sqlite:PATH, postgresql://... and mysql://..."
     )
 
 
-def hidden(url: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+def _adapter(name: str, cls: str) -> Callable[..., Store]:
+    """A store's class, its driver imported only now; `name` is that of its extra too."""
+    try:
+        return getattr(importlib.import_module(f"holdfast.stores.{name}"), cls)
+    except ModuleNotFoundError as error:
+        raise ConfigInvalid(f"{error}: this store needs pip install 'holdfast[{name}]'") from None
 
 
 def start(

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -20,6 +21,17 @@ FILE = "holdfast.toml"
 PREFIX = "HOLDFAST_"
 SECRET_CHARACTERS_MIN = 16
 HIDDEN = "***"
+
+
+def hidden(url: str) -> str:
+    """A URL without its password."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return HIDDEN
+    return url.replace(f":{password}@", f":{HIDDEN}@") if password else url
+
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 _CHOICES = {"log_level": get_args(LogLevel), "log_format": get_args(LogFormat)}
@@ -69,7 +81,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("secret", "operator_token"):
             shown[name] = HIDDEN if shown[name] else ""
+        shown["store"] = hidden(self.store)
+        shown["services"] = {
+            name: msgspec.structs.replace(found, store=hidden(found.store)) for name, found in self.services.items()
+        }
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def passwords(self) -> tuple[str, ...]:
+        """What must not stand in any log."""
+        urls = (self.store, *(found.store for found in self.services.values()))
+        found = [urlsplit(url).password or "" for url in urls]
+        return (self.secret, self.operator_token, *found, *map(unquote, found))
 
     def store_of(self, service: str) -> str:
         """The store URL of a service."""

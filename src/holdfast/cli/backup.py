@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.shared import AsJson, ConfigFile, say, settings_of
 from holdfast.compose import make_store
+from holdfast.config import hidden
 from holdfast.errors import ConfigInvalid
 
 
@@ -44,7 +45,7 @@ def backup(
     url = store or settings.store_of(service)
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
-        raise ConfigInvalid(f"store URL {url!r}: only sqlite: stores can be copied from here")
+        raise ConfigInvalid(f"store URL {hidden(url)!r}: only sqlite: stores can be copied from here")
     source = Path(parts.path) / f"{service}.sqlite" if url.endswith("/") else Path(parts.path)
     if not source.exists():
         raise ConfigInvalid(f"{str(source)!r} is not there; is {url!r} the store of {service!r}?")

@@ -48,7 +48,7 @@ def _log(settings: Settings, service: str) -> None:
         level=settings.log_level,
         form=settings.log_format,
         service=service,
-        secrets=(settings.secret, settings.operator_token),
+        secrets=settings.passwords(),
     )
 
 

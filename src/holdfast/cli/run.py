@@ -74,7 +74,7 @@ def run(
         level=settings.log_level,
         form=settings.log_format,
         service=service or ("" if len(system.services) > 1 else next(iter(system.services))),
-        secrets=(settings.secret, settings.operator_token),
+        secrets=settings.passwords(),
     )
     if processes:
         return run_loop(_run_processes(target, system, settings, state, as_json=as_json))

@@ -13,7 +13,8 @@ is read leaves only when the commit under way is durable. Refuses a server whose
 import asyncio
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -22,7 +23,7 @@ import asyncmy
 from asyncmy.constants import CLIENT
 from asyncmy.errors import Error, IntegrityError
 
-from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
 from holdfast.stores.columns import COLUMNS, headers_of, is_text
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
@@ -30,7 +31,7 @@ from holdfast.stores.server_reads import SNAPSHOT
 
 __all__ = ["MySQLStore"]
 
-SCHEMA_VERSION = 1
+ALONE_SECONDS = 10
 CONNECT_SECONDS = 3
 PACKET_BYTES = 4 * 1024 * 1024
 """Statements are sent in packets of about this size; a single value may make one larger."""
@@ -49,6 +50,7 @@ GONE = (OSError, EOFError, asyncio.IncompleteReadError, struct.error, AttributeE
 class MySQLStore(ServerStore):
     """The log `log` in the database that the URL names, or in one named like the log; made when absent."""
 
+    engine = "mysql"
     backup_tool = "mariadb-backup, or mysqldump --single-transaction"
     shows_early = True
 
@@ -60,6 +62,7 @@ class MySQLStore(ServerStore):
         self.database = unquote(parts.path.strip("/")) or log
         if not parts.hostname or options or "/" in self.database or len(self.database) > 64:
             raise ConfigInvalid("store URL: write mysql://user:password@host:port/database, at most with ?unsafe=true")
+        self.where = f"the database {self.database!r}"
         self._to: dict[str, Any] = {
             "host": parts.hostname, "port": parts.port or 3306, "user": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
@@ -81,7 +84,9 @@ class MySQLStore(ServerStore):
             await self._say(connection, f"SET SESSION sql_mode = '{MODES}'")
             if writer:
                 await self._check_durable(connection)
-                await self._say(connection, f"CREATE DATABASE IF NOT EXISTS {_name(self.database)}")
+                there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
+                if not await self._query(connection, there, (self.database,)):
+                    await self._say(connection, f"CREATE DATABASE IF NOT EXISTS {_name(self.database)}")
             await self._say(connection, f"USE {_name(self.database)}")
             await self._say(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             if writer:
@@ -110,27 +115,36 @@ class MySQLStore(ServerStore):
         if int(packet) < PACKET_BYTES_MIN:
             raise StoreFailed(f"the server of {self.log} has max_allowed_packet = {packet}; set {PACKET_BYTES_MIN}")
 
-    async def _check_schema(self, connection: Any) -> None:
-        """Make the schema if it is not there; refuse what is not ours, newer, or of another log."""
+    @asynccontextmanager
+    async def _alone(self, connection: Any) -> AsyncGenerator[None]:
+        name = f"holdfast-schema {self.database}"[:64]
+        if (await self._query(connection, "SELECT GET_LOCK(%s, %s)", (name, ALONE_SECONDS)))[0][0] != 1:
+            raise StoreError(f"{self.where} is being made or changed by another process; try again")
+        try:
+            yield
+        finally:
+            with suppress(Broken):
+                await self._query(connection, "SELECT RELEASE_LOCK(%s)", (name,))
+
+    async def _meta(self, connection: Any) -> dict[str, str] | None:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         tables = {_str(row[0]) for row in await self._query(connection, sql, (self.database,))}
         if "log" in tables and "meta" not in tables:
-            raise StoreForeign(f"the database {self.database!r} has a table log that is not holdfast's; give another")
-        if "head" not in tables:
-            await self._say(connection, files("holdfast.stores").joinpath("mysql.sql").read_text("utf-8"))
+            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+        found = await self._query(connection, "SELECT name, value FROM meta", ()) if "meta" in tables else []
+        return {_str(name): _str(value) for name, value in found} or None
+
+    async def _create(self, connection: Any) -> None:
+        await self._say(connection, files("holdfast.stores").joinpath("mysql.sql").read_text("utf-8"))
+        # What says that all is there comes last: a creation that broke off is begun again.
         await self._say(
             connection,
-            "START TRANSACTION; INSERT IGNORE INTO head VALUES (1, 0, 0, '');"
-            " INSERT IGNORE INTO meta VALUES"
-            f" ('log', {_quoted(self.log)}), ('schema', '{SCHEMA_VERSION}'), ('commits', 0); COMMIT",
+            "START TRANSACTION; INSERT IGNORE INTO head VALUES (1, 0, 0, ''); INSERT IGNORE INTO meta VALUES"
+            f" ('log', {_quoted(self.log)}), ('schema', '1'), ('needs', '1'), ('commits', 0); COMMIT",
         )
-        meta = {_str(name): _str(value) for name, value in await self._query(connection, "SELECT * FROM meta", ())}
-        if int(meta["schema"]) > SCHEMA_VERSION:
-            raise SchemaNewer(
-                f"the database {self.database!r} has schema {meta['schema']}, this release knows up to {SCHEMA_VERSION}"
-            )
-        if meta["log"] != self.log:
-            raise StoreMismatch(f"the database {self.database!r} holds the log of {meta['log']!r}, not of {self.log!r}")
+
+    async def _run_migration(self, connection: Any, script: str, name: str, version: int) -> None:
+        await self._say(connection, f"{script}; UPDATE meta SET value = '{version}' WHERE name = '{name}'")
 
     def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
         marks = ",".join(["%s"] * len(streams))
@@ -252,19 +266,24 @@ def _statements(group: Group, before: Head) -> Iterator[str]:
         f"UPDATE head SET incarnation = IF({' AND '.join(holds)}, incarnation, NULL), position = {group.head},"
         " group_count = group_count + 1"
     )
-    yield from _inserts("INSERT INTO log VALUES ", (
+    yield from _inserts(f"INSERT INTO log ({COLUMNS}) VALUES ", (
         f"({position}, {_quoted(one.kind)}, {_quoted(one.destination)}, {_quoted(one.stream)},"
         f" {one.version or 'NULL'}, {_quoted(one.type)}, {_quoted(one.data.decode())}, {_quoted(one.tx)},"
         f" {_quoted(one.correlation)}, {_quoted(one.cause)}, {one.at}, {_quoted(headers_of(one))})"
         for position, one in enumerate(group.records, group.first)
     ))  # fmt: skip
     rows = [(key, data) for key, data in group.rows.items() if data is not None]
-    yield from _inserts("INSERT INTO small VALUES ", (_small(*row) for row in rows if row[0] in group.absent))
-    yield from _inserts("REPLACE INTO small VALUES ", (_small(*row) for row in rows if row[0] not in group.absent))
+    yield from _inserts(
+        "INSERT INTO small (kind, name, data, bytes) VALUES ", (_small(*row) for row in rows if row[0] in group.absent)
+    )
+    yield from _inserts(
+        "REPLACE INTO small (kind, name, data, bytes) VALUES ",
+        (_small(*row) for row in rows if row[0] not in group.absent),
+    )
     for key, data in group.rows.items():
         if data is None and key not in group.absent:
             yield f"DELETE FROM small WHERE kind = {_quoted(key[0])} AND name = {_quoted(key[1])}"
-    yield from _inserts("REPLACE INTO cursors VALUES ", (
+    yield from _inserts("REPLACE INTO cursors (name, incarnation, position) VALUES ", (
         f"({_quoted(name)}, {_quoted(at.incarnation)}, {at.position})" for name, at in group.cursors.items()
     ))  # fmt: skip
     yield "COMMIT"

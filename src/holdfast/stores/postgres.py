@@ -10,7 +10,8 @@ row `head` is changed first and all else rests on it. Refuses a server whose com
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -21,7 +22,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
-from holdfast.errors import ConfigInvalid, SchemaNewer, StoreError, StoreFailed, StoreForeign, StoreMismatch
+from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
 from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, headers_of, is_text
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
@@ -29,7 +30,6 @@ from holdfast.stores.server_reads import SNAPSHOT
 
 __all__ = ["PostgresStore"]
 
-SCHEMA_VERSION = 1
 CONNECT_SECONDS = 3
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -51,16 +51,16 @@ fence AS (
             WHERE small.kind = v ->> 0 AND small.name = v ->> 1)
     RETURNING true AS holds
 ), records AS (
-    INSERT INTO log
+    INSERT INTO log (position, kind, destination, stream, version, type, data, tx, correlation, cause, at, headers)
     SELECT %(before)s + n, v ->> 0, v ->> 1, v ->> 2, (v ->> 3)::bigint, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
         (v ->> 9)::bigint, v ->> 10
     FROM fence, given, jsonb_array_elements(j -> 'records') WITH ORDINALITY AS e(v, n)
 ), fresh AS (
-    INSERT INTO small
+    INSERT INTO small (kind, name, data, bytes)
     SELECT v ->> 0, v ->> 1, v ->> 2, decode(v ->> 3, 'hex')
     FROM fence, given, jsonb_array_elements(j -> 'fresh') AS e(v)
 ), put AS (
-    INSERT INTO small
+    INSERT INTO small (kind, name, data, bytes)
     SELECT v ->> 0, v ->> 1, v ->> 2, decode(v ->> 3, 'hex')
     FROM fence, given, jsonb_array_elements(j -> 'put') AS e(v)
     ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, bytes = excluded.bytes
@@ -68,7 +68,7 @@ fence AS (
     DELETE FROM small USING fence, given, jsonb_array_elements(j -> 'gone') AS e(v)
     WHERE small.kind = v ->> 0 AND small.name = v ->> 1
 ), moved AS (
-    INSERT INTO cursors
+    INSERT INTO cursors (name, incarnation, position)
     SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint
     FROM fence, given, jsonb_array_elements(j -> 'cursors') AS e(v)
     ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position
@@ -99,6 +99,7 @@ _encode = msgspec.json.encode
 class PostgresStore(ServerStore):
     """The log `log` in the schema that the URL names, or in one named like the log; made when absent."""
 
+    engine = "postgres"
     backup_tool = "pg_dump, or a base backup with the write-ahead log"
 
     def __init__(self, url: str, log: str) -> None:
@@ -109,6 +110,7 @@ class PostgresStore(ServerStore):
         self._unsafe = options.pop("unsafe", "false") == "true"
         self._conninfo = urlunsplit(parts._replace(scheme="postgresql", query=urlencode(options)))
         self._channel = f"holdfast_{self.schema}"
+        self.where = f"the schema {self.schema!r}"
         try:
             conninfo_to_dict(self._conninfo)
         except psycopg.ProgrammingError:
@@ -150,28 +152,37 @@ class PostgresStore(ServerStore):
                     f" {safe[0]}, or say unsafe=true in the store URL"
                 )
 
-    async def _check_schema(self, connection: Connection) -> None:
-        """Make the schema if it is not there; refuse what is not ours, newer, or of another log."""
+    @asynccontextmanager
+    async def _alone(self, connection: Connection) -> AsyncGenerator[None]:
+        await self._query(connection, "SELECT pg_advisory_lock(hashtextextended(%s, 1))", (self._channel,))
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                await self._query(connection, "SELECT pg_advisory_unlock(hashtextextended(%s, 1))", (self._channel,))
+
+    async def _meta(self, connection: Connection) -> dict[str, str] | None:
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
+        tables = {row[0] for row in await self._query(connection, sql, (self.schema,))}
+        if "log" in tables and "meta" not in tables:
+            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+        return dict(await self._query(connection, "SELECT name, value FROM meta", ())) if "meta" in tables else None
+
+    async def _create(self, connection: Connection) -> None:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (self._channel,))
-            await connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(self.schema)))
-            tables = {row[0] for row in await self._query(
-                connection, "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (self.schema,)
-            )}  # fmt: skip
-            if "log" in tables and "meta" not in tables:
-                raise StoreForeign(f"the schema {self.schema!r} has a table log that is not holdfast's; give another")
-            if "meta" not in tables:
-                await connection.execute(files("holdfast.stores").joinpath("postgres.sql").read_bytes())
-                await connection.execute("INSERT INTO head VALUES (true, 0, 0, '')")
-                await connection.execute(
-                    "INSERT INTO meta VALUES ('log', %s), ('schema', %s)", (self.log, str(SCHEMA_VERSION))
-                )
-            meta = dict(await self._query(connection, "SELECT name, value FROM meta", ()))
-        if int(meta.get("schema", "0")) > SCHEMA_VERSION:
-            raise SchemaNewer(f"the schema {self.schema!r} has version {meta['schema']}, this release knows up to"
-                              f" {SCHEMA_VERSION}")  # fmt: skip
-        if meta.get("log") != self.log:
-            raise StoreMismatch(f"the schema {self.schema!r} holds the log of {meta.get('log')!r}, not of {self.log!r}")
+            there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
+            if not await self._query(connection, there, (self.schema,)):
+                await connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(self.schema)))
+            await connection.execute(files("holdfast.stores").joinpath("postgres.sql").read_bytes())
+            await connection.execute("INSERT INTO head VALUES (true, 0, 0, '') ON CONFLICT DO NOTHING")
+            await connection.execute(
+                "INSERT INTO meta VALUES ('log', %s), ('schema', '1'), ('needs', '1')", (self.log,)
+            )
+
+    async def _run_migration(self, connection: Connection, script: str, name: str, version: int) -> None:
+        async with connection.transaction():
+            await connection.execute(script.encode())
+            await connection.execute("UPDATE meta SET value = %s WHERE name = %s", (str(version), name))
 
     def _load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
         # An array: one text and one plan, however many streams.

@@ -15,7 +15,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +28,7 @@ from holdfast.stores.columns import (
     in_order,
     text,
 )
+from holdfast.stores.migrations import MIGRATIONS, check
 from holdfast.stores.planner import Group, Key, Planner
 from holdfast.stores.server_reads import Broken, ServerReads
 
@@ -63,6 +64,10 @@ class ServerStore(ServerReads):
     """A log on a database server. Subclasses bring connections (of any type) and SQL."""
 
     capabilities = Capabilities(durable=True)
+    engine: ClassVar[str] = ""
+    """The name under which a migration has its SQL."""
+    where: str = ""
+    """The place of the tables, in words."""
     backup_tool: ClassVar[str] = ""
     """What copies the database: the server's own tool."""
 
@@ -78,6 +83,9 @@ class ServerStore(ServerReads):
         self._lost: StoreError | None = None
         """Why this store may never write again: the log is another's."""
         self._settling = asyncio.Lock()
+        self._migrating = ""
+        """`expand` or `contract` while that is done."""
+        self._version = 0, 0
 
     # What an engine brings.
 
@@ -101,6 +109,55 @@ class ServerStore(ServerReads):
     async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
         """Remove rows and cursors in two ranges, both or none. Raises Broken, StoreFailed."""
         ...
+
+    @abstractmethod
+    def _alone(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """Nobody else makes or changes this log's tables inside."""
+        ...
+
+    @abstractmethod
+    async def _meta(self, connection: Any) -> dict[str, str] | None:
+        """What the tables say of themselves; None where they are not there. Raises StoreForeign."""
+        ...
+
+    @abstractmethod
+    async def _create(self, connection: Any) -> None:
+        """Make the tables, in version 1."""
+        ...
+
+    @abstractmethod
+    async def _run_migration(self, connection: Any, script: str, name: str, version: int) -> None:
+        """Run a half of a migration, and note in `meta` under `name` that it was."""
+        ...
+
+    # The tables.
+
+    async def migrate(self, *, contract: bool = False) -> tuple[int, int]:
+        """Make the tables, or bring them up to this release, while other processes use them: (version, oldest code that
+        may use them). `contract` only when no process runs older code any more."""
+        self._migrating = "contract" if contract else "expand"
+        try:
+            await self._disconnect(await self._connect(writer=True))
+        except Broken as error:
+            raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+        finally:
+            self._migrating = ""
+        return self._version
+
+    async def _check_schema(self, connection: Any) -> None:
+        async with self._alone(connection):
+            meta, contract = await self._meta(connection), self._migrating == "contract"
+            if meta is None:
+                await self._create(connection)
+                meta, contract = await self._meta(connection) or {}, True
+            for number in MIGRATIONS if self._migrating or contract else ():
+                if meta.get("log") == self.log and int(meta["schema"]) < number.version:
+                    await self._run_migration(connection, number.expand[self.engine], "schema", number.version)
+                if meta.get("log") == self.log and contract and int(meta["needs"]) < number.version:
+                    await self._run_migration(connection, number.contract[self.engine], "needs", number.version)
+            meta = await self._meta(connection) or {}
+        check(self.where, meta, self.log)
+        self._version = int(meta["schema"]), int(meta["needs"])
 
     # The port.
 
