@@ -1,13 +1,22 @@
 """Feeds over crashes: reactions and views take every event once, whoever dies before or after whichever commit."""
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Service, System, decide, evolve
+from holdfast.core.batch import Batch, Committed, Cursor, Move, RowKind
+from holdfast.core.frame import FeedPage
+from holdfast.core.record import Record
+from holdfast.errors import StoreFailed
+from holdfast.runtime.consumers import ViewConsumer
+from holdfast.runtime.feeds import Subscription
+from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
+from serving import lab_service
 
 shop, post = Contract("shop"), Contract("post")
 
@@ -194,3 +203,54 @@ async def test_a_failing_view_is_stale_in_one_row_and_harms_nobody() -> None:
         await system.nodes["post"].views.rebuild("Counted")
         await asyncio.sleep(30)
         assert await judged(system) == []
+
+
+class SlowRows(MemoryStore):
+    """Rows take a moment to come."""
+
+    async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
+        found = await super().get(kind, keys)
+        await asyncio.sleep(0.001)
+        return found
+
+
+class OneFeed:
+    """What a view knows of a feed: a producer, and a commit that takes a moment, or fails."""
+
+    def __init__(self, store: MemoryStore, producer: str, *, fails: bool = False) -> None:
+        self.store, self.producer, self.fails = store, producer, fails
+
+    def move(self, page: FeedPage, to: int) -> Move:
+        return Move(self.producer, 0, Cursor("i", to))
+
+    async def commit(self, batch: Batch, page: FeedPage, to: int) -> None:
+        await asyncio.sleep(0.001)
+        if self.fails:
+            self.fails = False
+            raise StoreFailed("not now")
+        assert [type(one) for one in await self.store.commit([batch])] == [Committed]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_two_feeds_of_one_view_change_one_row_one_after_the_other(fails: bool) -> None:
+    """G3: two producers' events for one row, at once, with rows that are slow to load, or a first commit that fails:
+    each is in the row once."""
+    store = SlowRows("lab")
+    await store.open("one", 1)
+    view = ViewConsumer(lab_service.views["Totals"], 1, store)
+
+    def page(position: int) -> FeedPage:
+        data = b'{"room":"r","shelf":"s","times":1}'
+        return FeedPage((Record(position, "event", "lab.poked.v1", data, "t", "t", 1),), position, "i", position)
+
+    first, second = OneFeed(store, "one", fails=fails), OneFeed(store, "two")
+    results = await asyncio.gather(
+        view.take(cast(Subscription, first), page(1)), view.take(cast(Subscription, second), page(2)),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert [isinstance(found, StoreFailed) for found in results] == [fails, False]
+    if fails:
+        await view.take(cast(Subscription, first), page(1))
+    (row,) = await store.get("view", [view.row_key("all")])
+    assert msgspec.json.decode(row or b"")["state"]["times"] == 2
+    await store.close()

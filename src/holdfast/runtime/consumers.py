@@ -50,13 +50,19 @@ class ViewConsumer:
         self.name = f"view:{view.name}@{generation}"
         self.types = tuple(view.events)
         self._rows: OrderedDict[str, tuple[Any, str]] = OrderedDict()
+        self._turn = asyncio.Lock()
 
     def row_key(self, key: str) -> str:
         """The key of a row in the store."""
         return f"{self.view.name}@{self.generation}/{key}"
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
-        """Fold a page into its rows."""
+        """Fold a page into its rows. One page at a time, of whichever producer: two that change one row must not both
+        begin with the row as it was, nor the second stand on a first that is not committed."""
+        async with self._turn:
+            await self._fold(feed, page)
+
+    async def _fold(self, feed: Subscription, page: FeedPage) -> None:
         events: list[tuple[str, Any, Record]] = []
         for record in page.records:
             event = decode_stored(self.view.events[record.type].home, record.type, record.data)
