@@ -1,22 +1,25 @@
 """Feeds over crashes: reactions and views take every event once, whoever dies before or after whichever commit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import msgspec
 import pytest
 
-from holdfast import Command, Contract, Event, Service, System, decide, evolve
+from holdfast import Client, Command, Contract, Event, Running, Service, System, decide, evolve
 from holdfast.core.batch import Batch, Committed, Cursor, Move, RowKind
-from holdfast.core.frame import FeedPage
+from holdfast.core.frame import FeedPage, FeedRequest
 from holdfast.core.record import Record
 from holdfast.errors import StoreFailed
+from holdfast.ports.store import Page
+from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.consumers import ViewConsumer
 from holdfast.runtime.feeds import Subscription
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
-from serving import lab_service
+from holdfast.transports.local import LocalTransport
+from serving import Errand, Poke, lab_service
 
 shop, post = Contract("shop"), Contract("post")
 
@@ -212,6 +215,35 @@ class SlowRows(MemoryStore):
         found = await super().get(kind, keys)
         await asyncio.sleep(0.001)
         return found
+
+
+class FlushedMeanwhile(MemoryStore):
+    """While the log is read something is told to `meanwhile`."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def read(self, *args: Any, **named: Any) -> Page:
+        found = await super().read(*args, **named)
+        if self.meanwhile is not None:
+            told, self.meanwhile = self.meanwhile, None
+            await told()
+        return found
+
+
+async def test_an_event_flushed_during_an_empty_read_is_not_waited_for() -> None:
+    """G2: what is flushed while a page is read that holds nothing is handed out at once, not after the long-poll."""
+    store = FlushedMeanwhile("lab")
+    transport = LocalTransport()
+    async with Running(
+        System([lab_service]), store=lambda one: store, transport=lambda one: transport, clock=SystemClock()
+    ) as running:
+        client, node = Client.of(running), running.nodes["lab"]
+        await client.run(Poke("r", "a"))
+        store.meanwhile = lambda: client.send(Errand("r", "a"), wait_seconds=4)
+        async with asyncio.timeout(5):
+            page = await node.feed(FeedRequest(0, ("lab.ended.v1",), 10, 20_000))
+        assert [record.type for record in page.records] == ["lab.ended.v1"]
+        await client.close()
 
 
 class OneFeed:

@@ -163,7 +163,8 @@ class Node:
             if records or limit <= 0 or left <= 0 or not self.started:
                 return FeedPage(records, upto, self.history.at(max(upto, 1))[0].id, head)
             after = upto
-            await self._wait_news(left)
+            if self.writer.head == head:  # else something was flushed while this read, and its news are over
+                await self._wait_news(left)
 
     async def _wait_news(self, seconds: float) -> None:
         if self._news is None or self._news.done():
