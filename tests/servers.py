@@ -45,6 +45,8 @@ class Wire:
         """Cut when the server answers what was sent with this in it: the client never hears of it."""
         self.cut_late: bytes = b""
         """Cut when the client sends this, but the server gets it, half a second later."""
+        self.hold: bytes = b""
+        """Keep back the answer to what was sent with this in it, for half a second."""
         self.cuts = 0
         self.then: Callable[[], None] = lambda: None
         """Called when a connection has been cut, before its client is told."""
@@ -102,6 +104,14 @@ class Wire:
                     await forth.drain()
                     await server.read(1)
                     break
+                if self._hit(data, "hold"):
+                    answers.cancel()
+                    await asyncio.gather(answers, return_exceptions=True)
+                    forth.write(data)
+                    await asyncio.sleep(0.5)
+                    answers = asyncio.ensure_future(self._answers(server, back))
+                    self._tasks.add(answers)
+                    continue
                 forth.write(data)
         except OSError:
             pass

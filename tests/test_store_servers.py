@@ -207,6 +207,45 @@ async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -
     await one.close()
 
 
+async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G2: with the lock gone, and the connection standing, a writer that is not in the row `head` changes nothing."""
+    name = fresh()
+    one, two = make_store(server.url(name), "stock"), make_store(server.url(name), "stock")
+    await one.open("one", 1)
+    await one.commit([full(1)])
+
+    async def free(_: object) -> None:
+        return None
+
+    monkeypatch.setattr(two, "_lock", free)
+    await two.open("two", 2)
+    for lost in ([full(2, "-lost")], [Batch(rows=(Row("view", "last", b"lost"),))]):
+        with pytest.raises(StoreLocked, match="another process has begun to write"):
+            await one.commit(lost)
+    assert await two.commit([full(2)]) == [Committed(2)] and await whole(two) == 2
+    await one.close()
+    await two.close()
+
+
+async def test_what_is_read_waits_for_the_commit_that_it_may_have_seen(wire: Wire, server: Server) -> None:
+    """G8: where an engine shows a commit before it is on the disk, a row of it is handed out after the commit only."""
+    store: Any = make_store(wire.url(fresh()), "stock")
+    await store.open("one", 1)
+    await store.commit([full(1)])
+    await store.get("view", ["last"])
+    wire.hold = b"2-marked"
+    ended: list[str] = []
+    committing = asyncio.ensure_future(store.commit([full(2, "-marked")]))
+    committing.add_done_callback(lambda _: ended.append("commit"))
+    await asyncio.sleep(0.2)  # it is there by now, and its answer is held back
+    row = await store.get("view", ["last"])
+    ended.append("read")
+    await committing
+    assert row == [b"2"]
+    assert ended == (["commit", "read"] if server.name == "mariadb" else ["read", "commit"])
+    await store.close()
+
+
 async def test_what_memory_does_not_know_is_looked_up(server: Server) -> None:
     """Versions and fresh rows of an earlier process are conflicts and duplicates, as they must be, in any mixture."""
     name = fresh()
@@ -225,6 +264,13 @@ async def test_what_memory_does_not_know_is_looked_up(server: Server) -> None:
         Conflict("A/1", 2, 3), Committed(5), Conflict("A/2", 0, 1), Duplicate("request", "k", b"first"), Committed(6),
         Committed(7),
     ]  # fmt: skip
+    await store.close()
+    store = make_store(server.url(name), "stock")
+    await store.open("three", 3)
+    reads = [Batch(reads=(("A/1", 3),)), Batch(reads=(("A/2", 1), ("A/1", 4)), rows=(Row("view", "v", b"1"),))]
+    assert await store.commit(reads) == [Conflict("A/1", 3, 4), Committed(7)], "where nothing is appended, too"
+    gone = Row("request", "k", b"2", fresh=True), Row("request", "k", None)
+    assert await store.commit([Batch(rows=gone)]) == [Duplicate("request", "k", b"first")]
     await store.close()
 
 
