@@ -1,7 +1,8 @@
 """Columns of the tables on a database server, and how records and rows are made of them.
 
-Comes between `stores.server` and the engines. Names are those of both schemas (`postgres.sql`, `mysql.sql`). Text may
-come as bytes, as whatever a driver gives of a column. Nothing here can fail but on what no store has written.
+Comes between `stores.server` and the engines; SQLite takes the end of a prefix from here too. Names are those of both
+schemas (`postgres.sql`, `mysql.sql`). Text may come as bytes, as whatever a driver gives of a column. Nothing here can
+fail but on what no store has written.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,11 @@ __all__ = [
     "KEY",
     "ROW",
     "ROWS",
+    "as_text",
     "bytes_of",
     "end_of",
     "headers_of",
     "in_order",
-    "is_text",
     "range_of",
     "record_of",
     "text",
@@ -62,7 +63,7 @@ def headers_of(record: Record) -> str:
     return "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
 
 
-def is_text(data: bytes) -> str | None:
+def as_text(data: bytes) -> str | None:
     """The data as text, where every engine can hold it as such."""
     with suppress(UnicodeDecodeError):
         return data.decode() if b"\0" not in data else None

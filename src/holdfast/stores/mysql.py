@@ -24,7 +24,7 @@ from asyncmy.constants import CLIENT
 from asyncmy.errors import Error, IntegrityError
 
 from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
-from holdfast.stores.columns import COLUMNS, headers_of, is_text
+from holdfast.stores.columns import COLUMNS, as_text, headers_of
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
 from holdfast.stores.server_reads import SNAPSHOT
@@ -290,7 +290,7 @@ def _statements(group: Group, before: Head) -> Iterator[str]:
 
 
 def _small(key: tuple[str, str], data: bytes) -> str:
-    shown = is_text(data)
+    shown = as_text(data)
     value = f"{_quoted(shown)}, NULL" if shown is not None else f"NULL, x'{data.hex()}'"
     return f"({_quoted(key[0])}, {_quoted(key[1])}, {value})"
 

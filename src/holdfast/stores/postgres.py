@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
-from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, headers_of, is_text
+from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, as_text, headers_of
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
 from holdfast.stores.server_reads import SNAPSHOT
@@ -281,7 +281,7 @@ def _payload(group: Group) -> str:
             if key not in group.absent:
                 gone.append(key)
             continue
-        shown = is_text(data)
+        shown = as_text(data)
         (fresh if key in group.absent else put).append((*key, shown, data.hex() if shown is None else None))
     records = [
         (one.kind, one.destination, one.stream, one.version or None, one.type, one.data.decode(), one.tx,

@@ -25,6 +25,7 @@ from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Loaded, Opened, Page, Snapshot
+from holdfast.stores.columns import end_of
 from holdfast.stores.sqlite_file import (
     Connection,
     Lock,
@@ -299,11 +300,7 @@ def _json(value: object) -> str:
 
 def _end(prefix: str) -> str | bytes:
     """The least value above all that begins with `prefix`; where no text is, a blob, which is above any text."""
-    for index in range(len(prefix) - 1, -1, -1):
-        if (point := ord(prefix[index])) < 0x10FFFF:
-            # 0xD800 to 0xDFFF are no characters: the next one after U+D7FF is U+E000.
-            return prefix[:index] + chr(0xE000 if point == 0xD7FF else point + 1)
-    return b""
+    return end_of(prefix) or b""
 
 
 def _text(connection: Connection, sql: str, values: Any) -> str:
