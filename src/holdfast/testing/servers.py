@@ -9,14 +9,16 @@ import atexit
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+import psutil
 
 from holdfast.errors import HoldfastError
 
@@ -48,24 +50,42 @@ class Server(ABC):
         self._prepare()
 
     def start(self) -> None:
-        """Start it on its folder, and wait until it takes connections."""
+        """Start it on its folder, and wait until it takes connections; one that ends at once is started again."""
+        end = time.monotonic() + START_SECONDS
+        process = self._spawn()
+        while process.poll() is not None or not self._takes_connections():
+            if time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not start: {(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+            if process.poll() is not None:
+                process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ(),
                 start_new_session=True,
             )  # fmt: skip
-        end = time.monotonic() + START_SECONDS
-        while not self._takes_connections():
-            if time.monotonic() > end or self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} did not start: {(self.folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
+        return self.process
 
     def kill(self) -> None:
-        """SIGKILL, all of it: nothing is flushed, nobody is told."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        """SIGKILL, all of it: nothing is flushed, nobody is told. When this returns, none of its processes is left."""
+        if self.process is None:
+            return
+        try:
+            # PostgreSQL's children lead sessions of their own: they are found while their parent stands still.
+            leader = psutil.Process(self.process.pid)
+            leader.suspend()
+            family = [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            family = []
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=START_SECONDS)
+        self.process = None
 
     def stop(self) -> None:
         """End it and remove its folder."""
