@@ -68,9 +68,9 @@ async def refused(store: SQLiteStore, error: type[StoreError], match: str) -> No
 async def test_every_commit_is_synced(store: SQLiteStore) -> None:
     """The writer's connection has synchronous=FULL and WAL, whatever the library was built with (G8)."""
     assert store._writer is not None
-    found = {name: store._writer._connection.pragma(name) for name in ("synchronous", "journal_mode", "fullfsync")}
+    found = {name: store._writer.connection.pragma(name) for name in ("synchronous", "journal_mode", "fullfsync")}
     assert found == {"synchronous": 2, "journal_mode": "wal", "fullfsync": 1}
-    assert store._writer._connection.pragma("wal_autocheckpoint") == 4000
+    assert store._writer.connection.pragma("wal_autocheckpoint") == 4000
 
 
 async def test_a_person_can_read_the_file(store: SQLiteStore) -> None:
@@ -158,7 +158,7 @@ async def test_a_damaged_file_is_refused(store: SQLiteStore) -> None:
 async def test_a_full_disk_fails_the_group_whole_and_the_store_goes_on(store: SQLiteStore) -> None:
     """StoreFailed: nothing of the group is there, and when there is room again the same group goes through (G1, G8)."""
     assert store._writer is not None
-    connection = store._writer._connection
+    connection = store._writer.connection
     await store.commit([append("A/1", 0)])
     pages = connection.pragma("page_count")
     connection.pragma("max_page_count", pages)

@@ -31,6 +31,7 @@ RINGS = {
     "ports": {"core", "errors"},
     "runtime": {"core", "ports", "errors"},
     "stores": {"core", "ports", "errors"},
+    "sqlalchemy": {"core", "errors"},
     "transports": {"core", "ports", "errors"},
     "config": {"core", "ports", "errors"},
     "logs": {"core", "ports", "errors", "runtime", "config"},

@@ -4,6 +4,7 @@ Contents, in the order data flows:
 
 declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to each other
            `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
+           `Transaction`   a command handled beside tables of your own
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
            `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
 run        `System`, `start`, `Running`, `Client`   services together, and the way in
@@ -13,6 +14,7 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
 from holdfast.client import Client
 from holdfast.compose import start
 from holdfast.core.aggregate import decide, evolve
+from holdfast.core.handler import Transaction
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.saga import answer, pivot, step, undo
 from holdfast.core.service import Every, Keyed, Query, Service, System, every, keyed, query
@@ -37,6 +39,7 @@ __all__ = [
     "Sensitive",
     "Service",
     "System",
+    "Transaction",
     "answer",
     "decide",
     "every",

@@ -18,6 +18,8 @@ HoldfastError
 │   ├── StoreForeign     not a holdfast store
 │   ├── StoreMismatch    the store of another log
 │   ├── StoreCorrupt     the engine says the file is damaged
+│   ├── TransactionLost  a handler's transaction was ended by the engine; nothing of it is there, it may run again
+│   ├── TransactionRefused  what a handler did cannot be committed
 │   ├── SchemaNewer      written by a later release
 │   └── LimitExceeded    a value over a stated limit
 └── ExchangeError        what two services can say of each other's frames
@@ -60,6 +62,8 @@ __all__ = [
     "StoreForeign",
     "StoreLocked",
     "StoreMismatch",
+    "TransactionLost",
+    "TransactionRefused",
     "Unauthorized",
     "Unavailable",
     "Unreachable",
@@ -168,6 +172,14 @@ class StoreMismatch(StoreError):
 
 class StoreCorrupt(StoreError):
     """The engine says this store is damaged; restore it from a backup."""
+
+
+class TransactionLost(StoreError):
+    """The engine ended a handler's transaction (a deadlock, a broken connection); nothing of it is there."""
+
+
+class TransactionRefused(StoreError):
+    """What a handler did in its transaction cannot be committed; nothing of it is there."""
 
 
 class SchemaNewer(StoreError):

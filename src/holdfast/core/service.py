@@ -1,8 +1,8 @@
 """Services and systems as declared: what a team writes down, compiled and checked, before anything runs.
 
-A `Service` collects the aggregates, sagas, reactions, views and routes of one contract; a `System` names services that
-run together. No registry, no side effects: the same declaration can run twice in one process. Comes before the
-runtime; fails with `Misuse`, in one sentence that names the place.
+A `Service` collects the aggregates, handlers, sagas, reactions, views and routes of one contract; a `System` names
+services that run together. No registry, no side effects: the same declaration can run twice in one process. Comes
+before the runtime; fails with `Misuse`, in one sentence that names the place.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 import msgspec
 
 from holdfast.core.aggregate import AggregateType
+from holdfast.core.handler import HANDLER_SECONDS, HandlerType
 from holdfast.core.message import Command, Contract, MessageType
 from holdfast.core.saga import SagaType
 from holdfast.core.view import ReactionType, ViewType
@@ -20,6 +21,8 @@ from holdfast.errors import Misuse
 T = TypeVar("T", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
 Begins = Literal["start", "now"]
+Decides = AggregateType | HandlerType | SagaType
+"""What can decide a command."""
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -88,11 +91,12 @@ class Service:
     def __init__(self, contract: Contract, *, owner: str = "") -> None:
         self.contract, self.name, self.owner = contract, contract.name, owner
         self.aggregates: dict[str, AggregateType] = {}
+        self.handlers: dict[str, HandlerType] = {}
         self.sagas: dict[str, SagaType] = {}
         self.reactions: dict[str, ReactionType] = {}
         self.views: dict[str, ViewType] = {}
         self.routes: list[Route] = []
-        self.deciders: dict[str, AggregateType | SagaType] = {}
+        self.deciders: dict[str, Decides] = {}
         """Command name -> what decides it."""
 
     def aggregate(self, cls: T) -> T:
@@ -103,6 +107,26 @@ class Service:
             self._decides(decider.command, found)
         self.aggregates[found.name] = found
         return cls
+
+    @overload
+    def handle(self, function: F, /) -> F: ...
+    @overload
+    def handle(self, /, *, seconds: float = HANDLER_SECONDS) -> Callable[[F], F]: ...
+    def handle(self, function: Any = None, /, *, seconds: float = HANDLER_SECONDS) -> Any:
+        """Register a handler: `async def name(command: Charge, tx: Transaction) -> Charged`.
+
+        It runs in the store's transaction, with its connection, and may take `seconds`. Needs a store that has
+        transactions to lend: SQLite, PostgreSQL, MariaDB. On SQLite nothing else is committed meanwhile.
+        """
+
+        def register(function: F) -> F:
+            found = HandlerType(function, self.name, seconds)
+            self._take(found.name)
+            self._decides(found.command, found)
+            self.handlers[found.name] = found
+            return function
+
+        return register if function is None else register(function)
 
     @overload
     def saga(self, cls: T, /) -> T: ...
@@ -178,10 +202,10 @@ class Service:
         return register
 
     def _take(self, name: str) -> None:
-        if name in self.aggregates or name in self.sagas or name in self.reactions or name in self.views:
-            raise Misuse(f"{self.name}.{name}: the name is taken by another aggregate, saga, reaction or view")
+        if any(name in taken for taken in (self.aggregates, self.handlers, self.sagas, self.reactions, self.views)):
+            raise Misuse(f"{self.name}.{name}: the name is taken by another aggregate, handler, saga, reaction or view")
 
-    def _decides(self, command: MessageType, by: AggregateType | SagaType) -> None:
+    def _decides(self, command: MessageType, by: Decides) -> None:
         if other := self.deciders.get(command.name):
             raise Misuse(f"{self.name}.{by.name}: {command.name} is decided by {other.name} already")
         self.deciders[command.name] = by
@@ -190,7 +214,9 @@ class Service:
         """What can only be seen when all is declared. Raises Misuse."""
         for message in self.contract.by_name.values():
             if message.kind == "command" and message.name not in self.deciders:
-                raise Misuse(f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method or a saga")
+                raise Misuse(
+                    f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method, a handler or a saga"
+                )
 
     def peers(self) -> set[str]:
         """The services this one sends commands to or is fed by, itself not among them."""

@@ -8,14 +8,14 @@ another `commit` of the same store is running. Failures are `holdfast.errors.Sto
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Kind, Record
 
-__all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Loaded", "Opened", "Page", "Snapshot", "Store"]
+__all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Lent", "Loaded", "Opened", "Page", "Snapshot", "Store"]
 
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of one record's `data` that every store takes; more is refused. Half a frame, so that each record fits one."""
@@ -30,6 +30,12 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Several processes may write to one log."""
     backup: bool = False
     """`backup` works while the store is being written to."""
+    transactions: Literal["", "shared", "own"] = ""
+    """What `begin` lends to handlers. `own`: a connection and a transaction for each. `shared`: the one connection that
+    writes; nothing else is committed meanwhile, and several handlers may work in one transaction, one after another.
+    Empty: nothing."""
+    engine: str = ""
+    """`sqlite`, `postgres` or `mysql`, for who writes SQL of his own."""
 
 
 class Incarnation(msgspec.Struct, frozen=True):
@@ -78,6 +84,31 @@ class Loaded(msgspec.Struct, frozen=True):
     records: tuple[Record, ...]
 
 
+class Lent(Protocol):
+    """A transaction lent to handlers. Who has begun it ends it, whatever happens."""
+
+    @property
+    def connection(self) -> Any:
+        """The engine's own connection. It refuses to commit and to roll back, where the driver lets it."""
+        ...
+
+    async def mark(self) -> None:
+        """What follows is one handler's. Raises StoreFailed."""
+        ...
+
+    async def undo(self) -> None:
+        """Take back all since the mark; where transactions are not shared, all. Raises StoreFailed."""
+        ...
+
+    def lost(self, error: BaseException) -> bool:
+        """True where that error of the driver says that the engine ended the transaction, and a new one may do."""
+        ...
+
+    async def end(self) -> None:
+        """Roll back what is not committed, and give the connection back. Never raises; safe to call twice."""
+        ...
+
+
 class Store(Protocol):
     """A log and its small tables.
 
@@ -99,7 +130,12 @@ class Store(Protocol):
         """
         ...
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def begin(self) -> Lent:
+        """Begin a transaction for handlers. Where it is `shared`, `commit` waits until it has ended, other than the one
+        `within` it. Raises StoreFailed, and StoreError where the engine lends none."""
+        ...
+
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """Commit each batch whole or not at all, all of them in one durable flush; one outcome for each, in order.
 
         A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at
@@ -112,6 +148,11 @@ class Store(Protocol):
         the adapter has made sure of by looking, never by guessing; or the engine could not be asked, and every other
         method raises StoreFailed until `settle` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
         before anything is written.
+
+        `within` a transaction, the batches and what was done in it are committed together or not at all: where one
+        batch is refused, nothing is written and the outcomes say why. Then it may also raise TransactionRefused (the
+        engine does not take what the handlers did, or they ended the transaction themselves) and TransactionLost (the
+        connection broke, and looking has shown that nothing is there).
         """
         ...
 

@@ -5,13 +5,15 @@ and the answers that may leave when it has landed. Edge, exchange and feeds come
 handler raises (other than `Rejected`) is passed on: whoever brought the message decides whether it waits.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from holdfast.core.aggregate import AggregateType
+from holdfast.core.aggregate import AggregateType, as_events
 from holdfast.core.batch import Row
-from holdfast.core.message import Command, Context, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.handler import HandlerType
+from holdfast.core.message import Command, Context, Event, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
@@ -86,6 +88,16 @@ class AggregateFolder:
         return state, version
 
 
+class HandlerFolder:
+    """Counts the records on a handler's stream: its state is in the team's own tables."""
+
+    shape = ""
+
+    def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
+        """(None, version)."""
+        return None, loaded.records[-1].version if loaded.records else 0
+
+
 class Dispatch:
     """The handlers of one service."""
 
@@ -93,12 +105,13 @@ class Dispatch:
         self.service = service
         self.sagas = Sagas(service)
         self._snapshot_every = snapshot_every
-        self._folders: dict[str, AggregateFolder | SagaFolder] = {
+        self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
+            **{name: HandlerFolder() for name in service.handlers},
             **{name: AggregateFolder(found, service) for name, found in service.aggregates.items()},
             **{name: SagaFolder(found) for name, found in service.sagas.items()},
         }
 
-    def folder_of(self, stream: str) -> AggregateFolder | SagaFolder:
+    def folder_of(self, stream: str) -> AggregateFolder | HandlerFolder | SagaFolder:
         """How a stream of that name is folded."""
         return self._folders[stream.partition("/")[0]]
 
@@ -113,6 +126,8 @@ class Dispatch:
         handled = Handled()
         if isinstance(by, SagaType):
             self.sagas.begin(by, command, stream, envelope, memory, handled)
+        elif isinstance(by, HandlerType):
+            raise CommandFailed(f"{by.name} works in a transaction")
         else:
             self._decide(by, command, stream, envelope, memory, handled)
         return handled
@@ -146,17 +161,10 @@ class Dispatch:
     ) -> None:  # fmt: skip
         entry = memory[stream]
         before = entry.version
+        handled.records += _event_records(events, answer, stream, before, envelope)
         for event in events:
-            entry.version += 1
-            mine = event is answer
-            handled.records.append(
-                Record(
-                    0, "event", message_of(event).stored, encode(event), envelope.tx, envelope.id, envelope.at,
-                    envelope.correlation, stream, entry.version, envelope.caller if mine else "",
-                    envelope.headers(outcome=mine and envelope.edge, answers=mine and bool(envelope.answers)),
-                )
-            )  # fmt: skip
             by.evolve(state, event)
+        entry.version += len(events)
         entry.state = state
         if entry.version // self._snapshot_every > before // self._snapshot_every:
             handled.rows.append(Row("snapshot", stream, _snapshot(by, state, entry.version)))
@@ -172,13 +180,48 @@ class Dispatch:
             state = memory[stream].state or by.shape.new()
             self._append(by, error.events, None, stream, state, envelope, memory, handled)
         handled.answer = Rejection(error.code, error.message, error.facts)
-        handled.records.append(
+        handled.records.append(_rejection_record(handled.answer, stream, envelope))
+
+    def handler_of(self, command: MessageType) -> HandlerType | None:
+        """The handler of a command that is handled in a transaction."""
+        by = self.service.deciders.get(command.name)
+        return by if isinstance(by, HandlerType) else None
+
+    def accept_handled(
+        self, events: tuple[Event, ...], answer: Event, stream: str, version: int, envelope: Envelope, handled: Handled
+    ) -> None:
+        """Record what a handler emitted, on its stream, which is at that version."""
+        handled.answer = answer
+        handled.records += _event_records(events, answer, stream, version, envelope)
+
+    def reject_handled(self, no: Rejected, stream: str, version: int, envelope: Envelope, handled: Handled) -> None:
+        """Record a handler's no, with the events that go with it."""
+        handled.records += _event_records(as_events(no.events, stream), None, stream, version, envelope)
+        handled.answer = Rejection(no.code, no.message, no.facts)
+        handled.records.append(_rejection_record(handled.answer, stream, envelope))
+
+
+def _event_records(events: Iterable[Any], answer: Any, stream: str, version: int, envelope: Envelope) -> list[Record]:
+    """Records of events on a stream that is at that version; the answer's goes to the caller."""
+    found: list[Record] = []
+    for number, event in enumerate(events, version + 1):
+        mine = event is answer
+        found.append(
             Record(
-                0, "answer", REJECTED, encode(handled.answer), envelope.tx, envelope.id, envelope.at,
-                envelope.correlation, stream, 0, envelope.caller,
-                envelope.headers(outcome=envelope.edge, answers=bool(envelope.answers)),
+                0, "event", message_of(event).stored, encode(event), envelope.tx, envelope.id, envelope.at,
+                envelope.correlation, stream, number, envelope.caller if mine else "",
+                envelope.headers(outcome=mine and envelope.edge, answers=mine and bool(envelope.answers)),
             )
         )  # fmt: skip
+    return found
+
+
+def _rejection_record(no: Rejection, stream: str, envelope: Envelope) -> Record:
+    return Record(
+        0, "answer", REJECTED, encode(no), envelope.tx, envelope.id, envelope.at,
+        envelope.correlation, stream, 0, envelope.caller,
+        envelope.headers(outcome=envelope.edge, answers=bool(envelope.answers)),
+    )  # fmt: skip
 
 
 def _snapshot(by: AggregateType, state: Any, version: int) -> bytes:

@@ -20,6 +20,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
 
@@ -53,6 +54,8 @@ class Edge:
     ) -> None:
         self.dispatch, self.memory, self.writer = dispatch, memory, writer
         self.waiting, self.store, self.clock = waiting, store, clock
+        self.transactions: Transactions | None = None
+        """Where commands that have a handler run."""
         self.sagas_open_max = SAGAS_OPEN_MAX
         self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
@@ -180,10 +183,10 @@ class Edge:
 class _CommandWork:
     """One command from the edge on its way through the writer."""
 
-    __slots__ = ("_command", "_edge", "_envelope", "_handled", "_key", "_message", "future", "lane", "streams")
+    __slots__ = ("_command", "_edge", "_envelope", "_handled", "_message", "future", "key", "lane", "streams")
 
     def __init__(self, edge: Edge, command: Any, message: MessageType, envelope: Envelope, key: str) -> None:
-        self._edge, self._command, self._message, self._envelope, self._key = edge, command, message, envelope, key
+        self._edge, self._command, self._message, self._envelope, self.key = edge, command, message, envelope, key
         self.future: asyncio.Future[Outcome | Duplicate] = asyncio.get_running_loop().create_future()
         self.lane = ""
         stream = edge.dispatch.target(message, command, envelope)
@@ -196,10 +199,19 @@ class _CommandWork:
         edge, (stream,) = self._edge, self.streams
         if edge.waiting.holds(stream):
             raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
-        handled = self._handled = edge.dispatch.command(self._command, stream, self._envelope, edge.memory)
-        if self._key:
+        if edge.transactions is not None and edge.dispatch.handler_of(self._message):
+            edge.transactions.take(stream, self, edge=True)
+            return None
+        return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
+
+    def begin(self) -> tuple[Any, Envelope]:
+        return self._command, self._envelope
+
+    def batch(self, handled: Handled) -> Batch:
+        self._handled = handled
+        if self.key:
             request = {"tx": self._envelope.tx, "type": self._message.stored, "data": self._command}
-            handled.rows.append(Row("request", self._key, encode(request), fresh=True))
+            handled.rows.append(Row("request", self.key, encode(request), fresh=True))
         return Batch(tuple(handled.records), tuple(handled.reads), (), tuple(handled.rows))
 
     def landed(self, position: int) -> None:

@@ -30,6 +30,7 @@ from holdfast.runtime.feeds import Consumer, Feeds
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.sagas import OpenSaga
 from holdfast.runtime.timers import Timers
+from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.views import Views
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
@@ -64,6 +65,8 @@ class Node:
         self.writer = Writer(store, self.memory, flushed=self._flushed, crashed=self._crashed)
         self.waiting = Waiting(self.dispatch, self.memory, store, clock)
         self.edge = Edge(self.dispatch, self.memory, self.writer, self.waiting, store, clock)
+        self.transactions = Transactions(self.dispatch, self.memory, self.writer, store)
+        self.waiting.transactions = self.edge.transactions = self.transactions
         self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
         self.feeds = Feeds(store, self.writer, self._feed_of, clock)
         self.views = Views(service, store, self.writer, self.feeds)
@@ -76,6 +79,7 @@ class Node:
 
     async def start(self) -> None:
         """Open the store, begin an incarnation, take up everything where the log left it."""
+        self.transactions.start()
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
         self.history = History(opened.incarnations)
         self.waiting.settle = self.edge.settle
@@ -109,6 +113,9 @@ class Node:
         await self.views.close()
         await self.timers.stop()
         self.waiting.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.transactions.close(drain=drain)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.writer.close(drain=drain)

@@ -15,14 +15,15 @@ import msgspec
 
 from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
 from holdfast.core.frame import WireRecord
-from holdfast.core.message import decode_stored, encode
-from holdfast.core.record import record_id
-from holdfast.core.saga import SagaType
-from holdfast.errors import Rejected, StoreError
+from holdfast.core.message import encode
+from holdfast.errors import Rejected, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.received import envelope_of, handle_message, open_message, stream_of
+from holdfast.runtime.transactions import Transactions
+from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.waiting")
@@ -52,6 +53,8 @@ class Waiting:
         self.dispatch, self.memory, self.store, self.clock = dispatch, memory, store, clock
         self.settle: Callable[[str, Any, int], None] = lambda tx, answer, position: None
         """Told the end of every saga begun at the edge; the edge listens."""
+        self.transactions: Transactions | None = None
+        """Where commands that have a handler run."""
         self._queues: dict[str, deque[_Place]] = {}
         self._sequence = 0
         self._writer: Writer | None = None
@@ -97,10 +100,14 @@ class Waiting:
         queue.append(place)
         return place
 
-    def kept(self, place: "_Place") -> None:
+    def kept(self, stream: str, place: "_Place") -> None:
         """A message that was set aside is durable now."""
         place.durable = True
-        self._schedule()
+        queue = self._queues.get(stream)
+        if not place.held.next_at and queue and queue[0] is place and stream not in self._retrying:
+            self._retry(stream)
+        else:
+            self._schedule()
 
     def unhold(self, stream: str, place: "_Place") -> None:
         """It was not set aside after all: its batch is not committed."""
@@ -143,10 +150,18 @@ class Waiting:
             if queue[0].durable and queue[0].held.next_at <= now and stream not in self._retrying
         ]
         for stream in due:
-            if self._writer is not None:
-                self._retrying.add(stream)
-                self._writer.submit(_RetryWork(self, stream))
+            self._retry(stream)
         self._schedule()
+
+    def _retry(self, stream: str) -> None:
+        if self._writer is not None:
+            self._retrying.add(stream)
+            work = _HandlerRetry(self, stream, self._writer) if self.in_transaction(stream) else None
+            self._writer.submit(work or _RetryWork(self, stream))
+
+    def in_transaction(self, stream: str) -> bool:
+        """True for the stream of a handler: its messages are all set aside, and then decided in a transaction."""
+        return stream.partition("/")[0] in self.dispatch.service.handlers
 
     def full(self, stream: str) -> bool:
         """True when no more of what may be refused is taken on the stream."""
@@ -188,9 +203,27 @@ class Waiting:
     def retried(self, stream: str, *, later: bool = False) -> None:
         """A try has landed: on to the next. `later`: the writer could not take it, no message is to blame."""
         self._retrying.discard(stream)
-        if later and (queue := self._queues.get(stream)):
+        queue = self._queues.get(stream)
+        if later and queue:
             queue[0].held.next_at = self.clock.now_us() + RETRY_FIRST_MS * 1000
-        self._schedule()
+        if queue and queue[0].durable and not queue[0].held.next_at:
+            self._retry(stream)
+        else:
+            self._schedule()
+
+    def first(self, stream: str) -> "_Place | None":
+        """The place of the message that is next on a stream, if it is durable."""
+        queue = self._queues.get(stream)
+        return queue[0] if queue and queue[0].durable else None
+
+    def keep_failed(self, stream: str, place: "_Place", error: Exception) -> None:
+        """A handler failed: its message waits, with a new backoff, once that is durable."""
+        self._failed(stream, place.held, error)
+        if self._writer is None:
+            return
+        work = BatchWork(Batch(rows=(Row("waiting", place.key, encode(place.held)),)))
+        work.done.add_done_callback(lambda done: self.retried(stream, later=done.exception() is not None))
+        self._writer.submit(work)
 
 
 class _Place:
@@ -203,66 +236,13 @@ class _Place:
         """`durable`: its row is committed; until then it is not tried."""
 
 
-def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
-    """The stream a message is for; `?/...` when this service has none for it; empty for an answer nobody waits for."""
-    if record.kind != "command":
-        stream = record.headers.answers.rpartition("#")[0]
-        if not stream:
-            return ""
-        return stream if stream.partition("/")[0] in dispatch.service.sagas else f"?/{stream}"
-    found = dispatch.service.contract.find(record.type)
-    by = dispatch.service.deciders.get(found[0].name) if found else None
-    if by is None:
-        return f"?/{record.type}/{record.headers.key}"
-    if isinstance(by, SagaType):
-        return f"{by.name}/{record_id(producer, record.position)}"
-    return f"{by.name}/{record.headers.key}"
-
-
-def envelope_of(producer: str, record: WireRecord, at: int) -> Envelope:
-    """The envelope of a received message."""
-    headers = record.headers
-    asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
-    return Envelope(
-        record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
-        headers.traceparent, producer if asked else "", f"{record.stream}#{record.version}" if asked else "",
-    )  # fmt: skip
-
-
-def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, at: int) -> Handled:
-    """Decide one received message, its streams in memory. Raises what the handler raises."""
-    headers, is_command = record.headers, record.kind == "command"
-    envelope = envelope_of(producer, record, at)
-    stream = stream_of(dispatch, producer, record)
-    if stream.startswith("?/"):
-        raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
-    if is_command:
-        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
-        return dispatch.command(command, stream, envelope, memory)
-    handled = Handled()
-    if stream:
-        version = int(headers.answers.rpartition("#")[2])
-        dispatch.sagas.answer(stream, version, record.type, bytes(record.data), envelope, memory, handled)
-    return handled
-
-
 class MessageWork:
     """One received message on its way through the writer."""
 
     __slots__ = (
-        "_before",
-        "_done",
-        "_handled",
-        "_incarnation",
-        "_place",
-        "_producer",
-        "_record",
-        "_stream",
-        "_tries",
-        "_waiting",
-        "lane",
-        "streams",
-    )
+        "_before", "_done", "_handled", "_incarnation", "_place", "_producer", "_record", "_stream", "_tries",
+        "_waiting", "lane", "streams",
+    )  # fmt: skip
 
     def __init__(
         self, waiting: Waiting, producer: str, incarnation: str, before: int, record: WireRecord,
@@ -292,6 +272,8 @@ class MessageWork:
                 waiting.dispatch.reject(busy, None, stream, envelope, waiting.memory, handled)
                 return Batch(tuple(handled.records), moves=(move,))
             return self._hold(move, None)
+        if waiting.in_transaction(stream):
+            return self._hold(move, None)  # so that a handler holds up nothing but its own stream
         try:
             at = waiting.clock.now_us()
             handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
@@ -315,7 +297,7 @@ class MessageWork:
         """It is durable."""
         self._waiting.settled(self._handled, position)
         if self._place is not None:
-            self._waiting.kept(self._place)
+            self._waiting.kept(self._stream, self._place)
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -360,3 +342,55 @@ class _RetryWork:
 
     def failed(self, error: Exception) -> None:
         self._waiting.retried(self._stream, later=True)
+
+
+class _HandlerRetry:
+    """The first message that waits on a handler's stream, on its way through a transaction."""
+
+    __slots__ = ("_crashes", "_handled", "_place", "_stream", "_waiting", "_writer", "key", "lane", "streams")
+
+    def __init__(self, waiting: Waiting, stream: str, writer: Writer) -> None:
+        self._waiting, self._stream, self._writer = waiting, stream, writer
+        self._crashes = writer.crashes
+        self._place: _Place | None = None
+        self._handled: Handled | None = None
+        self.key, self.lane, self.streams = "", "", (stream,)
+
+    def handle(self) -> Batch | None:
+        if self._waiting.transactions is not None:
+            self._waiting.transactions.take(self._stream, self)
+        return None
+
+    def begin(self) -> tuple[Any, Envelope] | None:
+        place = self._place = self._waiting.first(self._stream)
+        if place is None:
+            self._waiting.retried(self._stream)
+            return None
+        return open_message(
+            self._waiting.dispatch, place.held.producer, place.held.record, self._waiting.clock.now_us()
+        )
+
+    def batch(self, handled: Handled) -> Batch:
+        self._handled = handled
+        gone = (Row("waiting", self._place.key, None),) if self._place is not None else ()
+        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, *gone))
+
+    def landed(self, position: int) -> None:
+        if self._place is not None:
+            self._waiting.unhold(self._stream, self._place)
+        self._waiting.settled(self._handled, position)
+        self._waiting.retried(self._stream)
+
+    def taken_back(self) -> None:
+        pass
+
+    def duplicate(self, found: Duplicate) -> None:
+        self._waiting.retried(self._stream)
+
+    def failed(self, error: Exception) -> None:
+        if self._crashes != self._writer.crashes:
+            return  # all that waits has been read again, or will be
+        if self._place is None or isinstance(error, Unavailable):
+            self._waiting.retried(self._stream, later=True)
+        else:
+            self._waiting.keep_failed(self._stream, self._place, error)

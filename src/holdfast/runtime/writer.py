@@ -10,14 +10,14 @@ fails with `Unavailable`, memory is emptied, and nothing is decided until the no
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
 from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
 from holdfast.core.record import Record
-from holdfast.errors import Busy, StoreError, StoreFailed, Unavailable
-from holdfast.ports.store import Loaded, Store
+from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
+from holdfast.ports.store import Lent, Loaded, Store
 from holdfast.runtime.memory import Memory
 
 logger = logging.getLogger("holdfast.writer")
@@ -92,6 +92,8 @@ class Writer:
         self.head = 0
         self.failure: StoreError | None = None
         """Why the last group could not be committed; None when the last one was."""
+        self.crashes = 0
+        """How often everything on its way has failed."""
         self.groups = 0
         self.batches = 0
 
@@ -126,6 +128,30 @@ class Writer:
         """No group is committed inside; what is decided meanwhile waits."""
         async with self._flushing:
             yield
+
+    async def commit_within(
+        self, lent: Lent, group: list[tuple[Work, Batch]], crashes: int, *, paused: bool
+    ) -> list[Outcome]:
+        """Commit works decided elsewhere, within a transaction, all or none. `crashes`: how many there were when they
+        were decided; Unavailable if there are more. `paused`: the caller has paused this writer.
+
+        Raises what the store's `commit` raises; on a failed store everything on its way has failed with it.
+        """
+        async with nullcontext() if paused else self._flushing:
+            if self._shut is not None or crashes != self.crashes:
+                raise self._shut or Unavailable("the store has failed meanwhile")
+            try:
+                outcomes = await self._store.commit([batch for _, batch in group], within=lent)
+            except (TransactionLost, TransactionRefused):
+                raise
+            except StoreError as error:
+                self._crash(error, [])
+                raise
+            if all(isinstance(outcome, Committed) for outcome in outcomes):
+                self.groups += 1
+                self.batches += len(group)
+                self._publish(zip((batch for _, batch in group), outcomes, strict=True))
+            return outcomes
 
     @property
     def waiting(self) -> int:
@@ -253,6 +279,8 @@ class Writer:
     async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
         try:
             async with self._flushing:
+                if self._shut is not None:
+                    raise StoreFailed(str(self._shut))
                 return await self._store.commit([batch for _, batch in group])
         except asyncio.CancelledError:
             for work, _ in group:  # whether it is durable is not known here: who asks again with the same key learns it
@@ -260,27 +288,31 @@ class Writer:
             raise
 
     def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
-        memory = self._memory
-        flushed: list[Record] = []
         bad: list[tuple[Work, Batch, Outcome]] = []
         for (work, batch), outcome in zip(group, outcomes, strict=True):
             for stream, _ in batch.reads:
-                memory.unpin(stream)
+                self._memory.unpin(stream)
             if not isinstance(outcome, Committed):
                 bad.append((work, batch, outcome))
-                continue
-            position = outcome.position
-            for record in batch.records:
-                flushed.append(_at(record, position))
-                position += 1
-            if batch.records:
-                self.head = max(self.head, position - 1)
         if bad:
             self._take_back(bad)
-        self._flushed(self.head, flushed)
+        self._publish(zip((batch for _, batch in group), outcomes, strict=True))
         for (work, _), outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 work.landed(outcome.position)
+
+    def _publish(self, batches: Iterable[tuple[Batch, Outcome]]) -> None:
+        """Say what is durable now."""
+        flushed: list[Record] = []
+        for batch, outcome in batches:
+            if isinstance(outcome, Committed):
+                position = outcome.position
+                for record in batch.records:
+                    flushed.append(_at(record, position))
+                    position += 1
+                if batch.records:
+                    self.head = max(self.head, position - 1)
+        self._flushed(self.head, flushed)
 
     def _take_back(self, bad: list[tuple[Work, Batch, Outcome]]) -> None:
         """What failed takes back the state it made; what is decided on that state is decided again."""
@@ -319,6 +351,7 @@ class Writer:
     def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
         logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
         self.failure = error
+        self.crashes += 1
         lost = [*(work for work, _ in [*group, *self._forming]), *self._held, *self._inbox]
         self._forming.clear()
         self._ready.clear()

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
 from holdfast.core.record import Kind, Record
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed
-from holdfast.ports.store import RECORD_BYTES_MAX, Capabilities, Incarnation, Loaded, Opened, Page, Snapshot
+from holdfast.ports.store import RECORD_BYTES_MAX, Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
 
 __all__ = ["MemoryStore"]
 
@@ -62,9 +62,15 @@ class MemoryStore:
         """Refused: what is in memory has no file to copy."""
         raise StoreError("a store in memory has no backup")
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def begin(self) -> Lent:
+        """Refused: there is no engine whose connection a handler could work on."""
+        raise StoreError("a store in memory lends no transactions; use sqlite:, postgresql: or mysql:")
+
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """Each batch against what its predecessors left: whole, or not at all."""
         self._check_open()
+        if within is not None:
+            await self.begin()
         for batch in batches:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:

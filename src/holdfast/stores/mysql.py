@@ -13,18 +13,20 @@ is read leaves only when the commit under way is durable. Refuses a server whose
 import asyncio
 import os
 import struct
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import asyncmy
+from asyncmy.connection import Connection as AsyncmyConnection
 from asyncmy.constants import CLIENT
 from asyncmy.errors import Error, IntegrityError
 
-from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
-from holdfast.stores.columns import COLUMNS, as_text, headers_of
+from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign, TransactionRefused
+from holdfast.ports.store import Capabilities
+from holdfast.stores.columns import COLUMNS
+from holdfast.stores.mysql_statements import filled, name_of, packets, quoted, statements, to_str
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
 from holdfast.stores.server_reads import SNAPSHOT
@@ -33,24 +35,58 @@ __all__ = ["MySQLStore"]
 
 ALONE_SECONDS = 10
 CONNECT_SECONDS = 3
-PACKET_BYTES = 4 * 1024 * 1024
-"""Statements are sent in packets of about this size; a single value may make one larger."""
 PACKET_BYTES_MIN = 16 * 1024 * 1024
-"""What the server must take: the largest record with every quote doubled, and room."""
+"""What the server must take: a largest record, every quote doubled."""
 MODES = "STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
 """Strict: the fence is a NULL that the column refuses. No backslash escapes: quotes are doubled, and that is all."""
 SETTINGS = (
     "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@innodb_doublewrite, @@max_allowed_packet"
 )
 DUPLICATE, NULL = 1062, 1048
+ENDED = (1020, 1205, 1213)
+"""A deadlock, a lock waited for too long, a row that changed since it was read."""
 GONE = (OSError, EOFError, asyncio.IncompleteReadError, struct.error, AttributeError, RuntimeError, TimeoutError)
 """What the driver raises when its connection is not there any more, beside its own errors."""
+
+
+class LentConnection(cast("type[Any]", AsyncmyConnection)):
+    """The driver's connection, which refuses to end a transaction while a handler works in it."""
+
+    lent = False
+
+    async def begin(self) -> None:
+        """Refused while lent."""
+        self._refuse("begin")
+        driver: Any = super()
+        await driver.begin()
+
+    async def commit(self) -> None:
+        """Refused while lent."""
+        self._refuse("commit")
+        driver: Any = super()
+        await driver.commit()
+
+    async def rollback(self) -> None:
+        """Refused while lent."""
+        self._refuse("rollback")
+        driver: Any = super()
+        await driver.rollback()
+
+    async def autocommit(self, value: bool) -> None:
+        """Refused while lent."""
+        self._refuse("autocommit")
+        driver: Any = super()
+        await driver.autocommit(value)
+
+    def _refuse(self, what: str) -> None:
+        if self.lent:
+            raise TransactionRefused(f"{what}: the transaction of a handler is not its own to begin or to end")
 
 
 class MySQLStore(ServerStore):
     """The log `log` in the database that the URL names, or in one named like the log; made when absent."""
 
-    engine = "mysql"
+    capabilities = Capabilities(durable=True, transactions="own", engine="mysql")
     backup_tool = "mariadb-backup, or mysqldump --single-transaction"
     shows_early = True
 
@@ -69,13 +105,13 @@ class MySQLStore(ServerStore):
         }  # fmt: skip
 
     async def _connect(self, *, writer: bool) -> Any:
-        connect = cast(Any, asyncmy).connect
+        connection = LentConnection(
+            **self._to, charset="utf8mb4", client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS, autocommit=True,
+            connect_timeout=CONNECT_SECONDS, program_name=f"holdfast {self.log} process {os.getpid()}",
+            max_allowed_packet=1 << 30,
+        )  # fmt: skip
         try:
-            connection = await connect(
-                **self._to, charset="utf8mb4", client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True,
-                connect_timeout=CONNECT_SECONDS, program_name=f"holdfast {self.log} process {os.getpid()}",
-                max_allowed_packet=1 << 30,
-            )  # fmt: skip
+            await connection.connect()
         except Error as error:
             raise self._meaning(error) from error
         except GONE as error:
@@ -86,12 +122,12 @@ class MySQLStore(ServerStore):
                 await self._check_durable(connection)
                 there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
                 if not await self._query(connection, there, (self.database,)):
-                    await self._say(connection, f"CREATE DATABASE IF NOT EXISTS {_name(self.database)}")
-            await self._say(connection, f"USE {_name(self.database)}")
+                    await self._say(connection, f"CREATE DATABASE IF NOT EXISTS {name_of(self.database)}")
+            await self._say(connection, f"USE {name_of(self.database)}")
             await self._say(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             if writer:
                 await self._check_schema(connection)
-        except (Broken, StoreError):
+        except BaseException:
             await self._disconnect(connection)
             raise
         return connection
@@ -128,11 +164,11 @@ class MySQLStore(ServerStore):
 
     async def _meta(self, connection: Any) -> dict[str, str] | None:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
-        tables = {_str(row[0]) for row in await self._query(connection, sql, (self.database,))}
+        tables = {to_str(row[0]) for row in await self._query(connection, sql, (self.database,))}
         if "log" in tables and "meta" not in tables:
             raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
         found = await self._query(connection, "SELECT name, value FROM meta", ()) if "meta" in tables else []
-        return {_str(name): _str(value) for name, value in found} or None
+        return {to_str(name): to_str(value) for name, value in found} or None
 
     async def _create(self, connection: Any) -> None:
         await self._say(connection, files("holdfast.stores").joinpath("mysql.sql").read_text("utf-8"))
@@ -140,7 +176,7 @@ class MySQLStore(ServerStore):
         await self._say(
             connection,
             "START TRANSACTION; INSERT IGNORE INTO head VALUES (1, 0, 0, ''); INSERT IGNORE INTO meta VALUES"
-            f" ('log', {_quoted(self.log)}), ('schema', '1'), ('needs', '1'), ('commits', 0); COMMIT",
+            f" ('log', {quoted(self.log)}), ('schema', '1'), ('needs', '1'), ('commits', 0); COMMIT",
         )
 
     async def _run_migration(self, connection: Any, script: str, name: str, version: int) -> None:
@@ -172,21 +208,21 @@ class MySQLStore(ServerStore):
             return None
         sql = "SELECT id, host FROM information_schema.processlist WHERE id = IS_USED_LOCK(%s)"
         holder = await self._query(connection, sql, (name,))
-        return f"connection {holder[0][0]} from {_str(holder[0][1])}" if holder else "another process"
+        return f"connection {holder[0][0]} from {to_str(holder[0][1])}" if holder else "another process"
 
     async def _change_head(self, connection: Any, change: Change) -> Head:
         await self._say(connection, "START TRANSACTION")
         try:
             found = await self._query(connection, "SELECT position, group_count, incarnation FROM head FOR UPDATE", ())
             position, count, incarnation = found[0]
-            before = Head(position, count, _str(incarnation))
+            before = Head(position, count, to_str(incarnation))
             after, opening = change(before)
             now = f"position = {after.position}, group_count = {after.groups}"
-            statements = [f"UPDATE head SET {now}, incarnation = {_quoted(after.incarnation)}"]
+            statements = [f"UPDATE head SET {now}, incarnation = {quoted(after.incarnation)}"]
             if opening is not None:
                 values = ", ".join(str(int(one)) for one in opening)
                 statements.append(
-                    f"INSERT INTO incarnations (id, first, bridged, at) VALUES ({_quoted(after.incarnation)}, {values})"
+                    f"INSERT INTO incarnations (id, first, bridged, at) VALUES ({quoted(after.incarnation)}, {values})"
                 )
             # An update that changes nothing writes nothing: this one is there to be durable.
             statements.append("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
@@ -196,9 +232,36 @@ class MySQLStore(ServerStore):
             raise
         return before
 
-    async def _write(self, connection: Any, group: Group, before: Head) -> None:
+    async def _connect_lent(self) -> Any:
+        return await self._connect(writer=False)
+
+    async def _begin(self, connection: Any) -> None:
+        await self._say(connection, "START TRANSACTION")
+        connection.lent = True
+
+    async def _roll_back(self, connection: Any) -> None:
+        connection.lent = False
+        await self._say(connection, "ROLLBACK")
+
+    def check_lent(self, connection: Any) -> None:
+        """By what the server says with each answer."""
+        if connection.connected and not connection.get_transaction_status():
+            raise TransactionRefused(
+                "the transaction of the handler has ended before its commit: by a COMMIT, or by a statement that"
+                " commits by itself, such as CREATE TABLE"
+            )
+
+    def ends(self, connection: Any, error: BaseException) -> bool:
+        """By its code."""
+        if isinstance(error, Error):
+            return _code(error) in ENDED or isinstance(self._meaning(error), Broken)
+        return isinstance(error, GONE) and not connection.connected
+
+    async def _write(self, connection: Any, group: Group, before: Head, *, within: bool = False) -> None:
+        connection.lent = False
+        begin = () if within else ("START TRANSACTION",)
         try:
-            for packet in _packets(_statements(group, before)):
+            for packet in packets((*begin, *statements(group, before))):
                 await self._run(connection, packet)
         except IntegrityError as error:
             if _code(error) not in (DUPLICATE, NULL):
@@ -231,7 +294,7 @@ class MySQLStore(ServerStore):
     async def _query(self, connection: Any, sql: str, values: Sequence[Any]) -> list[Any]:
         try:
             async with connection.cursor() as cursor:
-                await cursor.execute(_filled(sql, values))
+                await cursor.execute(filled(sql, values))
                 return list(await cursor.fetchall())
         except Error as error:
             raise self._meaning(error) from error
@@ -240,9 +303,9 @@ class MySQLStore(ServerStore):
 
     async def _remove(self, connection: Any, kind: str, keys: tuple[str, Any], names: tuple[str, Any]) -> None:
         statements = ["START TRANSACTION"]
-        for table, first, (begin, end) in (("small", f"kind = {_quoted(kind)} AND ", keys), ("cursors", "", names)):
-            upto = f" AND name < {_quoted(end)}" if end is not None else ""
-            statements.append(f"DELETE FROM {table} WHERE {first}name >= {_quoted(begin)}{upto}")
+        for table, first, (begin, end) in (("small", f"kind = {quoted(kind)} AND ", keys), ("cursors", "", names)):
+            upto = f" AND name < {quoted(end)}" if end is not None else ""
+            statements.append(f"DELETE FROM {table} WHERE {first}name >= {quoted(begin)}{upto}")
         await self._say(connection, "; ".join([*statements, "COMMIT"]))
 
     def _meaning(self, error: Error) -> Exception:
@@ -251,90 +314,6 @@ class MySQLStore(ServerStore):
         if code >= 2000 or code in (0, 1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1927):
             return Broken(str(error))
         return StoreFailed(f"the database of {self.log}: {error}")
-
-
-def _statements(group: Group, before: Head) -> Iterator[str]:
-    """What a group is, statement by statement; rows of one table in several where they are many."""
-    holds = [f"incarnation = {_quoted(before.incarnation)}", f"group_count = {before.groups}"]
-    for stream, version in group.versions_to_check():
-        holds.append(f"coalesce((SELECT max(version) FROM log WHERE stream = {_quoted(stream)}), 0) = {version}")
-    for kind, name in group.absent_to_check():
-        holds.append(f"NOT EXISTS (SELECT 1 FROM small WHERE kind = {_quoted(kind)} AND name = {_quoted(name)})")
-    yield "START TRANSACTION"
-    # Assignments are made from left to right: the condition comes before what it looks at has changed.
-    yield (
-        f"UPDATE head SET incarnation = IF({' AND '.join(holds)}, incarnation, NULL), position = {group.head},"
-        " group_count = group_count + 1"
-    )
-    yield from _inserts(f"INSERT INTO log ({COLUMNS}) VALUES ", (
-        f"({position}, {_quoted(one.kind)}, {_quoted(one.destination)}, {_quoted(one.stream)},"
-        f" {one.version or 'NULL'}, {_quoted(one.type)}, {_quoted(one.data.decode())}, {_quoted(one.tx)},"
-        f" {_quoted(one.correlation)}, {_quoted(one.cause)}, {one.at}, {_quoted(headers_of(one))})"
-        for position, one in enumerate(group.records, group.first)
-    ))  # fmt: skip
-    rows = [(key, data) for key, data in group.rows.items() if data is not None]
-    yield from _inserts(
-        "INSERT INTO small (kind, name, data, bytes) VALUES ", (_small(*row) for row in rows if row[0] in group.absent)
-    )
-    yield from _inserts(
-        "REPLACE INTO small (kind, name, data, bytes) VALUES ",
-        (_small(*row) for row in rows if row[0] not in group.absent),
-    )
-    for key, data in group.rows.items():
-        if data is None and key not in group.absent:
-            yield f"DELETE FROM small WHERE kind = {_quoted(key[0])} AND name = {_quoted(key[1])}"
-    yield from _inserts("REPLACE INTO cursors (name, incarnation, position) VALUES ", (
-        f"({_quoted(name)}, {_quoted(at.incarnation)}, {at.position})" for name, at in group.cursors.items()
-    ))  # fmt: skip
-    yield "COMMIT"
-
-
-def _small(key: tuple[str, str], data: bytes) -> str:
-    shown = as_text(data)
-    value = f"{_quoted(shown)}, NULL" if shown is not None else f"NULL, x'{data.hex()}'"
-    return f"({_quoted(key[0])}, {_quoted(key[1])}, {value})"
-
-
-def _inserts(begin: str, rows: Iterable[str]) -> Iterator[str]:
-    """Statements of about PACKET_BYTES at the most."""
-    size, kept = 0, list[str]()
-    for row in rows:
-        if kept and size + len(row) > PACKET_BYTES:
-            yield begin + ", ".join(kept)
-            size, kept = 0, []
-        kept.append(row)
-        size += len(row)
-    if kept:
-        yield begin + ", ".join(kept)
-
-
-def _packets(statements: Iterable[str]) -> Iterator[str]:
-    size, kept = 0, list[str]()
-    for statement in statements:
-        if kept and size + len(statement) > PACKET_BYTES:
-            yield "; ".join(kept)
-            size, kept = 0, []
-        kept.append(statement)
-        size += len(statement)
-    yield "; ".join(kept)
-
-
-def _quoted(text: str) -> str:
-    """A string literal. The session has NO_BACKSLASH_ESCAPES and utf8mb4: a quote is all that means anything."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(text: str) -> str:
-    return "`" + text.replace("`", "``") + "`"
-
-
-def _filled(sql: str, values: Sequence[Any]) -> str:
-    """A query with its values in the places of %s."""
-    return sql % tuple(str(value) if isinstance(value, int) else _quoted(value) for value in values) if values else sql
-
-
-def _str(value: str | bytes) -> str:
-    return value if isinstance(value, str) else bytes(value).decode()
 
 
 def _code(error: Error) -> int:

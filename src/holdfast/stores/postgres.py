@@ -11,7 +11,7 @@ row `head` is changed first and all else rests on it. Refuses a server whose com
 import os
 import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -20,9 +20,17 @@ import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composed, Identifier
 
-from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign
+from holdfast.errors import (
+    ConfigInvalid,
+    StoreFailed,
+    StoreForeign,
+    TransactionLost,
+    TransactionRefused,
+)
+from holdfast.ports.store import Capabilities
 from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, as_text, headers_of
 from holdfast.stores.planner import Group
 from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
@@ -99,11 +107,13 @@ _encode = msgspec.json.encode
 class PostgresStore(ServerStore):
     """The log `log` in the schema that the URL names, or in one named like the log; made when absent."""
 
-    engine = "postgres"
+    capabilities = Capabilities(durable=True, transactions="own", engine="postgres")
     backup_tool = "pg_dump, or a base backup with the write-ahead log"
 
     def __init__(self, url: str, log: str) -> None:
         super().__init__(log)
+        self._blocks: dict[Connection, AbstractAsyncContextManager[psycopg.AsyncTransaction]] = {}
+        """The transaction on each connection that is lent."""
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         self.schema = options.pop("schema", log)
@@ -138,7 +148,7 @@ class PostgresStore(ServerStore):
         except psycopg.Error as error:
             await connection.close()
             raise StoreFailed(f"the database of {self.log}: {_line(error)}") from error
-        except StoreError:
+        except BaseException:
             await connection.close()
             raise
         return connection
@@ -191,7 +201,14 @@ class PostgresStore(ServerStore):
     def _rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
         return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} = ANY(%s::text[])", [kind, list(keys)]
 
+    async def _query_nothing(self, connection: Connection, sql: Composed) -> None:
+        try:
+            await connection.execute(sql)
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+
     async def _disconnect(self, connection: Connection) -> None:
+        self._blocks.pop(connection, None)
         await connection.close()
 
     async def _lock(self, connection: Connection) -> str | None:
@@ -227,7 +244,52 @@ class PostgresStore(ServerStore):
         except psycopg.Error as error:
             raise self._meaning(connection, error) from error
 
-    async def _write(self, connection: Connection, group: Group, before: Head) -> None:
+    async def _connect_lent(self) -> Connection:
+        connection = await self._connect(writer=False)
+        path = SQL("SET search_path = {}, public").format(Identifier(self.schema))
+        try:
+            await self._query_nothing(connection, path)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _begin(self, connection: Connection) -> None:
+        # By the driver's own block: inside it commit() and rollback() are refused.
+        self._blocks[connection] = block = connection.transaction()
+        try:
+            await block.__aenter__()
+        except psycopg.Error as error:
+            raise self._meaning(connection, error) from error
+
+    async def _roll_back(self, connection: Connection) -> None:
+        block = self._blocks.pop(connection, None)
+        try:
+            if block is not None:
+                await block.__aexit__(psycopg.Rollback, psycopg.Rollback(), None)
+        except psycopg.Error as error:
+            raise Broken(_line(error)) from error  # a block of the handler's own is open, or the connection is gone
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            raise Broken("the handler ended its transaction")
+
+    def check_lent(self, connection: Connection) -> None:
+        """By what the driver knows."""
+        status = connection.info.transaction_status
+        if status is TransactionStatus.INERROR:
+            raise TransactionRefused(
+                "a statement of the handler failed and left its transaction failed; run what may fail inside"
+                " `async with tx.connection.transaction():`"
+            )
+        if status is not TransactionStatus.INTRANS and not connection.closed:
+            raise TransactionRefused("the transaction of the handler has ended before its commit")
+
+    def ends(self, connection: Connection, error: BaseException) -> bool:
+        """By its SQLSTATE: class 40 is rollback, 57P the server going down."""
+        if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(("40", "57P")):
+            return True
+        return isinstance(error, psycopg.OperationalError) and connection.closed
+
+    async def _write(self, connection: Connection, group: Group, before: Head, *, within: bool = False) -> None:
         values = {
             "group": _payload(group), "position": group.head, "before": before.position,
             "incarnation": before.incarnation, "count": before.groups, "channel": self._channel,
@@ -238,9 +300,21 @@ class PostgresStore(ServerStore):
         except errors.UniqueViolation as error:
             raise Unfit(_line(error)) from error
         except psycopg.Error as error:
-            raise self._meaning(connection, error) from error
+            raise (self._meaning_within if within else self._meaning)(connection, error) from error
         if cursor.rowcount != 1:
             raise Unfit("the row head is not as it was, or an assumption does not hold")
+        if within:
+            try:
+                await self._blocks.pop(connection).__aexit__(None, None, None)
+            except psycopg.Error as error:
+                raise self._meaning_within(connection, error) from error
+
+    def _meaning_within(self, connection: Connection, error: psycopg.Error) -> Exception:
+        """On a connection that stands an error says that nothing is there: the handler's fault, or a deadlock."""
+        if isinstance(found := self._meaning(connection, error), Broken):
+            return found
+        line = f"{type(error).__name__}: {_line(error)}"
+        return TransactionLost(line) if self.ends(connection, error) else TransactionRefused(line)
 
     async def _query(self, connection: Connection, sql: str, values: Sequence[Any]) -> list[Any]:
         try:

@@ -19,18 +19,14 @@ from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
-from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked
-from holdfast.ports.store import Capabilities, Incarnation, Opened
-from holdfast.stores.columns import (
-    HEAD,
-    end_of,
-    in_order,
-    text,
-)
+from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
+from holdfast.ports.store import Capabilities, Incarnation, Lent, Opened
+from holdfast.stores.columns import HEAD, end_of, in_order, text
 from holdfast.stores.migrations import MIGRATIONS, check
 from holdfast.stores.planner import Group, Key, Planner
-from holdfast.stores.server_reads import Broken, ServerReads
+from holdfast.stores.server_lent import ServerLends, ServerLent
+from holdfast.stores.server_reads import Broken
 
 __all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit"]
 
@@ -60,12 +56,10 @@ Change = Callable[[Head], tuple[Head, tuple[int, int, int] | None]]
 """From the row `head` as it is to what it becomes, and the opening that goes with it: (first, bridged, at)."""
 
 
-class ServerStore(ServerReads):
+class ServerStore(ServerLends):
     """A log on a database server. Subclasses bring connections (of any type) and SQL."""
 
-    capabilities = Capabilities(durable=True)
-    engine: ClassVar[str] = ""
-    """The name under which a migration has its SQL."""
+    capabilities: ClassVar[Capabilities]
     where: str = ""
     """The place of the tables, in words."""
     backup_tool: ClassVar[str] = ""
@@ -101,8 +95,11 @@ class ServerStore(ServerReads):
         ...
 
     @abstractmethod
-    async def _write(self, connection: Any, group: Group, before: Head) -> None:
-        """Make a group durable in one transaction, if the row is still `before`. Raises Broken, Unfit, StoreFailed."""
+    async def _write(self, connection: Any, group: Group, before: Head, *, within: bool = False) -> None:
+        """Make a group durable in one transaction, if the row is still `before`; `within` the one that is open.
+
+        Raises Broken, Unfit, StoreFailed, and TransactionRefused where it is the transaction's fault.
+        """
         ...
 
     @abstractmethod
@@ -150,11 +147,12 @@ class ServerStore(ServerReads):
             if meta is None:
                 await self._create(connection)
                 meta, contract = await self._meta(connection) or {}, True
+            engine = self.capabilities.engine
             for number in MIGRATIONS if self._migrating or contract else ():
                 if meta.get("log") == self.log and int(meta["schema"]) < number.version:
-                    await self._run_migration(connection, number.expand[self.engine], "schema", number.version)
+                    await self._run_migration(connection, number.expand[engine], "schema", number.version)
                 if meta.get("log") == self.log and contract and int(meta["needs"]) < number.version:
-                    await self._run_migration(connection, number.contract[self.engine], "needs", number.version)
+                    await self._run_migration(connection, number.contract[engine], "needs", number.version)
             meta = await self._meta(connection) or {}
         check(self.where, meta, self.log)
         self._version = int(meta["schema"]), int(meta["needs"])
@@ -199,18 +197,23 @@ class ServerStore(ServerReads):
     async def close(self) -> None:
         """Let go of every connection."""
         self._planner = None
-        connections, self._writing, self._readers = [self._writing, *self._readers], None, []
+        connections = [self._writing, *self._readers, *self._kept]
+        self._writing, self._readers, self._kept = None, [], []
         for connection in connections:
             if connection is not None:
                 with suppress(Broken, StoreError):
                     await self._disconnect(connection)
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
         tried again on a new one, for as long as `SETTLE_SECONDS`."""
         group = self._opened().begin(batches)
         committing = self._committing = asyncio.get_running_loop().create_future()
         try:
+            if within is not None:
+                if not isinstance(within, ServerLent):
+                    raise StoreError("the transaction to commit within is another store's")
+                return await self._commit_within(within, batches)
             for _ in range(TRIES_MAX):
                 await self.settle()
                 planner = self._opened()
@@ -228,7 +231,7 @@ class ServerStore(ServerReads):
                     continue
                 except Broken as error:
                     logger.warning("the connection of %s broke in a commit: %s", self.log, error)
-                    self._doubt, self._writing = group, await self._dropped(self._writing)
+                    self._doubt, self._writing = group, await self.dropped(self._writing)
                     await self.settle()
                     if self._was_there:
                         return group.outcomes
@@ -239,6 +242,37 @@ class ServerStore(ServerReads):
         finally:
             self._committing = None
             committing.set_result(None)
+
+    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[Outcome]:
+        """A group with what a handler did; nothing where a batch is refused."""
+        await self.settle()
+        planner = self._opened()
+        group = planner.plan(batches)
+        if not all(isinstance(outcome, Committed) for outcome in group.outcomes):
+            await lent.end()
+            return group.outcomes
+        lent.check()
+        try:
+            await self._write(lent.connection, group, self._head_seen, within=True)
+        except Unfit:
+            await lent.end()
+            await self._look_up(group)
+            outcomes = planner.plan(batches).outcomes
+            if all(isinstance(outcome, Committed) for outcome in outcomes):
+                raise TransactionLost("what the group assumed has changed") from None
+            return outcomes
+        except Broken as error:
+            logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
+            self._doubt = group
+            await lent.drop()
+            await self.settle()
+            if self._was_there:
+                return group.outcomes
+            raise TransactionLost(f"the connection broke in the commit: {error}") from error
+        self._head_seen = self._head_seen._replace(position=group.head, groups=self._head_seen.groups + 1)
+        planner.keep(group)
+        await lent.committed()
+        return group.outcomes
 
     async def _look_up(self, group: Group) -> None:
         """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
@@ -258,7 +292,7 @@ class ServerStore(ServerReads):
                     rows.update(zip(((kind, key) for key in keys), in_order(keys, found), strict=True))
             self._opened().learn(versions, rows)
         except Broken as error:
-            self._writing = await self._dropped(self._writing)
+            self._writing = await self.dropped(self._writing)
             raise StoreFailed(f"the server of {self.log} is gone: {error}") from error
 
     async def _versions(self, streams: list[str]) -> dict[str, int]:
@@ -279,7 +313,7 @@ class ServerStore(ServerReads):
                 try:
                     await self._find_out()
                 except Broken as error:
-                    self._writing = await self._dropped(self._writing)
+                    self._writing = await self.dropped(self._writing)
                     if time.monotonic() > end:
                         raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
                     await asyncio.sleep(AGAIN_SECONDS)
@@ -292,7 +326,7 @@ class ServerStore(ServerReads):
             try:
                 await self._take_lock(connection, SETTLE_SECONDS)
             except BaseException:
-                await self._dropped(connection)
+                await self.dropped(connection)
                 raise
             self._writing = connection
 
@@ -336,7 +370,7 @@ class ServerStore(ServerReads):
             ends = (cursor_prefix, end_of(cursor_prefix))
             await self._remove(self._writing, kind, (prefix, end_of(prefix)), ends)
         except Broken as error:
-            self._writing = await self._dropped(self._writing)
+            self._writing = await self.dropped(self._writing)
             raise StoreFailed(f"the server of {self.log} is gone: {error}") from error
         planner.cursors = {name: at for name, at in planner.cursors.items() if not name.startswith(cursor_prefix)}
 

@@ -85,7 +85,8 @@ class ServerReads(ABC):
     @abstractmethod
     def _opened(self) -> Planner: ...
 
-    async def _dropped(self, connection: Any) -> None:
+    async def dropped(self, connection: Any) -> None:
+        """Close a connection, whatever state it is in."""
         if connection is not None:
             with suppress(Broken, StoreError):
                 await self._disconnect(connection)
@@ -176,12 +177,12 @@ class ServerReads(ABC):
                     connection = connection or await self._connect(writer=False)
                     found = await self._query(connection, sql, values)
                 except Broken as error:
-                    await self._dropped(connection)
+                    await self.dropped(connection)
                     if not again:
                         raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
                     await self._drop_readers()
                 except BaseException:
-                    await self._dropped(connection)  # cancelled in the middle of an answer, it is of no more use
+                    await self.dropped(connection)  # cancelled in the middle of an answer, it is of no more use
                     raise
                 else:
                     self._readers.append(connection)
@@ -194,4 +195,4 @@ class ServerReads(ABC):
     async def _drop_readers(self) -> None:
         readers, self._readers = self._readers, []
         for connection in readers:
-            await self._dropped(connection)
+            await self.dropped(connection)

@@ -8,12 +8,10 @@ of many rows leaves SQLite as one text: a step per row would fight for the GIL o
 """
 
 import asyncio
+import logging
 import os
-import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +22,7 @@ import msgspec
 from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
-from holdfast.ports.store import Capabilities, Incarnation, Loaded, Opened, Page, Snapshot
+from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
 from holdfast.stores.columns import end_of
 from holdfast.stores.sqlite_file import (
     Connection,
@@ -36,16 +34,14 @@ from holdfast.stores.sqlite_file import (
     store_error,
     sync_folder,
 )
+from holdfast.stores.sqlite_lent import Guard, SQLiteLent
+from holdfast.stores.sqlite_threads import Threads
 from holdfast.stores.sqlite_writer import Writer
 
 __all__ = ["SQLiteStore"]
 
+logger = logging.getLogger("holdfast.store")
 READERS = 2
-OVERDUE_SECONDS = 0.005
-GIVE_WAY_SECONDS = 0.000001
-"""A loop that never idles polls many times in the 5 ms after which a thread may ask for the GIL, and each poll starts
-those 5 ms anew: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment. Not
-before a usual commit has had its time: a loop's timers may be as coarse as a millisecond, and a pause is not free."""
 T = TypeVar("T")
 
 ONE_TEXT = "SELECT group_concat(item) FROM ({})"
@@ -83,28 +79,31 @@ _streams = msgspec.json.Decoder(list[tuple[str, int]])
 class SQLiteStore:
     """The log `log` in the file at `path`, which is made when absent. `vfs` names another apsw VFS, for tests."""
 
-    capabilities = Capabilities(durable=True, backup=True)
+    capabilities = Capabilities(durable=True, backup=True, transactions="shared", engine="sqlite")
 
     def __init__(self, path: str | os.PathLike[str], log: str, *, vfs: str = "") -> None:
         self.path = Path(path).absolute()
         self.log = log
         self._vfs = vfs
         self._lock = Lock(self.path)
-        self._writing: _Threads | None = None
-        self._reading: _Threads | None = None
+        self._writing: Threads | None = None
+        self._reading: Threads | None = None
         self._writer: Writer | None = None
+        self._turn = asyncio.Lock()
+        """Held by who writes; by handlers for as long as their transaction lasts."""
+        self._guard: Guard | None = None
 
     async def open(self, incarnation: str, at: int) -> Opened:
         """Check the file, take the lock, and begin an incarnation."""
         if self._writing is not None:
             raise StoreError(f"{self.path.name} is open already")
-        self._writing = _Threads(f"holdfast-write-{self.log}", 1)
+        self._writing = Threads(f"holdfast-write-{self.log}", 1)
         try:
             self._writer, opened = await self._writing.run(partial(self._open, incarnation, at))
         except BaseException:
             await self.close()
             raise
-        self._reading = _Threads(f"holdfast-read-{self.log}", READERS)
+        self._reading = Threads(f"holdfast-read-{self.log}", READERS, ending=_close_reader)
         return opened
 
     def _open(self, incarnation: str, at: int) -> tuple[Writer, Opened]:
@@ -128,7 +127,7 @@ class SQLiteStore:
     async def close(self) -> None:
         """End the threads, readers first, so that the last connection to close brings the file up to date."""
         reading, writing, writer = self._reading, self._writing, self._writer
-        self._reading = self._writing = self._writer = None
+        self._reading = self._writing = self._writer = self._guard = None
         if reading is not None:
             await reading.close()
         if writing is not None:
@@ -139,9 +138,36 @@ class SQLiteStore:
                 await writing.close()
                 self._lock.release()
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def begin(self) -> SQLiteLent:
+        """Lend the connection that writes."""
+        await self._turn.acquire()
+        try:
+            await self._run(Writer.begin_lent)
+            connection = self._opened().connection
+            self._guard = self._guard or Guard(connection)
+        except BaseException:
+            await self._ended()
+            raise
+        return SQLiteLent(connection, self._guard, self._ended)
+
+    async def _ended(self) -> None:
+        """Handlers are done with the connection."""
+        try:
+            if self._writer is not None:
+                await self._run(Writer.end_lent)
+        except StoreError as error:
+            logger.warning("the transaction of a handler could not be rolled back: %s", error)
+        finally:
+            self._turn.release()
+
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """One group, one transaction, one fsync."""
-        return await self._write(lambda writer: writer.commit(batches))
+        if within is None:
+            return await self._write(lambda writer: writer.commit(batches))
+        if not isinstance(within, SQLiteLent) or within.over:
+            raise StoreError("the transaction to commit within is over, or another store's")
+        within.close()
+        return await self._run(lambda writer: writer.commit_within(batches))
 
     async def settle(self) -> int:
         """Look, on the writer thread."""
@@ -264,6 +290,10 @@ class SQLiteStore:
         return self._writer
 
     async def _write(self, call: Callable[[Writer], T]) -> T:
+        async with self._turn:
+            return await self._run(call)
+
+    async def _run(self, call: Callable[[Writer], T]) -> T:
         writer, writing = self._opened(), self._writing
         if writing is None:
             raise StoreFailed(f"{self.path.name} is closed")
@@ -294,6 +324,11 @@ _local = threading.local()
 """Each reader thread's connection. A thread serves one store, so its connection is that store's."""
 
 
+def _close_reader() -> None:
+    if connection := getattr(_local, "connection", None):
+        connection.close()
+
+
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
@@ -319,67 +354,3 @@ def _as_records(text: str) -> list[Record]:
             text
         )
     ]
-
-
-class _Threads:
-    """Threads that take calls from one queue and hand results back to the loop that asked."""
-
-    def __init__(self, name: str, count: int) -> None:
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any] | None, asyncio.Future[Any]]] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name=f"{name}-{n}", daemon=True) for n in range(count)]
-        for thread in self._threads:
-            thread.start()
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run it on one of the threads. It runs to its end even when whoever waits is cancelled."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def give_way() -> None:
-            nonlocal timer
-            time.sleep(GIVE_WAY_SECONDS)
-            timer = loop.call_later(OVERDUE_SECONDS, give_way)
-
-        timer = loop.call_later(OVERDUE_SECONDS, give_way)
-        self._calls.put((call, future))
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
-    async def close(self) -> None:
-        """Finish what waits, then end the threads."""
-        ended = [asyncio.get_running_loop().create_future() for _ in self._threads]
-        for future in ended:
-            self._calls.put((None, future))
-        await asyncio.gather(*ended)
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            call, future = self._calls.get()
-            result, error = None, None
-            try:
-                if call is not None:
-                    result = call()
-                else:
-                    ended = True
-                    if connection := getattr(_local, "connection", None):
-                        connection.close()
-            except Exception as raised:  # noqa: BLE001  it goes to whoever waits
-                error = raised
-            # A loop that is closed has nobody left who waits.
-            with suppress(RuntimeError):
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-            del call, future, result, error
-
-
-def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

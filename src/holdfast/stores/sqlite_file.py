@@ -82,6 +82,7 @@ PRAGMA checkpoint_fullfsync = ON;
 PRAGMA wal_autocheckpoint = 4000;       -- pages: every 16 MB the writer stops for 8 ms to bring the file up to date
 PRAGMA journal_size_limit = 67108864;   -- a WAL that a long read made grow shrinks again
 PRAGMA cache_size = -8000;              -- kB
+PRAGMA foreign_keys = ON;               -- of tables of the team's own, which handlers change
 """
 BUSY_MS = 5000
 """How long a connection waits for a lock of somebody who opened the file with other tools."""

@@ -14,9 +14,9 @@ from typing import Any
 import apsw
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
 from holdfast.core.record import NO_HEADERS, Record
-from holdfast.errors import LimitExceeded, StoreFailed
+from holdfast.errors import LimitExceeded, StoreFailed, TransactionRefused
 from holdfast.ports.store import Incarnation
 from holdfast.stores.planner import Group, Key, Planner
 from holdfast.stores.sqlite_file import Connection, store_error
@@ -59,6 +59,8 @@ END;
 COLUMNS = 13
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows of a statement; each size is prepared once. Up to 512: apsw keeps no statement of more than 16 kB of text."""
+LARGEST = SIZES[-1] * COLUMNS
+"""Parameters of the largest statement."""
 WRITE = {size: "INSERT INTO writing VALUES" + ",".join(["(" + "?," * (COLUMNS - 1) + "?)"] * size) for size in SIZES}
 
 HEAD = "SELECT max(ifnull((SELECT max(position) FROM log), 0), ifnull((SELECT max(first) FROM incarnations), 1) - 1)"
@@ -103,7 +105,7 @@ class Writer:
     """Commits groups. Every method runs on the writer thread, one at a time."""
 
     def __init__(self, path: Path, connection: Connection) -> None:
-        self._path, self._connection = path, connection
+        self._path, self.connection = path, connection
         self._doubt: Group | None = None
         """A group whose COMMIT raised, while nobody could look whether it is there."""
         connection.execute(WRITING)
@@ -138,7 +140,7 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection, which brings the file up to date."""
-        self._connection.close()
+        self.connection.close()
 
     def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Commit a group in one transaction."""
@@ -160,6 +162,53 @@ class Writer:
             self.planner.keep(group)
             return group.outcomes
 
+    def begin_lent(self) -> None:
+        """Begin a transaction in which handlers work on the connection."""
+        self.settle()
+        self._execute("BEGIN IMMEDIATE -- of holdfast")
+
+    def end_lent(self) -> None:
+        """Roll back what is not committed."""
+        try:
+            self._roll_back()
+        except apsw.Error as error:
+            raise store_error(self._path, error) from error
+
+    def commit_within(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Commit a group with what handlers did in the transaction that is open; nothing where a batch is refused."""
+        if self.connection.get_autocommit():
+            raise TransactionRefused("the transaction of the handlers has ended before its commit")
+        group = self.planner.begin(batches)
+        if not all(isinstance(outcome, Committed) for outcome in group.outcomes):
+            self._roll_back()
+            return group.outcomes
+        parameters = _parameters(group)
+        try:
+            try:
+                for start in range(0, len(parameters), LARGEST):
+                    self.connection.execute(*_statement(parameters[start : start + LARGEST]))
+            except apsw.ConstraintError as error:
+                self._roll_back()
+                return self._refused(group, batches, error)
+            try:
+                self.connection.execute("COMMIT -- of holdfast")
+            except apsw.ConstraintError as error:
+                self._roll_back()
+                raise TransactionRefused(f"what the handler did cannot be committed: {error}") from error
+        except apsw.Error as error:
+            self._find_out(group, error)
+        self.planner.keep(group)
+        return group.outcomes
+
+    def _refused(self, group: Group, batches: Sequence[Batch], error: apsw.ConstraintError) -> list[Outcome]:
+        """Why a group rests on what is not so. Nothing of it is there."""
+        if group.assumed or group.absent:
+            self._look_up(group)
+            outcomes = self.planner.plan(batches).outcomes
+            if not all(isinstance(outcome, Committed) for outcome in outcomes):
+                return outcomes
+        raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
+
     def settle(self) -> int:
         """Find out about a group that failed while the file could not be read: it may be in the log. The head."""
         if self._doubt is not None:
@@ -169,18 +218,17 @@ class Writer:
     def _write(self, group: Group) -> None:
         """Make a group durable; raises ConstraintError, with nothing written, when an assumption does not hold."""
         parameters = _parameters(group)
-        largest = SIZES[-1] * COLUMNS
-        connection = self._connection
+        connection = self.connection
         try:
             if not parameters:
                 return
-            if len(parameters) <= largest:
+            if len(parameters) <= LARGEST:
                 connection.execute(*_statement(parameters))
                 return
-            connection.execute("BEGIN IMMEDIATE")
-            for start in range(0, len(parameters), largest):
-                connection.execute(*_statement(parameters[start : start + largest]))
-            connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE -- of holdfast")
+            for start in range(0, len(parameters), LARGEST):
+                connection.execute(*_statement(parameters[start : start + LARGEST]))
+            connection.execute("COMMIT -- of holdfast")
         except apsw.ConstraintError:
             self._roll_back()
             raise
@@ -197,7 +245,7 @@ class Writer:
             self._roll_back()
             there = self._is_there(group)
             if not there:
-                self._connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'failures'")
+                self.connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'failures'")
         except apsw.Error as error:
             self._doubt = group
             raise store_error(self._path, cause or error) from error
@@ -209,31 +257,31 @@ class Writer:
 
     def _is_there(self, group: Group) -> bool:
         if group.records:
-            return self._connection.execute(HEAD).get == group.head
-        found = {name: Cursor(*at) for name, *at in self._connection.execute("SELECT * FROM cursors")}
+            return self.connection.execute(HEAD).get == group.head
+        found = {name: Cursor(*at) for name, *at in self.connection.execute("SELECT * FROM cursors")}
         return all(found.get(name) == cursor for name, cursor in group.cursors.items()) and all(
             self._row(key) == data for key, data in group.rows.items()
         )
 
     def _roll_back(self) -> None:
-        if not self._connection.get_autocommit():
-            self._connection.execute("ROLLBACK")
+        if not self.connection.get_autocommit():
+            self.connection.execute("ROLLBACK -- of holdfast")
 
     def _look_up(self, group: Group) -> None:
         """Replace every assumption of a group by what is."""
         try:
-            versions = {stream: self._connection.execute(VERSION, (stream,)).get for stream in group.assumed}
+            versions = {stream: self.connection.execute(VERSION, (stream,)).get for stream in group.assumed}
             self.planner.learn(versions, {key: self._row(key) for key in group.absent})
         except apsw.Error as error:
             raise store_error(self._path, error) from error
 
     def _row(self, key: Key) -> bytes | None:
-        data = self._connection.execute(ROW, key).get
+        data = self.connection.execute(ROW, key).get
         return data.encode() if isinstance(data, str) else data
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(sql, values).fetchall()
+            return self.connection.execute(sql, values).fetchall()
         except apsw.Error as error:
             self._roll_back()
             raise store_error(self._path, error) from error

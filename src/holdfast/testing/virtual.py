@@ -23,6 +23,7 @@ from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, enco
 from holdfast.core.record import Record
 from holdfast.core.service import Service, System
 from holdfast.errors import StoreError, StoreFailed, Unreachable
+from holdfast.ports.store import Lent
 from holdfast.runtime.clock import base32
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
@@ -153,7 +154,7 @@ class VirtualStore(MemoryStore):
         self.failing = False
         """While True no commit succeeds, as on a full disk."""
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """Commit, or crash."""
         await asyncio.sleep(self.flush_seconds)
         self._check_open()
@@ -162,7 +163,7 @@ class VirtualStore(MemoryStore):
         self.commits += 1
         if self.commits in self.crash_before:
             self._crash()
-        outcomes = await super().commit(batches)
+        outcomes = await super().commit(batches, within=within)
         if self.commits in self.crash_after:
             self._crash()
         return outcomes
