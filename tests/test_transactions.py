@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm.attributes import flag_modified
 
 from holdfast import (
     Client,
@@ -32,9 +33,9 @@ from holdfast import (
     undo,
 )  # fmt: skip
 from holdfast.core.record import Record
-from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, TransactionRefused, Unavailable
+from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
 from holdfast.sqlalchemy import joined
-from servers import ENGINES, Server, started
+from servers import ENGINES, Server, Wire, started
 
 till = Contract("till")
 desk = Contract("desk")
@@ -547,6 +548,64 @@ async def test_a_server_killed_under_handlers_loses_nothing(name: str) -> None:
         found.stop()
 
 
+@pytest.mark.parametrize("moment", ["cut_before", "cut_after", "cut_late"])
+async def test_a_commit_that_is_cut_off_is_found_out(server: Server | None, moment: str) -> None:
+    """G1, G8: the connection of a handler breaks before its COMMIT has left, after it was done, or while the server has
+    yet to get it: the caller gets the answer that is so, and all of it is there once."""
+    if server is None:
+        return  # SQLite's has no network
+    name, runs = f"t{next(NAMES)}", 0
+    place = Place(server.url(name), server.name)
+    await (made(server, name) if server.name == "mariadb" else place.tell(*TABLES))
+
+    async def body(command: Charge, tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await pay(command, tx)
+        if runs == 1:
+            setattr(wire, moment, b"COMMIT")
+
+    async with Wire(server) as wire:
+        place.url = wire.url(name)
+        async with place.running(service(body)) as running:
+            first = await client(running).send(Charge("a", "o1", 5), key="k")
+            assert first.answer == Charged("o1", 5) and wire.cuts == 1
+            # PostgreSQL has locked the row `head` by then: who looks waits until the late COMMIT has come.
+            late = 1 if server.name == "postgres" else 2
+            assert runs == {"cut_after": 1, "cut_before": 2, "cut_late": late}[moment]
+            assert await client(running).send(Charge("a", "o1", 5), key="k") == first
+            assert await client(running).run(Charge("a", "o2", 5)) == Charged("o2", 5)
+            assert [one.version for one in await log(running) if one.stream == "charge/a"] == [1, 2, 3, 4]
+        place.url = server.url(name)
+    assert await place.paid() == {"o1": 5, "o2": 5} and await place.balance() == 90
+
+
+async def test_a_handler_does_not_outlive_a_failed_store(place: Place) -> None:
+    """G1, G3: while a handler works the store fails, and all that waits is read again: what the handler did is not
+    committed then, so that its message is decided once, by the try that comes after."""
+    runs = Counter[str]()
+
+    async def body(command: Charge, tx: Transaction) -> None:
+        runs[command.order] += 1
+        if runs[command.order] == 1:
+            running.nodes["till"].writer._crash(StoreFailed("the disk is full"), [])
+            await asyncio.sleep(0.8)  # by then all has been read again
+        await pay(command, tx)
+
+    async with place.running(shop(body)) as running:
+        asked = asyncio.ensure_future(client(running).send(Buy("good", "a", 5), key="k"))
+        assert (await asked).answer == Bought("good")
+        with pytest.raises(Unavailable):
+            await client(running).send(Charge("b", "edge", 5), key="e")
+        while running.nodes["till"].writer._shut is not None:  # noqa: ASYNC110 - asked, not told
+            await asyncio.sleep(0.05)
+        assert await client(running).run(Charge("b", "edge", 5), key="e") == Charged("edge", 5)
+        types = Counter(one.type for one in await log(running) if one.stream != "charge/setup")
+        assert types["till.charged.v1"] == 2 and runs == {"good": 2, "edge": 2}
+        assert await running.nodes["till"].store.scan("waiting") == []
+    assert await place.paid() == {"edge": 5, "good": 5}
+
+
 async def test_a_store_in_memory_lends_nothing() -> None:
     """A service with a handler does not start on it, and says why."""
     with pytest.raises(ConfigInvalid, match="charge works in a transaction"):
@@ -614,7 +673,9 @@ async def test_a_session_of_sqlalchemy_is_joined(place: Place) -> None:
             await session.commit()
             found = (await session.scalars(select(Paid).where(Paid.order_id == "nobody"))).all()
             assert list(found) == []
-            account.balance = account.balance  # an update that changes nothing still finds its row
+            flag_modified(account, "balance")
+            await session.flush()
+            flag_modified(account, "balance")  # an update that changes nothing still finds its row
         await say(tx, "UPDATE account SET balance = balance - 1 WHERE name = ?", command.account)
         if command.how == "raises":
             raise RuntimeError("a bug")

@@ -134,6 +134,8 @@ class Transactions:
             except asyncio.CancelledError:
                 self._fail(places, Unavailable("the service is stopping"))
                 raise
+            except Unavailable as error:
+                self._fail(places, error)
             except StoreError as error:
                 self._fail(places, Unavailable(f"the store lends no transaction: {error}", retry_after_seconds=2.0))
             except Exception as error:

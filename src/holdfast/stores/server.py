@@ -36,6 +36,8 @@ LOCK_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
 """How long a commit looks for its server before it says that it cannot."""
 AGAIN_SECONDS = 0.05
+FENCED = 2
+"""What is added to the count of commits so that a group which has not come yet is refused. Not 1: that is the group."""
 
 logger = logging.getLogger("holdfast.store")
 
@@ -72,6 +74,7 @@ class ServerStore(ServerLends):
         self._head_seen = Head(0, 0, "")
         """The row as our last commit left it."""
         self._doubt: Group | None = None
+        self._doubt_lent = False  # whether it went on a handler's connection
         self._was_there = False
         """Whether the last group that was in doubt is there."""
         self._lost: StoreError | None = None
@@ -263,7 +266,7 @@ class ServerStore(ServerLends):
             return outcomes
         except Broken as error:
             logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
-            self._doubt = group
+            self._doubt, self._doubt_lent = group, True
             await lent.drop()
             await self.settle()
             if self._was_there:
@@ -320,7 +323,7 @@ class ServerStore(ServerLends):
             return self._opened().head
 
     async def _find_out(self) -> None:
-        planner, doubt, seen = self._opened(), self._doubt, self._head_seen
+        planner, doubt, seen, lent = self._opened(), self._doubt, self._head_seen, self._doubt_lent
         if self._writing is None:
             connection = await self._connect(writer=True)
             try:
@@ -330,19 +333,26 @@ class ServerStore(ServerLends):
                 raise
             self._writing = connection
 
+        after = seen
+
         def unchanged(head: Head) -> tuple[Head, None]:
+            nonlocal after
             if head.incarnation != seen.incarnation:
                 self._lost = StoreLocked(f"another process has begun to write to the log of {self.log}")
                 raise self._lost
-            if head.groups - seen.groups not in (0, 1 if doubt is not None else 0):
+            if head.groups - seen.groups not in ((0,) if doubt is None else (0, 1, FENCED) if lent else (0, 1)):
                 self._lost = StoreFailed(f"somebody else has written to the log of {self.log}")
                 raise self._lost
-            return head, None
+            fenced = lent and head.groups == seen.groups
+            after = head._replace(groups=seen.groups + FENCED) if fenced else head
+            return after, None
 
-        # The count of groups says it; that this commit of our own is durable makes what it says durable too.
-        head = await self._change_head(self._writing, unchanged)
-        self._was_there = head.groups != seen.groups
-        self._head_seen, self._doubt = head, None
+        # The count of groups says it; that this commit of our own is durable makes what it says durable too. A broken
+        # connection that wrote had the lock, which is ours now, so nothing is left of it; a handler's had none: what it
+        # sent may still be on its way, and finds another count.
+        await self._change_head(self._writing, unchanged)
+        self._was_there = after.groups == seen.groups + 1
+        self._head_seen, self._doubt, self._doubt_lent = after, None, False
         if doubt is not None and self._was_there:
             planner.keep(doubt)
 

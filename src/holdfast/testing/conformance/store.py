@@ -389,6 +389,41 @@ class StoreConformance:
             await store.backup(target)
         assert len(await everything(store)) == 100
 
+    async def test_a_transaction_is_lent_or_refused(self, store: Store) -> None:
+        """With the capability: batches are committed within it, all or none (G1). Without it: a refusal."""
+        if not store.capabilities.transactions:
+            with pytest.raises(StoreError):
+                await store.begin()
+            assert not store.capabilities.engine
+            return
+        assert store.capabilities.engine
+        await store.commit([append("A/0", 0)])
+        lent = await store.begin()
+        await lent.mark()
+        batches = [append("A/0", 1, 2), Batch(rows=(Row("request", "k", b"1", fresh=True),)), append("A/1", 0)]
+        assert await store.commit(batches, within=lent) == [Committed(2), Committed(4), Committed(4)]
+        await lent.end()
+        await lent.end()
+        bad = Batch((event("A/2", 1),), (("A/2", 0),), (), (Row("request", "k", b"2", fresh=True),))
+        for refused, why in (([append("A/3", 0), append("A/0", 1)], Conflict("A/0", 1, 3)), ([append("A/3", 0), bad],
+                              Duplicate("request", "k", b"1"))):  # fmt: skip
+            lent = await store.begin()
+            await lent.mark()
+            outcomes = await store.commit(refused, within=lent)
+            assert outcomes == [Committed(5), why]
+            await lent.end()
+        lent = await store.begin()
+        await lent.mark()
+        await lent.undo()
+        await lent.end()
+        with pytest.raises(StoreError):
+            await store.commit([append("A/4", 0)], within=lent)
+        store = await self.reopen(store)
+        await store.open("two", 2)
+        assert [record.stream for record in await everything(store)] == ["A/0", "A/0", "A/0", "A/1"]
+        assert await store.commit([append("A/3", 0)]) == [Committed(5)]
+        await store.close()
+
     async def test_a_closed_store_refuses(self, store: Store, tmp_path: Path) -> None:
         """Use after close is a StoreError, never a hang; closing twice, or what never opened, is fine."""
         await (await self.make(tmp_path)).close()
