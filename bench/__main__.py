@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import engines, holdfast_side, raw
+from bench import engines, handlers, holdfast_side, raw
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
@@ -80,6 +80,12 @@ def rows() -> list[Row]:
             found.append(Row(f"{engine}: command, {callers} callers", looped(engines.commands, engine, callers), alone))
         blind = looped(engines.per_command, engine, 64, blind=True)
         found.append(Row(f"{engine}: one blind insert per command, 64 callers", blind))
+    for engine in ("sqlite", *ENGINES):
+        for callers in (1, 64):
+            alone = f"{engine}: row and outbox by hand, {1 if engine == 'sqlite' else callers} callers"
+            if all(row.name != alone for row in found):
+                found.append(Row(alone, looped(handlers.by_hand, engine, callers)))
+            found.append(Row(f"{engine}: handler, {callers} callers", looped(handlers.handled, engine, callers), alone))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found

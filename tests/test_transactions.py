@@ -34,6 +34,7 @@ from holdfast import (
 )  # fmt: skip
 from holdfast.core.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
+from holdfast.runtime.edge import Outcome
 from holdfast.sqlalchemy import joined
 from servers import ENGINES, Server, Wire, started
 
@@ -316,6 +317,29 @@ async def test_the_transaction_is_not_the_handlers_to_end(place: Place) -> None:
     # A COMMIT said in SQL commits what was done before it, and the events with it nevertheless are not there: it is
     # refused where the engine lets us (SQLite), and on a server it is an error that says so.
     assert set(paid) - {"o1"} == {"o9"}
+
+
+async def test_neighbours_go_through(place: Place) -> None:
+    """G1: of many at once some raise and some say no, after their work: theirs is gone, and all the others' there."""
+
+    async def body(command: Charge, tx: Transaction) -> None:
+        await pay(command, tx)
+        if command.how == "raises":
+            raise RuntimeError("a bug")
+        if command.how == "no":
+            raise Rejected("no")
+
+    ways = {0: "raises", 1: "no"}
+    async with place.running(service(body)) as running:
+        charges = [Charge(f"x{number}", f"o{number:02}", 1, ways.get(number % 4, "")) for number in range(60)]
+        asked = [client(running).send(one, key=one.order) for one in charges]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for one, found in zip(charges, answers, strict=True):
+            if one.how == "raises":
+                assert isinstance(found, CommandFailed)
+            else:
+                assert isinstance(found, Outcome) and isinstance(found.answer, Rejection if one.how else Charged)
+    assert set(await place.paid()) == {one.order for one in charges if not one.how}
 
 
 async def test_a_key_finds_its_answer_without_the_handler(place: Place) -> None:

@@ -37,7 +37,7 @@ SETTLE_SECONDS = 1.0
 """How long a commit looks for its server before it says that it cannot."""
 AGAIN_SECONDS = 0.05
 FENCED = 2
-"""What is added to the count of commits so that a group which has not come yet is refused. Not 1: that is the group."""
+"""Added to the count of commits, so that a group on its way is refused. Not 1: that is the group."""
 
 logger = logging.getLogger("holdfast.store")
 
@@ -74,9 +74,8 @@ class ServerStore(ServerLends):
         self._head_seen = Head(0, 0, "")
         """The row as our last commit left it."""
         self._doubt: Group | None = None
-        self._doubt_lent = False  # whether it went on a handler's connection
-        self._was_there = False
-        """Whether the last group that was in doubt is there."""
+        self._doubt_lent = self._was_there = False
+        """Whether it went on a handler's connection; whether the last one that was in doubt is there."""
         self._lost: StoreError | None = None
         """Why this store may never write again: the log is another's."""
         self._settling = asyncio.Lock()
