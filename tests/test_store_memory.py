@@ -5,7 +5,8 @@ from pathlib import Path
 from holdfast.core.batch import Batch
 from holdfast.ports.store import Incarnation, Store
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing.conformance.store import StoreConformance, append, everything
+from holdfast.testing.conformance.records import append, everything
+from holdfast.testing.conformance.store import StoreConformance
 
 
 class TestMemoryStore(StoreConformance):

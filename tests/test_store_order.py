@@ -12,7 +12,7 @@ from holdfast.core.batch import Batch, Outcome
 from holdfast.ports.store import Page
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.sqlite import SQLiteStore
-from holdfast.testing.conformance.store import race
+from holdfast.testing.conformance.records import race
 
 
 async def test_no_reader_of_sqlite_sees_a_gap_or_a_reorder(tmp_path: Path) -> None:

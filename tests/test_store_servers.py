@@ -27,7 +27,8 @@ from holdfast.errors import (
 )
 from holdfast.ports.store import Store
 from holdfast.stores.migrations import Migration
-from holdfast.testing.conformance.store import StoreConformance, append, event, everything
+from holdfast.testing.conformance.records import append, event, everything
+from holdfast.testing.conformance.store import StoreConformance
 from servers import ENGINES, Server, Wire, started
 
 NAMES = count(1)

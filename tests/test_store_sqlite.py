@@ -26,7 +26,8 @@ from holdfast.errors import (
 )
 from holdfast.ports.store import Store
 from holdfast.stores.sqlite import SQLiteStore
-from holdfast.testing.conformance.store import FULL, StoreConformance, append, event, everything
+from holdfast.testing.conformance.records import append, event, everything
+from holdfast.testing.conformance.store import FULL, StoreConformance
 
 
 class TestSQLiteStore(StoreConformance):
