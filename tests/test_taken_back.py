@@ -13,7 +13,7 @@ from holdfast.core.record import Headers
 from holdfast.errors import StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
-from holdfast.runtime.waiting import MessageWork
+from holdfast.runtime.received import MessageWork
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
 
@@ -110,7 +110,7 @@ async def test_a_message_set_aside_in_a_batch_that_fails_is_set_aside_once() -> 
     await node.edge.run(Add("b", 1))
     await node.edge.run(Add("a", 1), key="once")
     broken.add("b")
-    node.edge.crashed()  # the key is known to the log alone
+    node.edge.crashed(Unavailable(""))  # the key is known to the log alone
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     again = asyncio.create_task(node.edge.run(Add("a", 1), key="once"))
     await asyncio.sleep(0)

@@ -1,8 +1,7 @@
-"""What happens to one running saga: its progress as values, folded into a state, and the next of it decided.
+"""What has happened to one running saga: its progress as values, folded into a state.
 
-`advance(saga_type, state)` says what to record next; `apply` folds each of it; both are pure, so a restart that folds
-the same records stands at the same point. Comes after `core.saga`; `runtime.sagas` turns progress into records and
-back. A user's step that raises is passed on: the message that led to it waits.
+Comes after `core.saga`, before `core.advance`, which decides what comes next; `runtime.sagas` turns progress into
+records and back. `apply` is pure and cannot fail: a restart that folds the same records stands at the same point.
 """
 
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.message import Rejection
-from holdfast.core.saga import ATTEMPTS_MAX, RETRY_DELAY_MS, SagaType, Step
-from holdfast.core.view import as_commands
-from holdfast.errors import Rejected
+from holdfast.core.saga import SagaType
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -22,6 +19,8 @@ class Begun(msgspec.Struct, frozen=True):
     shape: str
     destination: str = ""
     answers: str = ""
+    at: int = 0
+    """Of a staged saga: when it began, in microseconds since 1970-01-01 UTC. With its stream this is its age."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -79,45 +78,57 @@ class Undone(msgspec.Struct, frozen=True):
     cause: Rejection
 
 
-Progress = Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
+class Committed(msgspec.Struct, frozen=True):
+    """The commit point of a staged saga: all have voted yes. `answer` is the final event where there is one."""
+
+    answer: Any = None
 
 
-class Timer(msgspec.Struct, frozen=True):
-    """A wish to be woken: `name` is `deadline:STEP` or `retry:VERSION`."""
+class Cancelled(msgspec.Struct, frozen=True):
+    """The decision against a staged saga. `again`: it gave way to an older one, and is tried again."""
 
-    name: str
-    delay_ms: int
+    cause: Rejection
+    again: bool = False
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A participant of a staged saga was told the decision."""
+
+    service: str
+    commit: bool
+    attempt: int
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Another attempt of a staged saga begins."""
+
+    attempt: int
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The end of a staged saga: every participant has carried out the decision."""
+
+
+Progress = (
+    Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
+    | Committed | Cancelled | Told | Again | Settled
+)  # fmt: skip
 
 
 class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
     __slots__ = (
-        "answers",
-        "asked",
-        "begun",
-        "cause",
-        "ended",
-        "front",
-        "instance",
-        "latest",
-        "open",
-        "overdue",
-        "plan",
-        "skipped",
-        "status",
-        "stuck",
-        "timers",
-        "undos",
-        "version",
-    )
+        "again", "answers", "asked", "attempt", "begun", "cause", "ended", "front", "instance", "latest", "open",
+        "overdue", "plan", "skipped", "status", "stuck", "timers", "told", "undos", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.version = 0
         self.begun: Begun | None = None
         self.instance: Any = None
         self.status = "running"
-        """running, undoing, completed, undone or stuck."""
+        """running, undoing, completed, undone or stuck; of a staged saga also committed and cancelling."""
         self.ended = False
         self.cause: Rejection | None = None
         self.stuck: Stuck | None = None
@@ -133,6 +144,10 @@ class SagaState:
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
         self.plan: list[Asked] = []
+        self.attempt = 0
+        """Of a staged saga, with `told`: participant -> version of what it was told, in this attempt."""
+        self.told: dict[str, int] = {}
+        self.again = False
         self.timers: dict[str, str] = {}
         """Timer name -> key of its row, where this process set it."""
 
@@ -150,10 +165,10 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
                 state.open[progress.step] = state.open.get(progress.step, 0) + 1
         case Answered():
             state.answers[progress.to] = progress.answer
-            asked = state.asked[progress.to]
-            state.overdue.discard(asked.step)
-            if not asked.undoes:
-                state.open[asked.step] -= 1
+            if (asked := state.asked.get(progress.to)) is not None:
+                state.overdue.discard(asked.step)
+                if not asked.undoes:
+                    state.open[asked.step] -= 1
         case Begun():
             state.begun = progress
             state.instance = object.__new__(saga.cls)
@@ -170,154 +185,15 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.status, state.ended = "completed", True
         case Undone():
             state.status, state.ended = "undone", True
-
-
-def advance(saga: SagaType, state: SagaState) -> list[Progress]:
-    """All that follows now, already folded into the state; empty when the saga waits for an answer."""
-    done: list[Progress] = []
-    while (progress := _next(saga, state)) is not None:
-        apply(saga, state, progress)
-        done.append(progress)
-    return done
-
-
-def answered(saga: SagaType, state: SagaState, to: int, answer: Any) -> list[Progress]:
-    """What an answer leads to: empty when it is not awaited (answered before, or the saga has ended)."""
-    if to not in state.asked or to in state.answers or state.ended:
-        return []
-    progress = Answered(to, answer)
-    apply(saga, state, progress)
-    return [progress, *advance(saga, state)]
-
-
-def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
-    """What a timer leads to: empty when what it was set for has passed."""
-    what, _, rest = name.partition(":")
-    progress: Progress | None = None
-    if state.ended or state.status == "stuck":
-        return []
-    if what == "deadline" and rest not in state.overdue:
-        open_ = [v for v in state.latest.get(rest, {}).values() if v not in state.answers]
-        progress = Overdue(rest) if open_ else None
-    elif what == "retry" and (asked := state.asked.get(int(rest))) is not None:
-        current = state.undos.get(asked.undoes) if asked.undoes else state.latest[asked.step].get(asked.index)
-        if current == int(rest):
-            progress = Asked(asked.step, asked.index, asked.command, asked.attempt + 1, asked.undoes)
-    if progress is None:
-        return []
-    apply(saga, state, progress)
-    return [progress, *advance(saga, state)]
-
-
-def timers(saga: SagaType, state: SagaState, progress: list[Progress]) -> list[Timer]:
-    """The timers that this progress calls for."""
-    wanted: list[Timer] = []
-    for item in progress:
-        if isinstance(item, Asked) and not item.undoes and not item.attempt and item.index == 0:
-            deadline = saga.steps[saga.by_name[item.step]].deadline_seconds
-            if deadline:
-                wanted.append(Timer(f"deadline:{item.step}", round(deadline * 1000)))
-        elif isinstance(item, Answered) and isinstance(item.answer, Rejection) and state.status != "stuck":
-            asked = state.asked[item.to]
-            if asked.undoes or saga.by_name[asked.step] > saga.pivot:
-                wanted.append(Timer(f"retry:{item.to}", RETRY_DELAY_MS * 2**asked.attempt))
-    return wanted
-
-
-def _next(saga: SagaType, state: SagaState) -> Progress | None:
-    if state.plan:
-        return state.plan.pop(0)
-    if state.status == "running":
-        return _forward(saga, state)
-    if state.status == "undoing":
-        return _backward(saga, state)
-    return None
-
-
-def _forward(saga: SagaType, state: SagaState) -> Progress | None:
-    for number in range(state.front, len(saga.steps)):
-        step = saga.steps[number]
-        state.front = number
-        if step.name in state.skipped:
-            continue
-        if step.name not in state.latest:
-            return _evaluate(saga, state, number, step)
-        if state.open[step.name]:
-            return None
-        if step.partial:
-            continue
-        versions = state.latest[step.name]
-        for version in versions.values():
-            rejection = state.answers[version]
-            if isinstance(rejection, Rejection):
-                if number <= saga.pivot:
-                    return Undoing(step.name, rejection)
-                return _retried(state, version, rejection)
-    if saga.answer is None:
-        return Completed()
-    return Completed(saga.answer.function(state.instance, *_inputs(saga, state, saga.answer.inputs)))
-
-
-def _evaluate(saga: SagaType, state: SagaState, number: int, step: Step[Any]) -> Progress:
-    try:
-        if step.when is not None and not step.when(state.instance):
-            return Skipped(step.name)
-        found = step.function(state.instance, *_inputs(saga, state, step.inputs))
-    except Rejected as error:
-        if number > saga.pivot:
-            raise
-        return Undoing(step.name, Rejection(error.code, error.message, error.facts))
-    commands = as_commands(found, f"{saga.where}.{step.name}")
-    if not commands:
-        return Skipped(step.name)
-    first, *rest = [Asked(step.name, index, command) for index, command in enumerate(commands)]
-    state.plan = rest
-    return first
-
-
-def _backward(saga: SagaType, state: SagaState) -> Progress | None:
-    for step in reversed(saga.steps):
-        if state.open.get(step.name):
-            return None
-        versions = state.latest.get(step.name, {})
-        if step.undo is None:
-            continue
-        plan: list[Asked] = []
-        waits = False
-        for index, version in versions.items():
-            accepted = state.answers[version]
-            if isinstance(accepted, Rejection):
-                continue
-            undo = state.undos.get(version)
-            if undo is None:
-                commands = as_commands(step.undo(state.instance, accepted), f"{saga.where}.{step.undo.__name__}")
-                plan += [Asked(step.name, index, command, undoes=version) for command in commands[:1]]
-            elif undo not in state.answers:
-                waits = True
-            elif isinstance(rejection := state.answers[undo], Rejection):
-                if stuck := _retried(state, undo, rejection):
-                    return stuck
-                waits = True
-        if plan:
-            state.plan = plan[1:]
-            return plan[0]
-        if waits:
-            return None
-    return Undone(state.cause or Rejection("undone"))
-
-
-def _retried(state: SagaState, version: int, rejection: Rejection) -> Stuck | None:
-    asked = state.asked[version]
-    if asked.attempt + 1 < ATTEMPTS_MAX:
-        return None
-    what = "undo of " if asked.undoes else ""
-    return Stuck(asked.step, f"{what}{asked.step} was rejected {ATTEMPTS_MAX} times: {rejection.code}")
-
-
-def _inputs(saga: SagaType, state: SagaState, names: tuple[str, ...]) -> list[Any]:
-    found: list[Any] = []
-    for name in names:
-        answers = [state.answers[version] for version in state.latest.get(name, {}).values()]
-        group = saga.steps[saga.by_name[name]].group
-        found.append(answers if group else (answers[0] if answers else None))
-    return found
+        case Committed():
+            state.status = "committed"
+        case Cancelled():
+            state.status, state.cause, state.again = "cancelling", progress.cause, progress.again
+        case Told():
+            state.told[progress.service] = state.version
+        case Again():
+            state.attempt, state.status, state.cause, state.again = progress.attempt, "running", None, False
+            state.latest, state.open, state.told, state.skipped, state.front = {}, {}, {}, set(), 0
+            state.plan = []
+        case Settled():
+            state.status, state.ended = ("completed" if state.status == "committed" else "undone"), True

@@ -41,6 +41,8 @@ class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Of a saga's command: a step before the pivot, which may be answered `busy`."""
     undoes: int = 0
     """Of an undo command: the version (in the saga's stream) of the command it undoes."""
+    stage: str = ""
+    """Of a staged command: when its transaction began and which attempt this is, `AT#ATTEMPT`."""
 
 
 NO_HEADERS = Headers()

@@ -2,7 +2,7 @@
 
 `@step` methods return commands, `@undo(step)` says how an accepted one is taken back, `@pivot` is the point of no
 return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). What happens to a
-running one is `core.progress`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al., 1992.)
+running one: `core.progress`, `core.advance`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al., 1992.)
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from holdfast.core.aggregate import parameters
 from holdfast.core.message import Command, Contract, Event, MessageType, Rejection, message_type
+from holdfast.core.stage import DEADLINE_SECONDS
 from holdfast.core.state import hints_of, members
 from holdfast.errors import Misuse
 
@@ -126,8 +127,17 @@ def answer(function: Callable[..., E], /) -> Answer[E]:
 class SagaType:
     """A compiled saga class."""
 
-    def __init__(self, cls: type[Any], contract: Contract, begins: Literal["start", "now"]) -> None:
+    def __init__(
+        self,
+        cls: type[Any],
+        contract: Contract,
+        begins: Literal["start", "now"],
+        *,
+        staged: bool = False,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         self.cls, self.name, self.begins_at = cls, cls.__name__, begins
+        self.staged, self.deadline_seconds = staged, deadline_seconds
         self.where = f"{contract.name}.{self.name}"
         hints = hints_of(cls, self.where)
         if len(hints) != 1 or not isinstance(first := next(iter(hints.values())), type):
@@ -147,12 +157,15 @@ class SagaType:
             self._compile_step(number, found)
         for found in _members_of(cls, Undo):
             self._compile_undo(found)
+        if staged:
+            self._check_staged()
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
         text = "|".join(
             f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.stored for c in s.commands]}:{s.inputs}" for s in self.steps
         )
-        self.fingerprint = hashlib.sha256(f"{self.begin.stored}|{text}".encode()).hexdigest()[:16]
+        text = f"{self.begin.stored}|{text}{'|staged' if staged else ''}"
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _compile_step(self, number: int, step: Step[Any]) -> None:
         where = f"{self.where}.{step.name}"
@@ -172,6 +185,22 @@ class SagaType:
                 raise Misuse(f"{where}: {command.stored} is no command")
         if step.deadline_seconds < 0:
             raise Misuse(f"{where}: deadline_seconds must not be negative")
+
+    def _check_staged(self) -> None:
+        for found in self.steps:
+            wrong = (
+                "pivot: its commit point is one" if found.pivot
+                else "undo: nothing is done before the commit point" if found.undo is not None
+                else "partial=True: all commit, or none" if found.partial
+                else "deadline of a step: the saga has one" if found.deadline_seconds
+                else ""
+            )  # fmt: skip
+            if wrong:
+                raise Misuse(
+                    f"{self.where}.{found.name}: a staged saga needs no {wrong.removeprefix('a ').removeprefix('an ')}"
+                )
+        if not 0 < self.deadline_seconds <= 3600:
+            raise Misuse(f"{self.where}: deadline_seconds={self.deadline_seconds:g}: more than 0, at most 3600")
 
     def _compile_undo(self, found: Undo) -> None:
         where = f"{self.where}.{found.function.__name__}"

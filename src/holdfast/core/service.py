@@ -6,7 +6,7 @@ before the runtime; fails with `Misuse`, in one sentence that names the place.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
@@ -15,6 +15,7 @@ from holdfast.core.aggregate import AggregateType
 from holdfast.core.handler import HANDLER_SECONDS, HandlerType
 from holdfast.core.message import Command, Contract, MessageType
 from holdfast.core.saga import SagaType
+from holdfast.core.stage import DEADLINE_SECONDS
 from holdfast.core.view import ReactionType, ViewType
 from holdfast.errors import Misuse
 
@@ -131,12 +132,25 @@ class Service:
     @overload
     def saga(self, cls: T, /) -> T: ...
     @overload
-    def saga(self, /, *, begins: Begins = "start") -> Callable[[T], T]: ...
-    def saga(self, cls: Any = None, /, *, begins: Begins = "start") -> Any:
-        """Register a saga class. `begins` matters where an event begins it: "start" of that log, or from "now" on."""
+    def saga(
+        self, /, *, begins: Begins = "start", staged: bool = False, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> Callable[[T], T]: ...
+    def saga(
+        self,
+        cls: Any = None,
+        /,
+        *,
+        begins: Begins = "start",
+        staged: bool = False,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> Any:
+        """Register a saga class. `begins` matters where an event begins it: "start" of that log, or from "now" on.
+
+        `staged`: its steps are held, and committed all or none; undecided after `deadline_seconds` it is cancelled.
+        """
 
         def register(cls: T) -> T:
-            found = SagaType(cls, self.contract, begins)
+            found = SagaType(cls, self.contract, begins, staged=staged, deadline_seconds=deadline_seconds)
             self._take(found.name)
             if found.begin.kind == "command":
                 self._decides(found.begin, found)
@@ -217,6 +231,20 @@ class Service:
                 raise Misuse(
                     f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method, a handler or a saga"
                 )
+        self.check_staged({self.name: self})
+
+    def check_staged(self, services: Mapping[str, "Service"]) -> None:
+        """Commands of staged sagas are decided by aggregates, as far as those services are known. Raises Misuse."""
+        for saga in self.sagas.values():
+            for step in saga.steps if saga.staged else ():
+                for command in step.commands:
+                    home = services.get(command.contract)
+                    by = home.deciders.get(command.name) if home is not None else None
+                    if by is not None and not isinstance(by, AggregateType):
+                        raise Misuse(
+                            f"{saga.where}.{step.name}: {command.cls.__name__} is decided by {by.name}, which is no"
+                            " aggregate: it cannot be staged"
+                        )
 
     def peers(self) -> set[str]:
         """The services this one sends commands to or is fed by, itself not among them."""
@@ -242,3 +270,5 @@ class System:
             self.services[service.name] = service
         if not self.services:
             raise Misuse(f"system {name!r}: has no services")
+        for service in self.services.values():
+            service.check_staged(self.services)

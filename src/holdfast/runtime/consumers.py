@@ -22,7 +22,8 @@ from holdfast.core.view import ReactionType, ViewType
 from holdfast.errors import CommandFailed
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.feeds import Subscription
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.waiting import Waiting

@@ -29,7 +29,8 @@ from holdfast.errors import (
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Incarnation, Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.waiting import MessageWork, Waiting
+from holdfast.runtime.received import MessageWork
+from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.exchange")

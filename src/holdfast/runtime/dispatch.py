@@ -14,57 +14,18 @@ from holdfast.core.aggregate import AggregateType, as_events
 from holdfast.core.batch import Row
 from holdfast.core.handler import HandlerType
 from holdfast.core.message import Command, Context, Event, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Record
+from holdfast.core.record import REJECTED, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
 from holdfast.errors import CommandFailed, Rejected
 from holdfast.ports.store import Loaded
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.sagas import SagaFolder, Sagas
+from holdfast.runtime.stages import Stages
 
 SNAPSHOT_EVERY = 200
 """Versions between two snapshots of an aggregate."""
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a message beside its content."""
-
-    id: str
-    """`log@position`, or the transaction's id at the edge."""
-    tx: str
-    at: int
-    correlation: str = ""
-    hop: int = 0
-    debug: bool = False
-    traceparent: str = ""
-    caller: str = ""
-    """The service that gets the answer; empty at the edge, and where nobody waits for one."""
-    answers: str = ""
-    """`stream#version` of the command in the caller's log."""
-    edge: bool = False
-
-    def headers(self, *, outcome: bool = False, answers: bool = False) -> Headers:
-        """The headers that a record inherits from this message."""
-        if not (self.hop or self.debug or self.traceparent or outcome or answers):
-            return NO_HEADERS
-        return Headers(self.hop, self.debug, self.traceparent, answers=self.answers if answers else "", outcome=outcome)
-
-
-class Handled:
-    """All that one handling decided."""
-
-    __slots__ = ("answer", "opened", "reads", "records", "rows", "settled")
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.reads: list[tuple[str, int]] = []
-        self.rows: list[Row] = []
-        self.answer: Any = None
-        """The event or Rejection that answers the message; None while a saga still works on it."""
-        self.opened = 0
-        """Sagas that it begins, less those that it ends."""
-        self.settled: list[tuple[str, Any]] = []
-        """(transaction, event or Rejection) for callers at the edge who wait for a saga's end."""
 
 
 class AggregateFolder:
@@ -104,6 +65,7 @@ class Dispatch:
     def __init__(self, service: Service, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self.service = service
         self.sagas = Sagas(service)
+        self.stages = Stages(service)
         self._snapshot_every = snapshot_every
         self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
             **{name: HandlerFolder() for name in service.handlers},

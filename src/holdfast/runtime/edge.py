@@ -18,7 +18,8 @@ from holdfast.core.saga import SagaType
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.waiting import Waiting
@@ -26,6 +27,8 @@ from holdfast.runtime.writer import Writer
 
 KEYS_IN_MEMORY_MAX = 10_000
 WAIT_SECONDS = 30.0
+PARKED_MAX = 1_000
+"""Commands from the edge that may wait for one stream."""
 SAGAS_OPEN_MAX = 100_000
 """Sagas that may be on their way in one service; past it the edge is told to come back later."""
 
@@ -56,6 +59,8 @@ class Edge:
         self.waiting, self.store, self.clock = waiting, store, clock
         self.transactions: Transactions | None = None
         """Where commands that have a handler run."""
+        self._parked: dict[str, list[_CommandWork]] = {}
+        """Commands that wait for a stream that a transaction holds."""
         self.sagas_open_max = SAGAS_OPEN_MAX
         self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
@@ -143,9 +148,24 @@ class Edge:
             return msgspec.json.decode(record.data, type=Rejection)
         return decode_stored(self.dispatch.service.contract, record.type, record.data)
 
-    def crashed(self) -> None:
-        """The store could not commit: what keys in memory say may not be in the log."""
+    def park(self, stream: str, work: "_CommandWork") -> None:
+        """Let a command wait until its stream is free. Raises Busy when too many do."""
+        parked = self._parked.setdefault(stream, [])
+        if len(parked) >= PARKED_MAX:
+            raise Busy(f"{PARKED_MAX} commands wait for {stream}", retry_after_seconds=1.0)
+        parked.append(work)
+
+    def freed(self, stream: str) -> None:
+        """A stream is free: what waits for it goes on, in order."""
+        for work in self._parked.pop(stream, ()):
+            self.writer.submit(work)
+
+    def crashed(self, error: Unavailable) -> None:
+        """The store could not commit, or the service stops: what keys in memory say may not be in the log."""
         self._keys.clear()
+        parked, self._parked = self._parked, {}
+        for work in (work for works in parked.values() for work in works):
+            work.failed(error)
 
     async def _again(
         self, key: str, known: tuple[str, str, bytes], message: MessageType, data: bytes, wait_seconds: float
@@ -197,6 +217,9 @@ class _CommandWork:
 
     def handle(self) -> Batch | None:
         edge, (stream,) = self._edge, self.streams
+        if edge.dispatch.stages.locked(stream) or (edge.waiting.holds(stream) and not edge.waiting.failing(stream)):
+            edge.park(stream, self)
+            return None
         if edge.waiting.holds(stream):
             raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
         if edge.transactions is not None and edge.dispatch.handler_of(self._message):

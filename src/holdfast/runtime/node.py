@@ -82,8 +82,9 @@ class Node:
         self.transactions.start()
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
         self.history = History(opened.incarnations)
-        self.waiting.settle = self.edge.settle
+        self.waiting.settle, self.waiting.freed = self.edge.settle, self.edge.freed
         self.writer.start(opened.head)
+        await self.dispatch.stages.start(self.store)
         await self.waiting.start(self.writer)
         await self._count_sagas()
         self.conversations = Exchange(
@@ -113,6 +114,7 @@ class Node:
         await self.views.close()
         await self.timers.stop()
         self.waiting.stop()
+        self.edge.crashed(Unavailable("the service is stopping"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.transactions.close(drain=drain)
@@ -202,7 +204,7 @@ class Node:
             self._news.set_result(None)
 
     def _crashed(self) -> None:
-        self.edge.crashed()
+        self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
         if self._recovering is None or self._recovering.done():
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
@@ -214,6 +216,7 @@ class Node:
                 self.writer.head = await self.store.settle()
                 if self.conversations is not None:
                     self.conversations.reread(await self.store.cursors())
+                await self.dispatch.stages.start(self.store)
                 await self.waiting.start(self.writer)
                 await self.timers.reread()
                 await self._count_sagas()

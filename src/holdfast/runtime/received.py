@@ -1,17 +1,35 @@
-"""Received messages: which stream one is for, what is known of it, and how it is decided.
+"""Received messages on their way through the writer: which stream one is for, and how it is decided or set aside.
 
-Comes between what receives (exchange, and waiting for what was set aside) and dispatch. What a handler raises is passed
-on: whoever brought the message decides whether it waits.
+Comes between what receives (exchange, and waiting for what was set aside) and dispatch, sagas and stages. What a
+handler raises sets its message aside, where it waits; a staged command that fails votes no. The cursor of the
+conversation moves in the same batch.
 """
 
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
 from holdfast.core.frame import WireRecord
-from holdfast.core.message import decode_stored
+from holdfast.core.message import decode_stored, encode
 from holdfast.core.record import record_id
 from holdfast.core.saga import SagaType
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.core.stage import CANCEL, CONFIRM, DIED, Decision, gives_way, read, stage_of
+from holdfast.errors import Rejected, StoreError, Unavailable
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.writer import Writer
+
+if TYPE_CHECKING:
+    from holdfast.runtime.waiting import Place, Waiting
+
+logger = logging.getLogger("holdfast.received")
+
+CONFLICTS_MAX = 5
 
 
 def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
@@ -28,6 +46,14 @@ def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
     if isinstance(by, SagaType):
         return f"{by.name}/{record_id(producer, record.position)}"
     return f"{by.name}/{record.headers.key}"
+
+
+def _told(producer: str, record: WireRecord) -> str:
+    """Of which transaction's attempt a decision is."""
+    try:
+        return stage_of(producer, record.stream, msgspec.json.decode(record.data, type=Decision).attempt)
+    except msgspec.DecodeError:
+        return "?"
 
 
 def envelope_of(producer: str, record: WireRecord, at: int) -> Envelope:
@@ -53,6 +79,8 @@ def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: Wi
     stream = stream_of(dispatch, producer, record)
     if stream.startswith("?/"):
         raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
+    if is_command and headers.stage:
+        return hold_message(dispatch, memory, producer, record, stream, envelope)
     if is_command:
         command, envelope = open_message(dispatch, producer, record, at)
         return dispatch.command(command, stream, envelope, memory)
@@ -61,3 +89,261 @@ def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: Wi
         version = int(headers.answers.rpartition("#")[2])
         dispatch.sagas.answer(stream, version, record.type, bytes(record.data), envelope, memory, handled)
     return handled
+
+
+def hold_message(
+    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, stream: str, envelope: Envelope
+) -> Handled:
+    """Decide a staged command and hold what comes of it; whatever its decider raises is a no."""
+    handled = Handled()
+    try:
+        stage, (began, _) = read(producer, record.stream, record.headers.stage)
+        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
+        dispatch.stages.hold(command, stream, stage, began, envelope, memory, handled)
+    except Exception as error:
+        logger.warning("a staged command failed, and so votes no", extra={"stream": stream}, exc_info=error)
+        handled = Handled()
+        dispatch.reject(Rejected("failed", type(error).__name__), None, stream, envelope, memory, handled)
+    return handled
+
+
+def decide_stage(
+    waiting: "Waiting", producer: str, record: WireRecord, stage: str, at: int
+) -> "tuple[Handled, list[tuple[str, int, Place]]]":
+    """Carry out a decision on all that its transaction holds here, and on what of it waits, which is taken out."""
+    dispatch, envelope, handled = waiting.dispatch, envelope_of(producer, record, at), Handled()
+    streams = dispatch.stages.streams_of(stage)
+    if record.type == CONFIRM and not streams:
+        raise LookupError(f"nothing is held for {stage}, and it is to be confirmed")
+    gone = waiting.take_out(stage)
+    for stream, _, place in gone:
+        held = place.held
+        handled.rows.append(Row("waiting", place.key, None))
+        cancelled = Rejected("cancelled", "its transaction was cancelled")
+        there = envelope_of(held.producer, held.record, at)
+        dispatch.reject(cancelled, None, stream, there, waiting.memory, handled)
+    dispatch.stages.decided(stage, record.type, streams, envelope, waiting.memory, handled)
+    return handled, gone
+
+
+class MessageWork:
+    """One received message on its way through the writer."""
+
+    __slots__ = (
+        "_before",
+        "_done",
+        "_gone",
+        "_handled",
+        "_incarnation",
+        "_place",
+        "_producer",
+        "_record",
+        "_stage",
+        "_stream",
+        "_tries",
+        "_waiting",
+        "lane",
+        "streams",
+    )  # fmt: skip
+
+    def __init__(
+        self, waiting: "Waiting", producer: str, incarnation: str, before: int, record: WireRecord,
+        done: "asyncio.Future[None] | None",
+    ) -> None:  # fmt: skip
+        self._waiting, self._producer, self._incarnation = waiting, producer, incarnation
+        self._before, self._record, self._done, self._tries = before, record, done, 0
+        self._stream = stream_of(waiting.dispatch, producer, record)
+        self.lane = producer
+        self.streams: Sequence[str] = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
+        self._stage = ""
+        self._gone: list[tuple[str, int, Place]] = []
+        if record.kind == "command" and record.type in (CONFIRM, CANCEL):
+            self._stage = _told(producer, record)
+            self.streams = waiting.dispatch.stages.streams_of(self._stage)
+        self._handled: Handled | None = None
+        self._place: Place | None = None
+
+    def handle(self) -> Batch | None:
+        """Decide the message, or set it aside; the cursor moves in either case."""
+        waiting, record, stream = self._waiting, self._record, self._stream
+        self._handled = None
+        self._tries += 1
+        if self._tries > CONFLICTS_MAX:
+            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
+        move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
+        if self._stage:
+            return self._decided(move)
+        locked = waiting.dispatch.stages.held.get(stream)
+        if record.headers.stage and record.kind == "command" and (locked or waiting.holds(stream)):
+            try:
+                stage, age = read(self._producer, record.stream, record.headers.stage)
+            except ValueError as error:
+                return self._hold(move, error)
+            if locked is None or locked.hold.stage != stage:
+                if waiting.failing(stream) or gives_way(age, waiting.ages(stream)):
+                    return self._no(move, Rejected(DIED, f"an older transaction is before it on {stream}"))
+                return self._hold(move, None)
+        elif stream and (locked or waiting.holds(stream)):
+            if record.headers.early and waiting.full(stream):
+                return self._no(move, Rejected("busy", f"too many messages wait on {stream}"))
+            return self._hold(move, None)
+        if waiting.in_transaction(stream):
+            return self._hold(move, None)  # so that a handler holds up nothing but its own stream
+        try:
+            at = waiting.clock.now_us()
+            handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
+            waiting.memory.forget(self.streams)
+            self._handled = None
+            return self._hold(move, error)
+        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+
+    def _no(self, move: Move, no: Rejected) -> Batch:
+        handled = self._handled = Handled()
+        waiting = self._waiting
+        envelope = envelope_of(self._producer, self._record, waiting.clock.now_us())
+        waiting.dispatch.reject(no, None, self._stream, envelope, waiting.memory, handled)
+        return Batch(tuple(handled.records), moves=(move,))
+
+    def _decided(self, move: Move) -> Batch:
+        waiting = self._waiting
+        at = waiting.clock.now_us()
+        try:
+            handled, self._gone = decide_stage(waiting, self._producer, self._record, self._stage, at)
+        except LookupError as error:
+            return self._hold(move, error)
+        self._handled = handled
+        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+
+    def _hold(self, move: Move, error: Exception | None) -> Batch:
+        place = self._place = self._waiting.hold(self._stream, self._producer, self._record, error)
+        return Batch(moves=(move,), rows=(Row("waiting", place.key, encode(place.held)),))
+
+    def taken_back(self) -> None:
+        """It is not set aside after all; and what it held, let go or took out is as before."""
+        if self._place is not None:
+            self._waiting.unhold(self._stream, self._place)
+            self._place = None
+        if self._handled is not None:
+            self._waiting.dispatch.stages.take_back(self._handled)
+        self._waiting.put_in(self._gone)
+        self._gone = []
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        self._waiting.settled(self._handled, position)
+        for stream in dict.fromkeys(
+            [*(self._handled.let_go if self._handled else ()), *(one for one, _, _ in self._gone)]
+        ):
+            self._waiting.unlocked(stream)
+        if self._place is not None:
+            self._waiting.kept(self._stream, self._place)
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
+        self.failed(Rejected("duplicate"))
+
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; the sender will say it again."""
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+
+class RetryWork:
+    """Another try at the first message that waits on a stream."""
+
+    __slots__ = ("_handled", "_place", "_stream", "_waiting", "lane", "streams")
+
+    def __init__(self, waiting: "Waiting", stream: str) -> None:
+        self._handled: Handled | None = None
+        self._place: Place | None = None
+        self._waiting, self._stream, self.lane = waiting, stream, ""
+        self.streams = () if stream.startswith("?/") or not stream else (stream,)
+
+    def handle(self) -> Batch | None:
+        """Decide it, or leave it to a transaction."""
+        batch, self._handled, self._place = self._waiting.retry(self._stream)
+        if batch is None:
+            self._waiting.retried(self._stream)
+        return batch
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        self._waiting.settled(self._handled, position)
+        self._waiting.retried(self._stream)
+
+    def taken_back(self) -> None:
+        """It waits as before."""
+        if self._place is not None:
+            self._waiting.put_back(self._stream, self._place)
+            self._place = None
+        if self._handled is not None:
+            self._waiting.dispatch.stages.take_back(self._handled)
+
+    def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
+        self._waiting.retried(self._stream)
+
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; it is tried again."""
+        self._waiting.retried(self._stream, later=True)
+
+
+class HandlerRetry:
+    """The first message that waits on a handler's stream, on its way through a transaction."""
+
+    __slots__ = ("_crashes", "_handled", "_place", "_stream", "_waiting", "_writer", "key", "lane", "streams")
+
+    def __init__(self, waiting: "Waiting", stream: str, writer: Writer) -> None:
+        self._waiting, self._stream, self._writer = waiting, stream, writer
+        self._crashes = writer.crashes
+        self._place: Place | None = None
+        self._handled: Handled | None = None
+        self.key, self.lane, self.streams = "", "", (stream,)
+
+    def handle(self) -> Batch | None:
+        """Decide it, or leave it to a transaction."""
+        if self._waiting.transactions is not None:
+            self._waiting.transactions.take(self._stream, self)
+        return None
+
+    def begin(self) -> tuple[Any, Envelope] | None:
+        """The command that is first on the stream."""
+        place = self._place = self._waiting.first(self._stream)
+        if place is None:
+            self._waiting.retried(self._stream)
+            return None
+        return open_message(
+            self._waiting.dispatch, place.held.producer, place.held.record, self._waiting.clock.now_us()
+        )
+
+    def batch(self, handled: Handled) -> Batch:
+        """What its handler decided, and that it waits no more."""
+        self._handled = handled
+        gone = (Row("waiting", self._place.key, None),) if self._place is not None else ()
+        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, *gone))
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        if self._place is not None:
+            self._waiting.unhold(self._stream, self._place)
+        self._waiting.settled(self._handled, position)
+        self._waiting.retried(self._stream)
+
+    def taken_back(self) -> None:
+        """It waits as before."""
+
+    def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
+        self._waiting.retried(self._stream)
+
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; it is tried again."""
+        if self._crashes != self._writer.crashes:
+            return  # all that waits has been read again, or will be
+        if self._place is None or isinstance(error, Unavailable):
+            self._waiting.retried(self._stream, later=True)
+        else:
+            self._waiting.keep_failed(self._stream, self._place, error)

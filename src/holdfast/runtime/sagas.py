@@ -1,6 +1,6 @@
 """Sagas at run time: progress turned into records, and records back into progress.
 
-`core.progress` decides what happens next; here it becomes rows of the log (a command record for what is asked, an event
+`core.advance` decides what happens next; here it becomes rows of the log (a command record for what is asked, an event
 for the final answer, `holdfast.saga.*` for the rest) with the timers that go along, in the batch of the message that
 led to it. Comes between dispatch and the writer. Fails with what a user's step raises.
 """
@@ -10,38 +10,46 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from holdfast.core.advance import advance, answered, timers, woken
 from holdfast.core.batch import Row
 from holdfast.core.message import HOPS_MAX, Rejection, decode_stored, encode, message_of
 from holdfast.core.progress import (
+    Again,
     Answered,
     Asked,
     Begun,
+    Cancelled,
+    Committed,
     Completed,
     Overdue,
     Progress,
     SagaState,
+    Settled,
     Skipped,
     Stuck,
+    Told,
     Undoing,
     Undone,
-    advance,
-    answered,
     apply,
-    timers,
-    woken,
 )
 from holdfast.core.record import REJECTED, Headers, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
+from holdfast.core.stage import CANCEL, CONFIRM, DONE, HELD, Decision, Vote, written
 from holdfast.errors import CommandFailed
 from holdfast.ports.store import Loaded
 from holdfast.runtime.memory import Memory
 
 if TYPE_CHECKING:
-    from holdfast.runtime.dispatch import Envelope, Handled
+    from holdfast.runtime.envelope import Envelope, Handled
 
 SAGA = "holdfast.saga."
-_BODIES: dict[str, type[Any]] = {"skipped": Skipped, "overdue": Overdue, "stuck": Stuck, "undoing": Undoing}
+_BODIES: dict[str, type[Any]] = {
+    "skipped": Skipped, "overdue": Overdue, "stuck": Stuck, "undoing": Undoing, "again": Again, "settled": Settled,
+    "cancelled": Cancelled,
+}  # fmt: skip
+NOTED = (Undoing, Stuck, Overdue, Committed, Cancelled, Again)
+"""Progress with which a saga's entry in the list of those that have not ended changes."""
 _NAMES = {cls: name for name, cls in _BODIES.items()}
 
 
@@ -51,6 +59,7 @@ class _Begun(msgspec.Struct):
     shape: str
     destination: str = ""
     answers: str = ""
+    at: int = 0
 
 
 class _Answered(msgspec.Struct):
@@ -121,20 +130,27 @@ def from_record(saga: SagaType, record: Record) -> Progress:
     """The progress that a saga's record stands for."""
     if record.kind == "command":
         headers = record.headers
+        if record.type in (CONFIRM, CANCEL):
+            attempt = msgspec.json.decode(record.data, type=Decision).attempt
+            return Told(record.destination, record.type == CONFIRM, attempt)
         command = decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
         return Asked(headers.step, headers.index, command, headers.attempt, headers.undoes)
     if record.kind == "event":
-        return Completed(decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data))
+        event = decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
+        return Committed(event) if saga.staged else Completed(event)
     if record.type == REJECTED:
-        return Undone(msgspec.json.decode(record.data, type=Rejection))
+        cause = msgspec.json.decode(record.data, type=Rejection)
+        return Cancelled(cause) if saga.staged else Undone(cause)
     name = record.type.removeprefix(SAGA)
     if name == "begun":
         body = msgspec.json.decode(record.data, type=_Begun)
         message = decode_stored(saga.begin.home, body.type, bytes(body.message))
-        return Begun(message, body.shape, body.destination, body.answers)
+        return Begun(message, body.shape, body.destination, body.answers, body.at)
     if name == "answered":
         found = msgspec.json.decode(record.data, type=_Answered)
         return Answered(found.to, decode_answer(saga, found.type, bytes(found.answer)))
+    if name == "committed":
+        return Committed()
     if name in ("completed", "undone"):
         return Completed() if name == "completed" else Undone(msgspec.json.decode(record.data, type=Rejection))
     return msgspec.json.decode(record.data, type=_BODIES[name])
@@ -144,7 +160,16 @@ def decode_answer(saga: SagaType, stored: str, data: bytes) -> Any:
     """The event or Rejection that answers one of the saga's commands."""
     if stored == REJECTED:
         return msgspec.json.decode(data, type=Rejection)
+    if stored == DONE:
+        return Done()
+    if stored == HELD:
+        vote = msgspec.json.decode(data, type=Vote)
+        stored, data = vote.type, bytes(vote.event)
     return decode_stored(saga.contracts[stored.partition(".")[0]], stored, data)
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A participant's answer to the decision that it was told."""
 
 
 class Sagas:
@@ -171,7 +196,8 @@ class Sagas:
             )
         envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
         state = SagaState()
-        begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers)
+        at = envelope.at if saga.staged else 0
+        begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers, at)
         apply(saga, state, begun)
         progress = [begun, *advance(saga, state)]
         handled.opened += not state.ended
@@ -226,7 +252,7 @@ class Sagas:
         opened = any(isinstance(item, Begun) for item in progress)
         if state.ended and not opened:
             handled.rows.append(Row("saga", stream, None))
-        elif not state.ended and (opened or any(isinstance(item, Undoing | Stuck | Overdue) for item in progress)):
+        elif not state.ended and (opened or any(isinstance(item, NOTED) for item in progress)):
             handled.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
         for timer in timers(saga, state, progress):
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
@@ -246,12 +272,14 @@ def timer_key(due_us: int, stream: str, name: str) -> str:
 
 
 def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
-    """Timers of steps that have all their answers now."""
+    """Timers of steps that have all their answers now, and of what is decided."""
     keys: list[str] = []
     for item in progress:
-        if isinstance(item, Answered) and not state.asked[item.to].undoes:
+        if isinstance(item, Committed | Cancelled):
+            keys += [key] if (key := state.timers.pop(f"stage:{state.attempt}", "")) else []
+        if isinstance(item, Answered) and item.to in state.asked and not state.asked[item.to].undoes:
             step = state.asked[item.to].step
-            if all(version in state.answers for version in state.latest[step].values()):
+            if all(version in state.answers for version in state.latest.get(step, {}).values()):
                 keys += [key] if (key := state.timers.pop(f"deadline:{step}", "")) else []
     return keys
 
@@ -270,29 +298,33 @@ def _record(
             envelope.hop, envelope.debug, envelope.traceparent, key,
             step=item.step, index=item.index, attempt=item.attempt, undoes=item.undoes,
             early=not item.undoes and saga.by_name[item.step] < saga.pivot,
+            stage=written(begun.at, state.attempt) if saga.staged else "",
         )  # fmt: skip
+    elif isinstance(item, Told):
+        kind, stored, destination = "command", CONFIRM if item.commit else CANCEL, item.service
+        data = encode(Decision(item.attempt))
     elif isinstance(item, Answered):
         stored = SAGA + "answered"
-        answer_type = REJECTED if isinstance(item.answer, Rejection) else message_of(item.answer).stored
-        data = encode({"to": item.to, "type": answer_type, "answer": item.answer})
-        asked = state.asked[item.to]
-        headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
+        data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
+        if (asked := state.asked.get(item.to)) is not None:
+            headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
     elif isinstance(item, Begun):
         stored = SAGA + "begun"
-        data = encode(
-            {"type": saga.begin.stored, "message": item.message, "shape": item.shape,
-             "destination": item.destination, "answers": item.answers}
-        )  # fmt: skip
-    elif isinstance(item, Completed | Undone):
+        body = {"type": saga.begin.stored, "message": item.message, "shape": item.shape,
+                "destination": item.destination, "answers": item.answers}  # fmt: skip
+        data = encode(body | {"at": item.at} if item.at else body)
+    elif isinstance(item, Completed | Undone | Committed | Cancelled) and not getattr(item, "again", False):
         edge = saga.begin.kind == "command" and not begun.destination
         kind, stored, data = _end(item)
-        if saga.begin.kind == "event" and isinstance(item, Undone):
-            kind, stored = "saga", SAGA + "undone"
+        if saga.begin.kind == "event" and isinstance(item, Undone | Cancelled):
+            kind, stored = "saga", SAGA + _END_NAMES[type(item)]
+            data = encode(item) if isinstance(item, Cancelled) else data
         destination = begun.destination
         headers = msgspec.structs.replace(headers, answers=begun.answers, outcome=edge)
     else:
         stored, data = SAGA + _NAMES[type(item)], encode(item)
-        headers = msgspec.structs.replace(headers, step=item.step)
+        if isinstance(item, Skipped | Overdue | Stuck | Undoing):
+            headers = msgspec.structs.replace(headers, step=item.step)
     return Record(
         0, kind, stored, data, envelope.tx, envelope.id, envelope.at, envelope.correlation, stream, version,
         destination, headers,
@@ -302,17 +334,28 @@ def _record(
 def _outcome(item: Progress) -> Any:
     """What a caller at the edge gets of a saga's end."""
     match item:
-        case Undone():
+        case Undone() | Cancelled():
             return item.cause
-        case Completed():
+        case Completed() | Committed():
             return item.answer
         case _:
             raise TypeError(f"{type(item).__name__} is no end of a saga")
 
 
-def _end(item: Completed | Undone) -> tuple[Any, str, bytes]:
-    if isinstance(item, Undone):
+_END_NAMES: dict[type[Any], str] = {
+    Completed: "completed", Committed: "committed", Undone: "undone", Cancelled: "cancelled",
+}  # fmt: skip
+
+
+def _type_of(answer: Any) -> str:
+    if isinstance(answer, Rejection | Done):
+        return REJECTED if isinstance(answer, Rejection) else DONE
+    return message_of(answer).stored
+
+
+def _end(item: Completed | Undone | Committed | Cancelled) -> tuple[Any, str, bytes]:
+    if isinstance(item, Undone | Cancelled):
         return "answer", REJECTED, encode(item.cause)
     if item.answer is None:
-        return "saga", SAGA + "completed", b"{}"
+        return "saga", SAGA + _END_NAMES[type(item)], b"{}"
     return "event", message_of(item.answer).stored, encode(item.answer)

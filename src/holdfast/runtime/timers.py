@@ -15,7 +15,8 @@ from holdfast.core.batch import Batch, Duplicate, Row
 from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.sagas import Setting
 from holdfast.runtime.waiting import Waiting

@@ -29,7 +29,8 @@ from holdfast.errors import (
     Unavailable,
 )
 from holdfast.ports.store import Lent, Store
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.writer import Work, Writer
 

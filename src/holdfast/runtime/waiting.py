@@ -13,15 +13,16 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
+from holdfast.core.batch import Batch, Row
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import encode
-from holdfast.errors import Rejected, StoreError, Unavailable
+from holdfast.core.stage import read
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.dispatch import Dispatch, Envelope, Handled
+from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.envelope import Handled
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.received import envelope_of, handle_message, open_message, stream_of
+from holdfast.runtime.received import HandlerRetry, RetryWork, handle_message
 from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
@@ -29,7 +30,6 @@ from holdfast.runtime.writer import Writer
 logger = logging.getLogger("holdfast.waiting")
 
 RETRY_FIRST_MS, RETRY_LAST_MS = 500, 60_000
-CONFLICTS_MAX = 5
 STREAM_WAITING_MAX = 1_000
 """Messages that may wait on one stream; past it a command is answered `busy`."""
 
@@ -53,9 +53,11 @@ class Waiting:
         self.dispatch, self.memory, self.store, self.clock = dispatch, memory, store, clock
         self.settle: Callable[[str, Any, int], None] = lambda tx, answer, position: None
         """Told the end of every saga begun at the edge; the edge listens."""
+        self.freed: Callable[[str], None] = lambda stream: None
+        """Told when nothing waits on a stream any more and nothing locks it; the edge listens."""
         self.transactions: Transactions | None = None
         """Where commands that have a handler run."""
-        self._queues: dict[str, deque[_Place]] = {}
+        self._queues: dict[str, deque[Place]] = {}
         self._sequence = 0
         self._writer: Writer | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +73,7 @@ class Waiting:
             for key, data in rows:
                 stream, _, number = key.rpartition("#")
                 self._sequence = max(self._sequence, int(number))
-                self._queues.setdefault(stream, deque()).append(_Place(key, msgspec.json.decode(data, type=Held), True))
+                self._queues.setdefault(stream, deque()).append(Place(key, msgspec.json.decode(data, type=Held), True))
                 after = key
         self._schedule()
 
@@ -79,6 +81,55 @@ class Waiting:
         """Try no more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def ages(self, stream: str) -> list[tuple[int, str]]:
+        """Of the transaction that holds a stream, and of all that wait for it."""
+        held = self.dispatch.stages.held.get(stream)
+        found = [held.hold.age] if held is not None else []
+        for place in self._queues.get(stream, ()):
+            record = place.held.record
+            if record.headers.stage:
+                found.append(read(place.held.producer, record.stream, record.headers.stage)[1])
+        return found
+
+    def failing(self, stream: str) -> bool:
+        """True while the first message of a stream waits because its handler failed."""
+        queue = self._queues.get(stream)
+        return bool(queue and queue[0].held.error)
+
+    def take_out(self, stage: str) -> "list[tuple[str, int, Place]]":
+        """The messages of a transaction that wait, taken out, with their places."""
+        found: list[tuple[str, int, Place]] = []
+        for stream, queue in list(self._queues.items()):
+            for number, place in reversed(list(enumerate(queue))):
+                record = place.held.record
+                if record.headers.stage and read(place.held.producer, record.stream, record.headers.stage)[0] == stage:
+                    found.append((stream, number, place))
+                    self.unhold(stream, place)
+        return found
+
+    def put_in(self, places: "list[tuple[str, int, Place]]") -> None:
+        """They were not taken out after all."""
+        for stream, number, place in reversed(places):
+            self._queues.setdefault(stream, deque()).insert(number, place)
+
+    def unlocked(self, stream: str) -> None:
+        """A transaction has let go of a stream: what waits on it goes on."""
+        queue = self._queues.get(stream)
+        if queue and queue[0].durable and stream not in self._retrying and not self._locked(stream):
+            if queue[0].held.next_at <= self.clock.now_us():
+                self._retry(stream)
+            else:
+                self._schedule()
+        elif not queue:
+            self._free(stream)
+
+    def _locked(self, stream: str) -> bool:
+        return self.dispatch.stages.locked(stream)
+
+    def _free(self, stream: str) -> None:
+        if stream not in self._queues and not self._locked(stream):
+            self.freed(stream)
 
     def holds(self, stream: str) -> bool:
         """True while something waits on the stream: nothing passes it."""
@@ -88,7 +139,7 @@ class Waiting:
         """(stream, message) of all that waits, each stream's in order."""
         return [(stream, place.held) for stream, queue in self._queues.items() for place in queue]
 
-    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> "_Place":
+    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> "Place":
         """Set a message aside, behind what waits on its stream already. It is tried when it is `kept`."""
         queue = self._queues.setdefault(stream, deque())
         self._sequence += 1
@@ -96,20 +147,20 @@ class Waiting:
         held = Held(producer, record, now)
         if error is not None:
             self._failed(stream, held, error)
-        place = _Place(f"{stream}#{self._sequence:012d}", held, False)
+        place = Place(f"{stream}#{self._sequence:012d}", held, False)
         queue.append(place)
         return place
 
-    def kept(self, stream: str, place: "_Place") -> None:
+    def kept(self, stream: str, place: "Place") -> None:
         """A message that was set aside is durable now."""
         place.durable = True
         queue = self._queues.get(stream)
-        if not place.held.next_at and queue and queue[0] is place and stream not in self._retrying:
+        if not place.held.next_at and queue and queue[0] is place and not self._rests(stream):
             self._retry(stream)
         else:
             self._schedule()
 
-    def unhold(self, stream: str, place: "_Place") -> None:
+    def unhold(self, stream: str, place: "Place") -> None:
         """It was not set aside after all: its batch is not committed."""
         queue = self._queues.get(stream)
         if queue is not None and place in queue:
@@ -134,7 +185,7 @@ class Waiting:
 
     def _schedule(self) -> None:
         queues = self._queues.items()
-        due = [q[0].held.next_at for stream, q in queues if q[0].durable and stream not in self._retrying]
+        due = [q[0].held.next_at for stream, q in queues if q[0].durable and not self._rests(stream)]
         if not due or self._writer is None:
             return
         if self._timer is not None:
@@ -147,17 +198,21 @@ class Waiting:
         due = [
             stream
             for stream, queue in self._queues.items()
-            if queue[0].durable and queue[0].held.next_at <= now and stream not in self._retrying
+            if queue[0].durable and queue[0].held.next_at <= now and not self._rests(stream)
         ]
         for stream in due:
             self._retry(stream)
         self._schedule()
 
+    def _rests(self, stream: str) -> bool:
+        """True while its first message is being tried, or a transaction holds the stream."""
+        return stream in self._retrying or self._locked(stream)
+
     def _retry(self, stream: str) -> None:
         if self._writer is not None:
             self._retrying.add(stream)
-            work = _HandlerRetry(self, stream, self._writer) if self.in_transaction(stream) else None
-            self._writer.submit(work or _RetryWork(self, stream))
+            work = HandlerRetry(self, stream, self._writer) if self.in_transaction(stream) else None
+            self._writer.submit(work or RetryWork(self, stream))
 
     def in_transaction(self, stream: str) -> bool:
         """True for the stream of a handler: its messages are all set aside, and then decided in a transaction."""
@@ -167,13 +222,13 @@ class Waiting:
         """True when no more of what may be refused is taken on the stream."""
         return len(self._queues.get(stream, ())) >= STREAM_WAITING_MAX
 
-    def retry(self, stream: str) -> tuple[Batch | None, Handled | None, "_Place | None"]:
+    def retry(self, stream: str) -> tuple[Batch | None, Handled | None, "Place | None"]:
         """Try the first message of a stream again: the batch holds what it decides, or its new backoff.
 
         The place is the message's where it has been taken from the queue.
         """
         queue = self._queues.get(stream)
-        if not queue or not queue[0].durable:
+        if not queue or not queue[0].durable or self._locked(stream):
             return None, None, None
         place = queue[0]
         key, held = place.key, place.held
@@ -189,7 +244,7 @@ class Waiting:
         rows = (*handled.rows, Row("waiting", key, None))
         return Batch(tuple(handled.records), tuple(handled.reads), (), rows), handled, place
 
-    def put_back(self, stream: str, place: "_Place") -> None:
+    def put_back(self, stream: str, place: "Place") -> None:
         """The try is not committed: the message waits first in its stream again."""
         self._queues.setdefault(stream, deque()).appendleft(place)
 
@@ -206,17 +261,18 @@ class Waiting:
         queue = self._queues.get(stream)
         if later and queue:
             queue[0].held.next_at = self.clock.now_us() + RETRY_FIRST_MS * 1000
-        if queue and queue[0].durable and not queue[0].held.next_at:
+        if queue and queue[0].durable and not queue[0].held.next_at and not self._locked(stream):
             self._retry(stream)
         else:
             self._schedule()
+        self._free(stream)
 
-    def first(self, stream: str) -> "_Place | None":
+    def first(self, stream: str) -> "Place | None":
         """The place of the message that is next on a stream, if it is durable."""
         queue = self._queues.get(stream)
         return queue[0] if queue and queue[0].durable else None
 
-    def keep_failed(self, stream: str, place: "_Place", error: Exception) -> None:
+    def keep_failed(self, stream: str, place: "Place", error: Exception) -> None:
         """A handler failed: its message waits, with a new backoff, once that is durable."""
         self._failed(stream, place.held, error)
         if self._writer is None:
@@ -226,7 +282,7 @@ class Waiting:
         self._writer.submit(work)
 
 
-class _Place:
+class Place:
     """A message's place in the queue of its stream. Compared by identity."""
 
     __slots__ = ("durable", "held", "key")
@@ -234,163 +290,3 @@ class _Place:
     def __init__(self, key: str, held: Held, durable: bool) -> None:
         self.key, self.held, self.durable = key, held, durable
         """`durable`: its row is committed; until then it is not tried."""
-
-
-class MessageWork:
-    """One received message on its way through the writer."""
-
-    __slots__ = (
-        "_before", "_done", "_handled", "_incarnation", "_place", "_producer", "_record", "_stream", "_tries",
-        "_waiting", "lane", "streams",
-    )  # fmt: skip
-
-    def __init__(
-        self, waiting: Waiting, producer: str, incarnation: str, before: int, record: WireRecord,
-        done: "asyncio.Future[None] | None",
-    ) -> None:  # fmt: skip
-        self._waiting, self._producer, self._incarnation = waiting, producer, incarnation
-        self._before, self._record, self._done, self._tries = before, record, done, 0
-        self._stream = stream_of(waiting.dispatch, producer, record)
-        self.lane = producer
-        self.streams = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
-        self._handled: Handled | None = None
-        self._place: _Place | None = None
-
-    def handle(self) -> Batch | None:
-        """Decide the message, or set it aside; the cursor moves in either case."""
-        waiting, record, stream = self._waiting, self._record, self._stream
-        self._handled = None
-        self._tries += 1
-        if self._tries > CONFLICTS_MAX:
-            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
-        move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
-        if stream and waiting.holds(stream):
-            if record.headers.early and waiting.full(stream):
-                handled = self._handled = Handled()
-                busy = Rejected("busy", f"{STREAM_WAITING_MAX} messages wait on {stream}")
-                envelope = envelope_of(self._producer, record, waiting.clock.now_us())
-                waiting.dispatch.reject(busy, None, stream, envelope, waiting.memory, handled)
-                return Batch(tuple(handled.records), moves=(move,))
-            return self._hold(move, None)
-        if waiting.in_transaction(stream):
-            return self._hold(move, None)  # so that a handler holds up nothing but its own stream
-        try:
-            at = waiting.clock.now_us()
-            handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
-            waiting.memory.forget(self.streams)
-            self._handled = None
-            return self._hold(move, error)
-        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
-
-    def _hold(self, move: Move, error: Exception | None) -> Batch:
-        place = self._place = self._waiting.hold(self._stream, self._producer, self._record, error)
-        return Batch(moves=(move,), rows=(Row("waiting", place.key, encode(place.held)),))
-
-    def taken_back(self) -> None:
-        """It is not set aside after all."""
-        if self._place is not None:
-            self._waiting.unhold(self._stream, self._place)
-            self._place = None
-
-    def landed(self, position: int) -> None:
-        """It is durable."""
-        self._waiting.settled(self._handled, position)
-        if self._place is not None:
-            self._waiting.kept(self._stream, self._place)
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
-
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self.failed(Rejected("duplicate"))
-
-    def failed(self, error: Exception) -> None:
-        """Nothing of it was written; the sender will say it again."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
-
-
-class _RetryWork:
-    """Another try at the first message that waits on a stream."""
-
-    __slots__ = ("_handled", "_place", "_stream", "_waiting", "lane", "streams")
-
-    def __init__(self, waiting: Waiting, stream: str) -> None:
-        self._handled: Handled | None = None
-        self._place: _Place | None = None
-        self._waiting, self._stream, self.lane = waiting, stream, ""
-        self.streams = () if stream.startswith("?/") or not stream else (stream,)
-
-    def handle(self) -> Batch | None:
-        batch, self._handled, self._place = self._waiting.retry(self._stream)
-        if batch is None:
-            self._waiting.retried(self._stream)
-        return batch
-
-    def landed(self, position: int) -> None:
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
-
-    def taken_back(self) -> None:
-        if self._place is not None:
-            self._waiting.put_back(self._stream, self._place)
-            self._place = None
-
-    def duplicate(self, found: Duplicate) -> None:
-        self._waiting.retried(self._stream)
-
-    def failed(self, error: Exception) -> None:
-        self._waiting.retried(self._stream, later=True)
-
-
-class _HandlerRetry:
-    """The first message that waits on a handler's stream, on its way through a transaction."""
-
-    __slots__ = ("_crashes", "_handled", "_place", "_stream", "_waiting", "_writer", "key", "lane", "streams")
-
-    def __init__(self, waiting: Waiting, stream: str, writer: Writer) -> None:
-        self._waiting, self._stream, self._writer = waiting, stream, writer
-        self._crashes = writer.crashes
-        self._place: _Place | None = None
-        self._handled: Handled | None = None
-        self.key, self.lane, self.streams = "", "", (stream,)
-
-    def handle(self) -> Batch | None:
-        if self._waiting.transactions is not None:
-            self._waiting.transactions.take(self._stream, self)
-        return None
-
-    def begin(self) -> tuple[Any, Envelope] | None:
-        place = self._place = self._waiting.first(self._stream)
-        if place is None:
-            self._waiting.retried(self._stream)
-            return None
-        return open_message(
-            self._waiting.dispatch, place.held.producer, place.held.record, self._waiting.clock.now_us()
-        )
-
-    def batch(self, handled: Handled) -> Batch:
-        self._handled = handled
-        gone = (Row("waiting", self._place.key, None),) if self._place is not None else ()
-        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, *gone))
-
-    def landed(self, position: int) -> None:
-        if self._place is not None:
-            self._waiting.unhold(self._stream, self._place)
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
-
-    def taken_back(self) -> None:
-        pass
-
-    def duplicate(self, found: Duplicate) -> None:
-        self._waiting.retried(self._stream)
-
-    def failed(self, error: Exception) -> None:
-        if self._crashes != self._writer.crashes:
-            return  # all that waits has been read again, or will be
-        if self._place is None or isinstance(error, Unavailable):
-            self._waiting.retried(self._stream, later=True)
-        else:
-            self._waiting.keep_failed(self._stream, self._place, error)

@@ -13,22 +13,10 @@ import copy
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
+from holdfast.core.advance import advance, answered, woken
 from holdfast.core.aggregate import DECIDE, EVOLVE, AggregateType, is_a, parameters
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, encode, message_of, message_type
-from holdfast.core.progress import (
-    Answered,
-    Asked,
-    Begun,
-    Completed,
-    Progress,
-    SagaState,
-    Stuck,
-    Undone,
-    advance,
-    answered,
-    apply,
-    woken,
-)
+from holdfast.core.progress import Answered, Asked, Begun, Completed, Progress, SagaState, Stuck, Undone, apply
 from holdfast.core.saga import Answer, SagaType, Step
 from holdfast.core.view import ViewType
 from holdfast.errors import Rejected
