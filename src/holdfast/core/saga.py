@@ -2,7 +2,7 @@
 
 `@step` methods return commands, `@undo(step)` says how an accepted one is taken back, `@pivot` is the point of no
 return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). What happens to a
-running one: `core.progress`, `core.advance`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al., 1992.)
+running one: `core.progress` and `.advance`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al., 1992.)
 """
 
 import hashlib
