@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 from holdfast import Contract, Service
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.stage import Standing
 from holdfast.ports.transport import Peer, Transport
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
@@ -28,6 +29,9 @@ class Front(Node):
 
     async def feed(self, request: FeedRequest) -> FeedPage:
         return await self._peer.feed(request)
+
+    async def standing(self, tx: str) -> Standing:
+        return await self._peer.standing(tx)
 
 
 class TestLocalTransport(TransportConformance):

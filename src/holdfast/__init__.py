@@ -4,6 +4,7 @@ Contents, in the order data flows:
 
 declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to each other
            `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
+           `escrow`   a counter that many transactions move at once
            `Transaction`   a command handled beside tables of your own
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
            `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
@@ -13,7 +14,7 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
 
 from holdfast.client import Client
 from holdfast.compose import start
-from holdfast.core.aggregate import decide, evolve
+from holdfast.core.aggregate import decide, escrow, evolve
 from holdfast.core.handler import Transaction
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.saga import answer, pivot, step, undo
@@ -42,6 +43,7 @@ __all__ = [
     "Transaction",
     "answer",
     "decide",
+    "escrow",
     "every",
     "evolve",
     "keyed",

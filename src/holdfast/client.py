@@ -26,7 +26,7 @@ class Caller(Protocol):
         ...
 
     async def query(
-        self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float
+        self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
     ) -> Answer:
         """Ask a view."""
         ...
@@ -89,10 +89,12 @@ class Client:
         )
 
     async def query(
-        self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, wait_seconds: float = 5.0
-    ) -> Answer:
-        """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log."""
-        return await self._caller.query(service, view, key, at_least or {}, wait_seconds)
+        self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
+        wait_seconds: float = 5.0,
+    ) -> Answer:  # fmt: skip
+        """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log, and
+        `transaction=outcome.tx` until it has all of that committed transaction, from every log that feeds it."""
+        return await self._caller.query(service, view, key, at_least or {}, transaction, wait_seconds)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -113,11 +115,12 @@ class _LocalCaller:
         )
 
     async def query(
-        self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float
+        self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
     ) -> Answer:
         if service not in self._nodes:
             raise NotFound(f"{service!r} does not run in this process")
-        return await self._nodes[service].views.query(view, key, at_least=at_least, wait_seconds=wait_seconds)
+        views = self._nodes[service].views
+        return await views.query(view, key, at_least=at_least, transaction=transaction, wait_seconds=wait_seconds)
 
     async def close(self) -> None:
         return None

@@ -6,6 +6,7 @@ HoldfastError
 ├── CommandError         what a caller of a command can meet (HTTP status in brackets)
 │   ├── Invalid          the input does not fit its type [422]
 │   ├── Rejected         a business no, with code and facts; raised by deciders too [409]
+│   ├── Contradicted     a decision exists that says otherwise [409]
 │   ├── KeyReused        the same idempotency key with other content [422]
 │   ├── NotFound         no such command, view, stream [404]
 │   ├── Busy             a bounded queue is full; come back later [503]
@@ -41,6 +42,7 @@ __all__ = [
     "CommandError",
     "CommandFailed",
     "ConfigInvalid",
+    "Contradicted",
     "ExchangeError",
     "Forked",
     "Gap",
@@ -120,6 +122,10 @@ class KeyReused(CommandError):
         super().__init__(f"idempotency key {key!r} was used before with another {field!r}; use a new key")
         self.key = key
         self.field = field
+
+
+class Contradicted(CommandError):
+    """What is asked contradicts a decision that exists; nothing was changed. Read what was decided, and why."""
 
 
 class NotFound(CommandError):

@@ -1,4 +1,4 @@
-"""Asking running services over HTTP: the few GET requests that the command line makes.
+"""Asking running services over HTTP: the few requests that the command line makes.
 
 Comes after configuration (which names the services and the secret), before whatever shows the answers. Requests to
 `/ops` and feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming
@@ -48,25 +48,35 @@ def get(url: str, path: str, query: Mapping[str, Any], settings: Settings) -> An
     return parsed(url, status, body)
 
 
+def post(url: str, path: str, body: Mapping[str, Any], settings: Settings) -> Any:
+    """The JSON that `POST url/path` answers, as the operator. Raises HoldfastError."""
+    status, _, answer = request(url, path, {}, settings, body=json.dumps(body).encode())
+    return parsed(url, status, answer)
+
+
 def request(
-    url: str, path: str, query: Mapping[str, Any], settings: Settings, *, seconds: float = ANSWER_SECONDS_MAX
-) -> tuple[int, Mapping[str, str], bytes]:
-    """(status, headers in small letters, body). Raises Unreachable."""
+    url: str, path: str, query: Mapping[str, Any], settings: Settings, *, body: bytes = b"",
+    seconds: float = ANSWER_SECONDS_MAX,
+) -> tuple[int, Mapping[str, str], bytes]:  # fmt: skip
+    """(status, headers in small letters, body) of a GET, or of a POST where there is a body. Raises Unreachable."""
     parts = urlsplit(url)
     kept = {name: value for name, value in query.items() if value not in ("", None)}
     whole = parts.path.rstrip("/") + quote(path) + ("?" + urlencode(kept) if kept else "")
-    headers = {"Accept": "application/json"}
-    if settings.secret:
+    method = "POST" if body else "GET"
+    headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
+    if body and settings.operator_token:
+        headers["Authorization"] = f"Bearer {settings.operator_token}"
+    elif settings.secret:
         from holdfast.core.signature import sign
 
-        headers["Holdfast-Signature"] = sign(settings.secret, "GET", whole, b"", int(time.time()))
+        headers["Holdfast-Signature"] = sign(settings.secret, method, whole, body, int(time.time()))
     elif settings.operator_token and path.startswith("/ops"):
         headers["Authorization"] = f"Bearer {settings.operator_token}"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
         connection = kind(parts.hostname or "", parts.port, timeout=seconds)
         try:
-            connection.request("GET", whole, headers=headers)
+            connection.request(method, whole, body=body or None, headers=headers)
             answer = connection.getresponse()
             found = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, found, answer.read()

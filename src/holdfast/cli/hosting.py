@@ -19,6 +19,7 @@ from holdfast.compose import make_store
 from holdfast.config import ServiceSettings, Settings
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.service import System
+from holdfast.core.stage import Standing
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
@@ -83,6 +84,10 @@ class Routed:
     async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
         """A page of a peer's feed."""
         return await self._to(peer).feed(peer, request)
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """What a peer knows of a staged transaction."""
+        return await self._to(peer).standing(peer, tx)
 
     async def close(self) -> None:
         """Let go of connections."""

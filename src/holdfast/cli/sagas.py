@@ -12,7 +12,7 @@ from holdfast.errors import HoldfastError
 
 def sagas(
     *,
-    status: Literal["running", "undoing", "stuck"] | None = None,
+    status: Literal["running", "undoing", "committed", "cancelling", "stuck"] | None = None,
     url: Urls = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -27,7 +27,7 @@ def sagas(
     Parameters
     ----------
     status
-        Only those running, undoing or stuck.
+        Only those running, undoing or stuck; of staged ones also committed or cancelling.
     """
     settings = settings_of(config)
     found: list[dict[str, Any]] = []

@@ -15,9 +15,11 @@ from holdfast.cli.check_config import check_config
 from holdfast.cli.contract import contract
 from holdfast.cli.events import events
 from holdfast.cli.migrate_store import migrate_store
+from holdfast.cli.resolve import resolve
 from holdfast.cli.run import run
 from holdfast.cli.sagas import sagas
 from holdfast.cli.shared import AsJson, say
+from holdfast.cli.stages import stages
 from holdfast.cli.trail import trail
 from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 
@@ -27,7 +29,7 @@ app = App(
     "Begin with `holdfast run MODULE:SYSTEM`; `holdfast VERB --help` shows examples.",
     version=holdfast.__version__,
 )
-for verb in (run, events, trail, sagas, check_config, contract, backup, migrate_store):
+for verb in (run, events, trail, sagas, stages, resolve, check_config, contract, backup, migrate_store):
     app.command(verb)
 if importlib.util.find_spec("holdfast.cli.demo") is not None:
     app.command("holdfast.cli.demo:demo", name="demo")

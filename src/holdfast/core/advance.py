@@ -83,6 +83,15 @@ def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
     return [progress, *advance(saga, state)]
 
 
+def resolved(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
+    """What a person's no to a staged saga leads to: empty when it is decided."""
+    if not saga.staged or state.ended or not (state.status == "running" or state.again):
+        return []
+    progress = Cancelled(cause)
+    apply(saga, state, progress)
+    return [progress, *advance(saga, state)]
+
+
 def timers(saga: SagaType, state: SagaState, progress: list[Progress]) -> list[Timer]:
     """The timers that this progress calls for."""
     wanted: list[Timer] = []
@@ -104,7 +113,7 @@ def _staged_timers(saga: SagaType, state: SagaState, progress: list[Progress]) -
     wanted: list[Timer] = []
     if any(isinstance(item, Begun | Again) for item in progress):
         wanted.append(Timer(f"stage:{state.attempt}", round(saga.deadline_seconds * 1000)))
-    if state.again and _carried_out(state):
+    if state.again and state.status == "cancelling" and _carried_out(state):
         delay = min(AGAIN_LAST_MS, AGAIN_FIRST_MS * 2 ** min(state.attempt, 10))
         wanted.append(Timer(f"again:{state.attempt}", delay))
     return wanted
@@ -139,7 +148,11 @@ def _staged(saga: SagaType, state: SagaState) -> Progress | None:
     for service in sorted({message_of(one.command).contract for one in asked}):
         if service not in state.told:
             return Told(service, state.status == "committed", state.attempt)
-    return None if state.again or not _carried_out(state) else Settled()
+    if not _carried_out(state):
+        return None
+    if mixed := [name for name, version in state.told.items() if isinstance(state.answers[version], Rejection)]:
+        return Stuck("", f"mixed: resolved otherwise at {', '.join(mixed)}")
+    return None if state.again else Settled()
 
 
 def _carried_out(state: SagaState) -> bool:

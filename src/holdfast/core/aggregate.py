@@ -15,12 +15,12 @@ from typing import Any, TypeVar, cast, overload
 import msgspec
 
 from holdfast.core.message import Command, Context, Event, MessageType, message_type
-from holdfast.core.state import Shape, members
+from holdfast.core.state import Shape, hints_of, members
 from holdfast.errors import CommandFailed, Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DECIDE, EVOLVE = "__holdfast_decide__", "__holdfast_evolve__"
+DECIDE, EVOLVE, ESCROW = "__holdfast_decide__", "__holdfast_evolve__", "__holdfast_escrow__"
 
 
 @overload
@@ -52,6 +52,26 @@ def evolve(method: Any = None, /, *, key: Callable[[Any], object] | None = None)
     return mark if method is None else mark(method)
 
 
+class Escrow(msgspec.Struct, frozen=True):
+    """The bounds of an escrow field; made by `escrow`."""
+
+    default: int = 0
+    min: int | None = None
+    max: int | None = None
+
+
+def escrow(*, default: int = 0, min: int | None = None, max: int | None = None) -> Any:
+    """Declare a field that events only ever move, such as a stock.
+
+    For example `on_hand: int = escrow(min=0)`; or a dict, of which each command sets or removes a key of its own.
+    Commands that only move such fields go on side by side while others are held by staged transactions: each is decided
+    for the worst and the best case of what is held, and taken where both come out the same; a decider may only compare
+    the field with a limit. A command that would leave the bounds is rejected, code `out_of_bounds`.
+    (O'Neil, "The Escrow Transactional Method", ACM TODS 11(4), 1986.)
+    """
+    return Escrow(default, min, max)
+
+
 class Decider(msgspec.Struct, frozen=True):
     """One command's decider."""
 
@@ -67,6 +87,9 @@ class AggregateType:
     def __init__(self, cls: type[Any], contract: str) -> None:
         self.cls, self.name = cls, cls.__name__
         where = f"{contract}.{self.name}"
+        self.escrow = _escrow_of(cls, where)
+        """Its escrow fields, with their bounds."""
+        self.bounded = any(one.min is not None or one.max is not None for one in self.escrow.values())
         self.shape = Shape(cls, where)
         self.deciders: dict[type[Any], Decider] = {}
         self.evolvers: dict[type[Any], Callable[[Any, Any], None]] = {}
@@ -105,6 +128,29 @@ class AggregateType:
         """Fold one event into the state, in place. An event without an evolver changes nothing."""
         if method := self.evolvers.get(type(event)):
             method(state, event)
+
+
+def _escrow_of(cls: type[Any], where: str) -> dict[str, Escrow]:
+    """The escrow fields of a class, each of which gets its default for a class attribute. Raises Misuse."""
+    known: dict[str, Escrow] = dict(getattr(cls, ESCROW, {}))
+    hints = hints_of(cls, where)
+    for name, member in members(cls).items():
+        if not isinstance(member, Escrow):
+            continue
+        hint = hints.get(name)
+        whole = hint is int
+        if not whole and typing.get_origin(hint) is not dict:
+            raise Misuse(f"{where}.{name}: an escrow field is an int or a dict[...]")
+        if not whole and member != Escrow():
+            raise Misuse(f"{where}.{name}: a dict has no default and no bounds; each command sets or removes its key")
+        low, high = member.min, member.max
+        if (low is not None and member.default < low) or (high is not None and member.default > high):
+            raise Misuse(f"{where}.{name}: its default {member.default} is out of its bounds")
+        known[name] = member
+        setattr(cls, name, member.default if whole else {})
+    if known:
+        setattr(cls, ESCROW, known)
+    return known
 
 
 def as_events(found: Any, where: str) -> tuple[Event, ...]:

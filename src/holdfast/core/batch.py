@@ -10,11 +10,12 @@ import msgspec
 
 from holdfast.core.record import Record
 
-RowKind = Literal["request", "waiting", "timer", "saga", "stage", "snapshot", "view", "service"]
+RowKind = Literal["request", "waiting", "timer", "saga", "stage", "decided", "snapshot", "view", "service"]
 """The small tables around the log.
 
 `request`: idempotency key -> what was asked; `waiting`: received, not yet decided; `timer`: due times; `saga`: those
-that have not ended; `stage`: locked streams, with what is held for a staged transaction; `snapshot`: folded streams;
+that have not ended; `stage`: locked streams, with what is held for a staged transaction; `decided`: decisions on
+such that did not come from their coordinator; `snapshot`: folded streams;
 `view`: read models; `service`: this service's own switches.
 """
 

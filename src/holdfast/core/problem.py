@@ -30,6 +30,7 @@ STATUS: Mapping[str, int] = {
     "Invalid": 422,
     "KeyReused": 422,
     "Rejected": 409,
+    "Contradicted": 409,
     "NotFound": 404,
     "Busy": 503,
     "Unavailable": 503,

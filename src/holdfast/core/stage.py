@@ -32,6 +32,30 @@ class Decision(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A decision as it was carried out here: what DONE says, and what is remembered of one not told by the
+    coordinator."""
+
+    stage: str
+    commit: bool
+    by: str = ""
+    """Who took or told it, where that was not the coordinator."""
+
+
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one service knows of a transaction."""
+
+    service: str
+    position: int = 0
+    """Of the last record of it in this service's log; 0 where there is none."""
+    held: tuple[str, ...] = ()
+    """Stages of it that this service holds something for."""
+    decided: tuple[Carried, ...] = ()
+    """Decisions that it took, or was told."""
+    undecided: tuple[str, ...] = ()
+    """Stages that are this service's to decide."""
+
+
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     """The events of one staged command, and what their records inherit from it."""
 
@@ -54,6 +78,8 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     tx: str
     correlation: str = ""
     parts: tuple[Part, ...] = ()
+    beside: bool = False
+    """It only moves escrow fields: others may move them at the same time."""
 
     @property
     def age(self) -> tuple[int, str]:
@@ -75,6 +101,11 @@ def read(producer: str, stream: str, header: str) -> tuple[str, tuple[int, str]]
     """(stage, age) of a staged command. Raises ValueError on a header that is not one."""
     at, _, attempt = header.partition("#")
     return stage_of(producer, stream, int(attempt)), (int(at), f"{producer}:{stream}")
+
+
+def attempt_of(stage: str) -> int:
+    """Which attempt a stage is."""
+    return int(stage.rpartition("#")[2])
 
 
 def gives_way(age: tuple[int, str], ahead: Iterable[tuple[int, str]]) -> bool:

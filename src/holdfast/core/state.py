@@ -52,6 +52,9 @@ def _unstorable(info: Any, seen: tuple[Any, ...]) -> Any:
     return next((odd for odd in found if odd is not None), None)
 
 
+_ATOMS = frozenset({int, str, float, bool, bytes, type(None)})
+
+
 class Shape:
     """The fields of one plain class, each with a type and a default."""
 
@@ -81,6 +84,14 @@ class Shape:
         made = self.cls()
         for name, default in self._copied.items():
             setattr(made, name, copy.deepcopy(default) if default else type(default)())
+        return made
+
+    def copied(self, instance: Any) -> Any:
+        """A deep copy of an instance, its fields alone."""
+        made = self.cls()
+        for name in self.fields:
+            value = getattr(instance, name)
+            setattr(made, name, value if type(value) in _ATOMS else copy.deepcopy(value))
         return made
 
     def values(self, instance: Any) -> dict[str, Any]:

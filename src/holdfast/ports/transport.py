@@ -8,6 +8,7 @@ loses, nothing more: order, repetition and duplicates are the exchange's affair.
 from typing import Protocol
 
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.stage import Standing
 
 __all__ = ["Peer", "Transport"]
 
@@ -23,6 +24,10 @@ class Peer(Protocol):
         """Events of this service's log. Raises Forked for a checkpoint this log has never given out."""
         ...
 
+    async def standing(self, tx: str) -> Standing:
+        """What this service knows of a staged transaction. Raises Unavailable, StoreError."""
+        ...
+
 
 class Transport(Protocol):
     """The way to the others. Every call ends in time; Unreachable says nothing about what happened there."""
@@ -33,6 +38,10 @@ class Transport(Protocol):
 
     async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
         """A page of a peer's feed. Raises Unreachable, or the ExchangeError that the peer named."""
+        ...
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """What a peer knows of a staged transaction. Raises Unreachable, or the error that the peer named."""
         ...
 
     async def close(self) -> None:

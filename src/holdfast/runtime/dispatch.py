@@ -8,10 +8,8 @@ handler raises (other than `Rejected`) is passed on: whoever brought the message
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from holdfast.core.aggregate import AggregateType, as_events
-from holdfast.core.batch import Row
+from holdfast.core.escrow import decide
 from holdfast.core.handler import HandlerType
 from holdfast.core.message import Command, Context, Event, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import REJECTED, Record
@@ -22,7 +20,7 @@ from holdfast.ports.store import Loaded
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.sagas import SagaFolder, Sagas
-from holdfast.runtime.stages import Stages
+from holdfast.runtime.stages import Stages, snapshot_due
 
 SNAPSHOT_EVERY = 200
 """Versions between two snapshots of an aggregate."""
@@ -65,7 +63,7 @@ class Dispatch:
     def __init__(self, service: Service, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self.service = service
         self.sagas = Sagas(service)
-        self.stages = Stages(service)
+        self.stages = Stages(service, snapshot_every)
         self._snapshot_every = snapshot_every
         self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
             **{name: HandlerFolder() for name in service.handlers},
@@ -104,11 +102,15 @@ class Dispatch:
         )
         state = entry.state
         try:
-            if state is None:
-                if not by.deciders[type(command)].creates:
-                    raise Rejected("not_found", f"there is no {stream}", stream=stream)
-                state = by.shape.new()
-            events = by.decide(state, command, context)
+            if stream in self.stages.held:
+                events = self.stages.plain(by, command, stream, envelope, memory)
+                state = by.shape.new() if state is None else state
+            else:
+                if state is None:
+                    if not by.deciders[type(command)].creates:
+                        raise Rejected("not_found", f"there is no {stream}", stream=stream)
+                    state = by.shape.new()
+                events = decide(by, state, command, context)
         except Rejected as error:
             self.reject(error, by, stream, envelope, memory, handled)
             return
@@ -128,8 +130,7 @@ class Dispatch:
             by.evolve(state, event)
         entry.version += len(events)
         entry.state = state
-        if entry.version // self._snapshot_every > before // self._snapshot_every:
-            handled.rows.append(Row("snapshot", stream, _snapshot(by, state, entry.version)))
+        handled.rows += snapshot_due(by, stream, entry, before, self._snapshot_every)
 
     def reject(
         self, error: Rejected, by: AggregateType | None, stream: str, envelope: Envelope, memory: Memory,
@@ -184,7 +185,3 @@ def _rejection_record(no: Rejection, stream: str, envelope: Envelope) -> Record:
         envelope.correlation, stream, 0, envelope.caller,
         envelope.headers(outcome=envelope.edge, answers=bool(envelope.answers)),
     )  # fmt: skip
-
-
-def _snapshot(by: AggregateType, state: Any, version: int) -> bytes:
-    return encode({"version": version, "shape": by.shape.fingerprint, "data": msgspec.Raw(by.shape.encode(state))})

@@ -6,6 +6,7 @@ recorded answer for as long as the log lives (G3). Comes before the writer; fail
 """
 
 import asyncio
+import bisect
 from collections import OrderedDict
 from typing import Any
 
@@ -21,6 +22,7 @@ from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
@@ -60,7 +62,8 @@ class Edge:
         self.transactions: Transactions | None = None
         """Where commands that have a handler run."""
         self._parked: dict[str, list[_CommandWork]] = {}
-        """Commands that wait for a stream that a transaction holds."""
+        """Commands that wait for their turn on a stream, in the order they came."""
+        self._sequence = 0
         self.sagas_open_max = SAGAS_OPEN_MAX
         self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
@@ -149,16 +152,33 @@ class Edge:
         return decode_stored(self.dispatch.service.contract, record.type, record.data)
 
     def park(self, stream: str, work: "_CommandWork") -> None:
-        """Let a command wait until its stream is free. Raises Busy when too many do."""
+        """Let a command wait for its turn on a stream. Raises Busy when too many do."""
         parked = self._parked.setdefault(stream, [])
         if len(parked) >= PARKED_MAX:
             raise Busy(f"{PARKED_MAX} commands wait for {stream}", retry_after_seconds=1.0)
-        parked.append(work)
+        self._sequence += not work.number
+        work.number, work.turn = work.number or self._sequence, False
+        bisect.insort(parked, work, key=lambda one: one.number)
 
-    def freed(self, stream: str) -> None:
-        """A stream is free: what waits for it goes on, in order."""
-        for work in self._parked.pop(stream, ()):
+    def parked(self, stream: str) -> bool:
+        """True while commands wait for the stream: later ones wait behind them."""
+        return stream in self._parked
+
+    def freed(self, stream: str, before: int) -> None:
+        """It is the turn of what came before a time (0: of all) on a stream: it is tried, in order."""
+        parked = self._parked.get(stream, [])
+        mine = [work for work in parked if not before or work.at < before]
+        if len(mine) == len(parked):
+            self._parked.pop(stream, None)
+        else:
+            self._parked[stream] = parked[len(mine) :]
+        for work in mine:
+            work.turn = True
             self.writer.submit(work)
+
+    def waiters(self) -> "list[tuple[str, str, str, int]]":
+        """(stream, transaction, command's type, since when) of the commands that wait for their turn."""
+        return [(stream, work.tx, work.stored, work.at) for stream, works in self._parked.items() for work in works]
 
     def crashed(self, error: Unavailable) -> None:
         """The store could not commit, or the service stops: what keys in memory say may not be in the log."""
@@ -203,7 +223,9 @@ class Edge:
 class _CommandWork:
     """One command from the edge on its way through the writer."""
 
-    __slots__ = ("_command", "_edge", "_envelope", "_handled", "_message", "future", "key", "lane", "streams")
+    __slots__ = (
+        "_command", "_edge", "_envelope", "_handled", "_message", "future", "key", "lane", "number", "streams", "turn",
+    )  # fmt: skip
 
     def __init__(self, edge: Edge, command: Any, message: MessageType, envelope: Envelope, key: str) -> None:
         self._edge, self._command, self._message, self._envelope, self.key = edge, command, message, envelope, key
@@ -213,19 +235,42 @@ class _CommandWork:
         if isinstance(edge.dispatch.service.deciders[message.name], SagaType):
             edge.memory.fresh(stream)
         self.streams = (stream,)
+        self.number = 0
+        """Its place among those that wait."""
+        self.turn = False
+        """It has waited, and now nobody is before it."""
         self._handled: Handled | None = None
+
+    @property
+    def at(self) -> int:
+        """When it came, µs since 1970-01-01 UTC."""
+        return self._envelope.at
+
+    @property
+    def tx(self) -> str:
+        """The transaction that it begins."""
+        return self._envelope.tx
+
+    @property
+    def stored(self) -> str:
+        """The stored type of its command."""
+        return self._message.stored
 
     def handle(self) -> Batch | None:
         edge, (stream,) = self._edge, self.streams
-        if edge.dispatch.stages.locked(stream) or (edge.waiting.holds(stream) and not edge.waiting.failing(stream)):
+        if edge.waiting.failing(stream):
+            raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
+        if not self.turn and (edge.waiting.holds(stream) or edge.parked(stream)):
             edge.park(stream, self)
             return None
-        if edge.waiting.holds(stream):
-            raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
         if edge.transactions is not None and edge.dispatch.handler_of(self._message):
             edge.transactions.take(stream, self, edge=True)
             return None
-        return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
+        try:
+            return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
+        except StreamHeld:
+            edge.park(stream, self)
+            return None
 
     def begin(self) -> tuple[Any, Envelope]:
         return self._command, self._envelope
@@ -242,9 +287,9 @@ class _CommandWork:
         if handled is None:
             return
         self._edge.dispatch.sagas.open += handled.opened
-        for tx, answer in handled.settled:
+        for tx, answer, number in handled.settled:
             handled.answer = answer
-            self._edge.settle(tx, answer, position + len(handled.records) - 1)
+            self._edge.settle(tx, answer, position + number)
         at = next((n for n, record in enumerate(handled.records) if record.headers.outcome), 0)
         if handled.answer is not None:
             self._edge.settle(envelope.tx, handled.answer, position + at)

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.core.batch import Row
 from holdfast.core.record import NO_HEADERS, Headers, Record
+from holdfast.core.stage import Carried
 
 if TYPE_CHECKING:
     from holdfast.runtime.stages import Held
@@ -42,7 +43,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 class Handled:
     """All that one handling decided."""
 
-    __slots__ = ("answer", "held", "let_go", "opened", "reads", "records", "rows", "settled")
+    __slots__ = ("answer", "decided", "held", "let_go", "opened", "reads", "records", "rows", "settled")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -52,9 +53,11 @@ class Handled:
         """The event or Rejection that answers the message; None while a saga still works on it."""
         self.opened = 0
         """Sagas that it begins, less those that it ends."""
-        self.settled: list[tuple[str, Any]] = []
-        """(transaction, event or Rejection) for callers at the edge who wait for a saga's end."""
-        self.held: tuple[str, Held | None] | None = None
-        """A stream that it locked or holds more on, and what was held before."""
+        self.settled: list[tuple[str, Any, int]] = []
+        """(transaction, event or Rejection, which of the records) for callers at the edge who wait for a saga's end."""
+        self.held: tuple[str, str, Held | None] | None = None
+        """A stream that it locked or holds more on, for which transaction, and what that held before."""
+        self.decided: tuple[str, Carried | None] | None = None
+        """A stage of which a decision is remembered from now on, or no more, and what was before."""
         self.let_go: dict[str, Held] = {}
         """Streams that it unlocked, and what was held."""

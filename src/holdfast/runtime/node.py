@@ -17,6 +17,7 @@ from holdfast.core.batch import Cursor
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.record import Record
 from holdfast.core.service import Service
+from holdfast.core.stage import Standing
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
@@ -28,6 +29,7 @@ from holdfast.runtime.edge import Edge
 from holdfast.runtime.exchange import Exchange
 from holdfast.runtime.feeds import Consumer, Feeds
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.resolving import Doubts, standing
 from holdfast.runtime.sagas import OpenSaga
 from holdfast.runtime.timers import Timers
 from holdfast.runtime.transactions import Transactions
@@ -69,7 +71,8 @@ class Node:
         self.waiting.transactions = self.edge.transactions = self.transactions
         self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
         self.feeds = Feeds(store, self.writer, self._feed_of, clock)
-        self.views = Views(service, store, self.writer, self.feeds)
+        self.views = Views(service, store, self.writer, self.feeds, self._standing_of)
+        self.doubts = Doubts(self)
         self.history = History(())
         self.conversations: Exchange | None = None
         self.started = False
@@ -83,6 +86,7 @@ class Node:
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
         self.history = History(opened.incarnations)
         self.waiting.settle, self.waiting.freed = self.edge.settle, self.edge.freed
+        self.waiting.parked = self.edge.parked
         self.writer.start(opened.head)
         await self.dispatch.stages.start(self.store)
         await self.waiting.start(self.writer)
@@ -103,6 +107,7 @@ class Node:
         ]
         await self.feeds.start(consumers)
         await self.views.start()
+        self.doubts.start()
         self.started, self.started_at = True, self.clock.now_us()
 
     async def close(self, *, drain: bool = True) -> None:
@@ -113,6 +118,7 @@ class Node:
         await self.feeds.close()
         await self.views.close()
         await self.timers.stop()
+        await self.doubts.stop()
         self.waiting.stop()
         self.edge.crashed(Unavailable("the service is stopping"))
         with contextlib.suppress(TimeoutError):
@@ -174,6 +180,15 @@ class Node:
             after = upto
             if self.writer.head == head:  # else something was flushed while this read, and its news are over
                 await self._wait_news(left)
+
+    async def standing(self, tx: str) -> Standing:
+        """What this service knows of a staged transaction. Raises Unavailable, StoreError."""
+        if not self.started:
+            raise Unavailable(f"{self.name} is not running")
+        return await standing(self, tx)
+
+    async def _standing_of(self, service: str, tx: str) -> Standing:
+        return await (self.standing(tx) if service == self.name else self.transport.standing(service, tx))
 
     async def _wait_news(self, seconds: float) -> None:
         if self._news is None or self._news.done():

@@ -17,11 +17,12 @@ from holdfast.core.frame import WireRecord
 from holdfast.core.message import decode_stored, encode
 from holdfast.core.record import record_id
 from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, Decision, gives_way, read, stage_of
+from holdfast.core.stage import CANCEL, CONFIRM, DIED, Carried, Decision, gives_way, read, stage_of
 from holdfast.errors import Rejected, StoreError, Unavailable
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.writer import Writer
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def hold_message(
         stage, (began, _) = read(producer, record.stream, record.headers.stage)
         command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
         dispatch.stages.hold(command, stream, stage, began, envelope, memory, handled)
+    except StreamHeld:
+        raise
     except Exception as error:
         logger.warning("a staged command failed, and so votes no", extra={"stream": stream}, exc_info=error)
         handled = Handled()
@@ -108,22 +111,33 @@ def hold_message(
 
 
 def decide_stage(
-    waiting: "Waiting", producer: str, record: WireRecord, stage: str, at: int
+    waiting: "Waiting", stage: str, commit: bool, envelope: Envelope, *, by: str = ""
 ) -> "tuple[Handled, list[tuple[str, int, Place]]]":
     """Carry out a decision on all that its transaction holds here, and on what of it waits, which is taken out."""
-    dispatch, envelope, handled = waiting.dispatch, envelope_of(producer, record, at), Handled()
-    streams = dispatch.stages.streams_of(stage)
-    if record.type == CONFIRM and not streams:
-        raise LookupError(f"nothing is held for {stage}, and it is to be confirmed")
+    dispatch, handled = waiting.dispatch, Handled()
     gone = waiting.take_out(stage)
     for stream, _, place in gone:
         held = place.held
         handled.rows.append(Row("waiting", place.key, None))
         cancelled = Rejected("cancelled", "its transaction was cancelled")
-        there = envelope_of(held.producer, held.record, at)
+        there = envelope_of(held.producer, held.record, envelope.at)
         dispatch.reject(cancelled, None, stream, there, waiting.memory, handled)
-    dispatch.stages.decided(stage, record.type, streams, envelope, waiting.memory, handled)
+    dispatch.stages.decided(stage, commit=commit, envelope=envelope, memory=waiting.memory, handled=handled, by=by)
     return handled, gone
+
+
+def told_again(waiting: "Waiting", known: Carried, commit: bool, envelope: Envelope) -> Handled:
+    """Answer the coordinator about what was resolved here before it could tell: done, or mixed."""
+    handled = Handled()
+    if known.commit == commit:
+        waiting.dispatch.stages.done(known.stage, commit, envelope, handled)
+    else:
+        how = "committed" if known.commit else "cancelled"
+        logger.error("%s was %s here by %s, and its coordinator decided otherwise", known.stage, how, known.by)
+        no = Rejected("mixed", f"it was {how} here by {known.by}")
+        waiting.dispatch.reject(no, None, "", envelope, waiting.memory, handled)
+    waiting.dispatch.stages.forget(known.stage, handled)
+    return handled
 
 
 class MessageWork:
@@ -173,30 +187,41 @@ class MessageWork:
         move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
         if self._stage:
             return self._decided(move)
-        locked = waiting.dispatch.stages.held.get(stream)
-        if record.headers.stage and record.kind == "command" and (locked or waiting.holds(stream)):
-            try:
-                stage, age = read(self._producer, record.stream, record.headers.stage)
-            except ValueError as error:
-                return self._hold(move, error)
-            if locked is None or locked.hold.stage != stage:
-                if waiting.failing(stream) or gives_way(age, waiting.ages(stream)):
-                    return self._no(move, Rejected(DIED, f"an older transaction is before it on {stream}"))
-                return self._hold(move, None)
-        elif stream and (locked or waiting.holds(stream)):
-            if record.headers.early and waiting.full(stream):
-                return self._no(move, Rejected("busy", f"too many messages wait on {stream}"))
-            return self._hold(move, None)
+        try:
+            staged = read(self._producer, record.stream, record.headers.stage) if self._is_staged else None
+        except ValueError as error:
+            return self._hold(move, error)
+        if staged and staged[0] in waiting.dispatch.stages.decisions:
+            return self._no(move, Rejected("resolved", "its transaction was resolved here, by force"))
+        mine = staged is not None and waiting.dispatch.stages.holds(stream, staged[0])
+        if stream and not mine and (waiting.holds(stream) or (staged and waiting.parked(stream))):
+            return self._behind(move, staged)
         if waiting.in_transaction(stream):
             return self._hold(move, None)  # so that a handler holds up nothing but its own stream
         try:
             at = waiting.clock.now_us()
             handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
+        except StreamHeld:
+            return self._behind(move, staged)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             waiting.memory.forget(self.streams)
             self._handled = None
             return self._hold(move, error)
         return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+
+    @property
+    def _is_staged(self) -> bool:
+        return bool(self._record.headers.stage) and self._record.kind == "command"
+
+    def _behind(self, move: Move, staged: tuple[str, tuple[int, str]] | None) -> Batch:
+        """It waits for who is before it, or says no at once: staged and younger, or one too many."""
+        waiting, stream = self._waiting, self._stream
+        if staged is not None:
+            if waiting.failing(stream) or gives_way(staged[1], waiting.ages(stream)):
+                return self._no(move, Rejected(DIED, f"an older transaction is before it on {stream}"))
+        elif self._record.headers.early and waiting.full(stream):
+            return self._no(move, Rejected("busy", f"too many messages wait on {stream}"))
+        return self._hold(move, None)
 
     def _no(self, move: Move, no: Rejected) -> Batch:
         handled = self._handled = Handled()
@@ -206,12 +231,15 @@ class MessageWork:
         return Batch(tuple(handled.records), moves=(move,))
 
     def _decided(self, move: Move) -> Batch:
-        waiting = self._waiting
-        at = waiting.clock.now_us()
-        try:
-            handled, self._gone = decide_stage(waiting, self._producer, self._record, self._stage, at)
-        except LookupError as error:
-            return self._hold(move, error)
+        waiting, stage, commit = self._waiting, self._stage, self._record.type == CONFIRM
+        stages = waiting.dispatch.stages
+        envelope = envelope_of(self._producer, self._record, waiting.clock.now_us())
+        if (known := stages.decisions.get(stage)) is not None:
+            handled = told_again(waiting, known, commit, envelope)
+        elif commit and not stages.streams_of(stage):
+            return self._hold(move, LookupError(f"nothing is held for {stage}, and it is to be confirmed"))
+        else:
+            handled, self._gone = decide_stage(waiting, stage, commit, envelope)
         self._handled = handled
         return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
 
@@ -232,10 +260,7 @@ class MessageWork:
     def landed(self, position: int) -> None:
         """It is durable."""
         self._waiting.settled(self._handled, position)
-        for stream in dict.fromkeys(
-            [*(self._handled.let_go if self._handled else ()), *(one for one, _, _ in self._gone)]
-        ):
-            self._waiting.unlocked(stream)
+        self._waiting.let_go(self._handled, self._gone)
         if self._place is not None:
             self._waiting.kept(self._stream, self._place)
         if self._done is not None and not self._done.done():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.core.advance import advance, answered, timers, woken
+from holdfast.core.advance import advance, answered, resolved, timers, woken
 from holdfast.core.batch import Row
 from holdfast.core.message import HOPS_MAX, Rejection, decode_stored, encode, message_of
 from holdfast.core.progress import (
@@ -226,6 +226,14 @@ class Sagas:
         before = entry.version
         self._take(saga, stream, before, woken(saga, entry.state, name), envelope, memory, handled)
 
+    def resolve(self, stream: str, cause: Rejection, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
+        """Cancel a staged saga by a person's word; nothing where it is decided."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is not None:
+            progress = resolved(saga, entry.state, cause)
+            self._take(saga, stream, entry.version, progress, envelope, memory, handled)
+
     def _take(
         self, saga: SagaType, stream: str, before: int, progress: list[Progress], envelope: "Envelope",
         memory: Memory, handled: "Handled",
@@ -248,7 +256,7 @@ class Sagas:
             record = _record(saga, stream, version, item, state, envelope)
             handled.records.append(record)
             if record.headers.outcome:
-                handled.settled.append((envelope.tx, _outcome(item)))
+                handled.settled.append((envelope.tx, _outcome(item), len(handled.records) - 1))
         opened = any(isinstance(item, Begun) for item in progress)
         if state.ended and not opened:
             handled.rows.append(Row("saga", stream, None))

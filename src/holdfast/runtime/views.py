@@ -8,7 +8,7 @@ while the old one serves; when the new one has caught up it takes over and the o
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ import msgspec
 from holdfast.core.batch import Batch, Row
 from holdfast.core.message import encode
 from holdfast.core.service import Service
+from holdfast.core.stage import Standing
 from holdfast.core.view import ViewType
-from holdfast.errors import HoldfastError, Invalid, NotFound, StoreError
+from holdfast.errors import ExchangeError, HoldfastError, Invalid, NotFound, StoreError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.consumers import ViewConsumer, ViewRow
 from holdfast.runtime.feeds import Feeds, Subscription
@@ -27,6 +28,8 @@ from holdfast.runtime.writer import Writer
 logger = logging.getLogger("holdfast.views")
 
 AT_LEAST_SECONDS_MAX = 30.0
+STANDING_SECONDS = 0.05
+"""Between two questions whether a transaction is through."""
 
 
 class _Meta(msgspec.Struct):
@@ -51,8 +54,17 @@ class Answer(msgspec.Struct, frozen=True):
 class Views:
     """The views of one service."""
 
-    def __init__(self, service: Service, store: Store, writer: Writer, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        writer: Writer,
+        feeds: Feeds,
+        standing: Callable[[str, str], Awaitable[Standing]],
+    ) -> None:
         self._service, self._store, self._writer, self._feeds = service, store, writer, feeds
+        self._standing = standing
+        """(service, transaction) -> what that service knows of it."""
         self._meta: dict[str, _Meta] = {}
         self._serving: dict[str, ViewConsumer] = {}
         self._building: dict[str, ViewConsumer] = {}
@@ -97,11 +109,13 @@ class Views:
         return {name: consumer.generation for name, consumer in self._building.items()}
 
     async def query(
-        self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, wait_seconds: float = 5.0
-    ) -> Answer:
-        """The row of one key. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
+        self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
+        wait_seconds: float = 5.0,
+    ) -> Answer:  # fmt: skip
+        """The row of one key, as of these positions, and with all that a transaction has committed in the logs that
+        feed it. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
         self._view(name)
-        behind = not await self._reach(name, at_least or {}, min(wait_seconds, AT_LEAST_SECONDS_MAX))
+        behind = not await self._reach(name, at_least or {}, transaction, min(wait_seconds, AT_LEAST_SECONDS_MAX))
         consumer = self._serving[name]
         (data,) = await self._store.get("view", [consumer.row_key(key)])
         positions = {found.producer: found.position for found in self.subscriptions(name)}
@@ -122,7 +136,7 @@ class Views:
             )
         return view
 
-    async def _reach(self, name: str, at_least: Mapping[str, int], seconds: float) -> bool:
+    async def _reach(self, name: str, at_least: Mapping[str, int], tx: str, seconds: float) -> bool:
         feeds = {found.producer: found for found in self.subscriptions(name)}
         for producer in at_least:
             if producer not in feeds:
@@ -131,11 +145,25 @@ class Views:
                 )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                for producer, position in at_least.items():
+                wanted = dict(at_least)
+                for producer in feeds if tx else ():
+                    wanted[producer] = max(wanted.get(producer, 0), await self._confirmed(producer, tx))
+                for producer, position in wanted.items():
                     while feeds[producer].position < position:
                         await feeds[producer].moved.wait()
                 return True
         return False
+
+    async def _confirmed(self, producer: str, tx: str) -> int:
+        """Where a log has the last of a transaction, once its service holds nothing more of it."""
+        while True:
+            try:
+                found = await self._standing(producer, tx)
+                if not found.held:
+                    return found.position
+            except (ExchangeError, Unavailable, StoreError) as error:
+                logger.debug("%s cannot say how far it is: %s", producer, error)
+            await asyncio.sleep(STANDING_SECONDS)
 
     async def _save(self, name: str, meta: _Meta) -> None:
         work = BatchWork(Batch(rows=(Row("service", f"view:{name}", encode(meta)),)))

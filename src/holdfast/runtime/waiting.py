@@ -23,6 +23,7 @@ from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.received import HandlerRetry, RetryWork, handle_message
+from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
@@ -53,8 +54,10 @@ class Waiting:
         self.dispatch, self.memory, self.store, self.clock = dispatch, memory, store, clock
         self.settle: Callable[[str, Any, int], None] = lambda tx, answer, position: None
         """Told the end of every saga begun at the edge; the edge listens."""
-        self.freed: Callable[[str], None] = lambda stream: None
-        """Told when nothing waits on a stream any more and nothing locks it; the edge listens."""
+        self.freed: Callable[[str, int], None] = lambda stream, before: None
+        """Told whose turn it is on a stream: of those who came before a time (0: all). The edge listens."""
+        self.parked: Callable[[str], bool] = lambda stream: False
+        """Whether commands from the edge wait for a stream; the edge knows."""
         self.transactions: Transactions | None = None
         """Where commands that have a handler run."""
         self._queues: dict[str, deque[Place]] = {}
@@ -83,19 +86,22 @@ class Waiting:
             self._timer.cancel()
 
     def ages(self, stream: str) -> list[tuple[int, str]]:
-        """Of the transaction that holds a stream, and of all that wait for it."""
-        held = self.dispatch.stages.held.get(stream)
-        found = [held.hold.age] if held is not None else []
-        for place in self._queues.get(stream, ()):
-            record = place.held.record
-            if record.headers.stage:
-                found.append(read(place.held.producer, record.stream, record.headers.stage)[1])
-        return found
+        """Of the transactions that hold a stream, and of all that wait for it."""
+        return [*self.dispatch.stages.ages(stream), *(age for _, age in self._staged(stream))]
+
+    def _staged(self, stream: str) -> "list[tuple[str, tuple[int, str]]]":
+        """(stage, age) of the staged commands that wait on a stream."""
+        records = ((place.held.producer, place.held.record) for place in self._queues.get(stream, ()))
+        return [read(who, record.stream, record.headers.stage) for who, record in records if record.headers.stage]
 
     def failing(self, stream: str) -> bool:
         """True while the first message of a stream waits because its handler failed."""
         queue = self._queues.get(stream)
         return bool(queue and queue[0].held.error)
+
+    def awaits(self, stage: str) -> bool:
+        """True while a command of that transaction waits here."""
+        return any(stage == found for stream in self._queues for found, _ in self._staged(stream))
 
     def take_out(self, stage: str) -> "list[tuple[str, int, Place]]":
         """The messages of a transaction that wait, taken out, with their places."""
@@ -116,20 +122,15 @@ class Waiting:
     def unlocked(self, stream: str) -> None:
         """A transaction has let go of a stream: what waits on it goes on."""
         queue = self._queues.get(stream)
-        if queue and queue[0].durable and stream not in self._retrying and not self._locked(stream):
+        self.freed(stream, queue[0].held.since if queue else 0)
+        if not queue:
+            return
+        queue[0].blocked = False
+        if queue[0].durable and not self._rests(stream):
             if queue[0].held.next_at <= self.clock.now_us():
                 self._retry(stream)
             else:
                 self._schedule()
-        elif not queue:
-            self._free(stream)
-
-    def _locked(self, stream: str) -> bool:
-        return self.dispatch.stages.locked(stream)
-
-    def _free(self, stream: str) -> None:
-        if stream not in self._queues and not self._locked(stream):
-            self.freed(stream)
 
     def holds(self, stream: str) -> bool:
         """True while something waits on the stream: nothing passes it."""
@@ -205,8 +206,9 @@ class Waiting:
         self._schedule()
 
     def _rests(self, stream: str) -> bool:
-        """True while its first message is being tried, or a transaction holds the stream."""
-        return stream in self._retrying or self._locked(stream)
+        """True while its first message is being tried, or waits for who holds the stream."""
+        queue = self._queues.get(stream)
+        return stream in self._retrying or bool(queue and queue[0].blocked)
 
     def _retry(self, stream: str) -> None:
         if self._writer is not None:
@@ -228,12 +230,15 @@ class Waiting:
         The place is the message's where it has been taken from the queue.
         """
         queue = self._queues.get(stream)
-        if not queue or not queue[0].durable or self._locked(stream):
+        if not queue or not queue[0].durable:
             return None, None, None
         place = queue[0]
         key, held = place.key, place.held
         try:
             handled = handle_message(self.dispatch, self.memory, held.producer, held.record, self.clock.now_us())
+        except StreamHeld:
+            place.blocked = True
+            return None, None, None
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
             self.memory.forget([stream])
             self._failed(stream, held, error)
@@ -252,8 +257,14 @@ class Waiting:
         """A handling has landed: sagas are counted, and callers at the edge get the ends that are in it."""
         if handled is not None:
             self.dispatch.sagas.open += handled.opened
-            for tx, answer in handled.settled:
-                self.settle(tx, answer, position + len(handled.records) - 1)
+            for tx, answer, number in handled.settled:
+                self.settle(tx, answer, position + number)
+
+    def let_go(self, handled: Handled | None, gone: "list[tuple[str, int, Place]]") -> None:
+        """A decision has landed: whoever waits on the streams that it freed goes on."""
+        streams = [*(handled.let_go if handled else ()), *(stream for stream, _, _ in gone)]
+        for stream in dict.fromkeys(streams):
+            self.unlocked(stream)
 
     def retried(self, stream: str, *, later: bool = False) -> None:
         """A try has landed: on to the next. `later`: the writer could not take it, no message is to blame."""
@@ -261,11 +272,12 @@ class Waiting:
         queue = self._queues.get(stream)
         if later and queue:
             queue[0].held.next_at = self.clock.now_us() + RETRY_FIRST_MS * 1000
-        if queue and queue[0].durable and not queue[0].held.next_at and not self._locked(stream):
+        if queue and queue[0].durable and not queue[0].held.next_at and not self._rests(stream):
             self._retry(stream)
         else:
             self._schedule()
-        self._free(stream)
+        if not queue:
+            self.freed(stream, 0)
 
     def first(self, stream: str) -> "Place | None":
         """The place of the message that is next on a stream, if it is durable."""
@@ -285,8 +297,10 @@ class Waiting:
 class Place:
     """A message's place in the queue of its stream. Compared by identity."""
 
-    __slots__ = ("durable", "held", "key")
+    __slots__ = ("blocked", "durable", "held", "key")
 
     def __init__(self, key: str, held: Held, durable: bool) -> None:
         self.key, self.held, self.durable = key, held, durable
         """`durable`: its row is committed; until then it is not tried."""
+        self.blocked = False
+        """It was tried, and waits until who holds the stream has let go."""

@@ -20,6 +20,7 @@ from holdfast.cli import child
 from holdfast.core.batch import Batch, Cursor, Move, Outcome
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.record import Record
+from holdfast.core.stage import Standing
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 
@@ -104,6 +105,10 @@ class _Transport:
     async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
         """A page of a peer's feed."""
         return await self._transport.feed(peer, request)
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """What a peer knows of a staged transaction."""
+        return await self._transport.standing(peer, tx)
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -22,6 +22,7 @@ from holdfast.core.batch import Batch, Outcome
 from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
 from holdfast.core.record import Record
 from holdfast.core.service import Service, System
+from holdfast.core.stage import Standing
 from holdfast.errors import StoreError, StoreFailed, Unreachable
 from holdfast.ports.store import Lent
 from holdfast.runtime.clock import base32
@@ -206,6 +207,13 @@ class VirtualTransport(LocalTransport):
         page = await super().feed(peer, request)
         await self._travel(peer)
         return msgspec.json.decode(msgspec.json.encode(page), type=FeedPage)
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """Bring a question and its answer, or lose one of them."""
+        await self._travel(peer)
+        found = await super().standing(peer, tx)
+        await self._travel(peer)
+        return msgspec.json.decode(msgspec.json.encode(found), type=Standing)
 
     async def _travel(self, peer: str) -> None:
         await asyncio.sleep(self.latency_seconds)

@@ -8,15 +8,17 @@ as the exception that it was. Keep-alive connections; one session, made when fir
 import io
 import time
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from holdfast.core.cloudevent import from_batch
 from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
 from holdfast.core.problem import error_of
 from holdfast.core.signature import HEAD, HEADER, INCARNATION, UPTO, answer_path, sign, verify
+from holdfast.core.stage import Standing
 from holdfast.errors import Garbled, Misuse, Unauthorized, Unreachable
 
 WHOLE_BYTES_MAX = 512 * 1024
@@ -59,6 +61,14 @@ class HttpTransport:
         if not (upto.isascii() and upto.isdigit() and head.isascii() and head.isdigit()):
             raise Garbled(f"{peer} answered a feed without saying how far it goes ({UPTO}, {HEAD})")
         return FeedPage(from_batch(peer, data), int(upto), headers.get(INCARNATION, ""), int(head))
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """What a peer knows of a staged transaction. Raises Unreachable, or what the peer named."""
+        _, data = await self._ask(peer, "GET", f"/exchange/{quote(tx, safe='')}", b"", EXCHANGE_SECONDS)
+        try:
+            return msgspec.json.decode(data, type=Standing)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Garbled(f"{peer} answered something that is no standing: {error}") from None
 
     async def close(self) -> None:
         """Let go of connections."""

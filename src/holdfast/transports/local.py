@@ -4,6 +4,7 @@ A service that is not there, or has been taken away, is `Unreachable`, as over a
 """
 
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.stage import Standing
 from holdfast.errors import Unreachable
 from holdfast.ports.transport import Peer
 
@@ -21,6 +22,10 @@ class LocalTransport:
     async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
         """Ask the peer for its feed."""
         return await self._find(peer).feed(request)
+
+    async def standing(self, peer: str, tx: str) -> Standing:
+        """Ask the peer what it knows."""
+        return await self._find(peer).standing(tx)
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -172,6 +172,7 @@ class Site:
     def _add_feeds(self, feeds: EventRoutes) -> None:
         self.table.add("GET", "/events", feeds.events)
         self.table.add("POST", "/exchange", feeds.exchange)
+        self.table.add("GET", "/exchange/{tx}", feeds.standing)
 
     def _add_ops(self, ops: OpsRoutes) -> None:
         add = self.table.add
@@ -180,6 +181,7 @@ class Site:
         add("GET", "/ops/progress", ops.progress)
         add("GET", "/ops/sagas", ops.sagas)
         add("GET", "/ops/sagas/{id}", ops.saga)
+        add("GET", "/ops/stages", ops.stages)
         add("GET", "/ops/aggregates/{type}", ops.aggregates)
         add("GET", "/ops/aggregates/{type}/{key}", ops.aggregate)
         add("POST", "/ops/views/{view}/rebuild", ops.rebuild)

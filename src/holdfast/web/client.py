@@ -57,7 +57,7 @@ class HttpCaller:
         return Outcome(told.get(TRANSACTION, ""), event, _number(told.get(POSITION, "")))
 
     async def query(
-        self, service: str, view: str, key: str, at_least: Mapping[str, int], wait_seconds: float
+        self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
     ) -> Answer:
         """Ask a view; the row is None where there is none of that key. Raises NotFound, Invalid, Unreachable."""
         parts = [part.replace("%2F", "/").replace("%25", "%") for part in key.split("/")]
@@ -65,6 +65,8 @@ class HttpCaller:
         asked = {"wait": f"{wait_seconds:g}"}
         if at_least:
             asked["at_least"] = ",".join(f"{name}@{position}" for name, position in at_least.items())
+        if transaction:
+            asked["transaction"] = transaction
         row: Any = None
         try:
             told, data = await self._ask(service, "GET", f"{path}?{urlencode(asked)}", b"", {}, wait_seconds)

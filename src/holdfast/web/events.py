@@ -29,6 +29,10 @@ class EventRoutes:
     def __init__(self, node: Node, stopping: asyncio.Event) -> None:
         self._node, self._stopping = node, stopping
 
+    async def standing(self, request: Request) -> Answer:
+        """What this service knows of a staged transaction."""
+        return Answer(msgspec.json.encode(await self._node.standing(request.params["tx"])))
+
     async def exchange(self, request: Request) -> Answer:
         """Take a peer's frame and answer with one."""
         request.body_bytes_max = FRAME_BODY_BYTES_MAX

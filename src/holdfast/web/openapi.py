@@ -143,6 +143,9 @@ def _command(message: MessageType, schema: Mapping[int, Any]) -> dict[str, Any]:
 def _view(name: str, schema: Any, path: Sequence[Any]) -> dict[str, Any]:
     parameters = [
         *path,
+        _parameter(
+            "transaction", "query", {"type": "string"}, "Wait until the view has all of this committed transaction."
+        ),
         _parameter("at_least", "query", {"type": "string"}, "service@position[,..]: wait until the view has seen it."),
         _parameter("wait", "query", {"type": "number", "minimum": 0}, "Seconds to wait for it."),
     ]

@@ -17,13 +17,14 @@ from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime.node import Node
 from holdfast.runtime.repair import peer_restored, restored
+from holdfast.runtime.resolving import coordinator_of, resolve
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 
 PAGE_DEFAULT, PAGE_MAX = 100, 1000
 TRAIL_MAX = 10_000
 POSITION_MAX = 2**63 - 1
-STATUSES = ("running", "undoing", "stuck")
+STATUSES = ("running", "undoing", "committed", "cancelling", "stuck")
 
 
 class _Repair(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +37,9 @@ class _Repair(msgspec.Struct, forbid_unknown_fields=True):
     """Of `restored`: how far each peer had come in this log."""
     peer: str = ""
     """Of `peer_restored`: whose store it was."""
+    tx: str = ""
+    """Of `resolve`: the staged transaction, and in `decision` what is to become of it: `commit` or `cancel`."""
+    decision: str = ""
 
 
 class OpsRoutes:
@@ -114,6 +118,31 @@ class OpsRoutes:
         stored = REJECTED if isinstance(message, Rejection) else message_of(message).stored
         return {"type": stored, "data": self._masking.message(stored, value)}
 
+    async def stages(self, request: Request) -> Answer:
+        """What staged transactions hold here, since when, and who waits for it."""
+        node, tx = self._running(), request.query.get("tx", "")
+        held = [
+            {
+                "stream": stream, "tx": hold.tx, "correlation": hold.correlation, "stage": hold.stage,
+                "coordinator": coordinator_of(hold.stage), "began": hold.at, "since": hold.since,
+                "beside": hold.beside, "commands": len(hold.parts), "waiting": self._waiters(stream),
+            }
+            for stream, hold in node.dispatch.stages.items() if tx in ("", hold.tx)
+        ]  # fmt: skip
+        decisions = [msgspec.to_builtins(one) for one in node.dispatch.stages.decisions.values()]
+        return json_answer({"held": held, "resolved": decisions})
+
+    def _waiters(self, stream: str) -> list[dict[str, Any]]:
+        exchanged = [
+            {"tx": held.record.tx, "type": held.record.type, "from": held.producer, "since": held.since}
+            for found, held in self._node.waiting.items() if found == stream
+        ]  # fmt: skip
+        edge = [
+            {"tx": tx, "type": stored, "from": "", "since": at}
+            for found, tx, stored, at in self._node.edge.waiters() if found == stream
+        ]  # fmt: skip
+        return exchanged + edge
+
     async def aggregates(self, request: Request) -> Answer:
         """Aggregates of one type by key, with their state now."""
         name = self._aggregate(request)
@@ -183,7 +212,13 @@ class OpsRoutes:
         if asked.kind == "peer_restored":
             await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
             return json_answer({"kind": asked.kind, "peer": asked.peer})
-        raise Invalid("kind: restored or peer_restored", errors=[("$.kind", "not a repair")])
+        if asked.kind == "resolve":
+            if asked.decision not in ("commit", "cancel"):
+                raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
+            commit = asked.decision == "commit"
+            done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
+            return json_answer({"kind": asked.kind, **msgspec.to_builtins(done)})
+        raise Invalid("kind: restored, peer_restored or resolve", errors=[("$.kind", "not a repair")])
 
     def _running(self) -> Node:
         if not self._node.started:

@@ -109,7 +109,8 @@ async def look_up(
     if not node.started:
         raise Unavailable(f"{node.name} is not running")
     wait = request.seconds("wait", VIEW_WAIT_SECONDS, AT_LEAST_SECONDS_MAX)
-    found = await node.views.query(view, key, at_least=at_least(request), wait_seconds=wait)
+    positions, tx = at_least(request), request.query.get("transaction", "")
+    found = await node.views.query(view, key, at_least=positions, transaction=tx, wait_seconds=wait)
     positions = ",".join(f"{name}@{position}" for name, position in found.positions.items())
     headers = {POSITIONS: positions, BEHIND: "true" if found.behind else "false"}
     if found.stale:

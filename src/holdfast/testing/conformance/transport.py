@@ -19,6 +19,7 @@ import pytest
 from holdfast.core.batch import Cursor
 from holdfast.core.frame import FeedPage, FeedRequest, Frame, to_wire
 from holdfast.core.record import Headers, Record
+from holdfast.core.stage import Carried, Standing
 from holdfast.errors import (
     Busy,
     Forked,
@@ -78,6 +79,15 @@ class Hearing:
         self.requests.append(request)
         return self.page
 
+    async def standing(self, tx: str) -> Standing:
+        """Answer with what it knows."""
+        await asyncio.sleep(self.delay_seconds)
+        if self.error is not None:
+            raise self.error
+        return Standing(
+            self.name, 7, (f"desk:Trade/{tx}#1",), (Carried(f"desk:Trade/{tx}#0", False, "me"),), ("x:y#2",)
+        )
+
 
 class TransportConformance:
     """The suite. A subclass says how peers are reached."""
@@ -85,6 +95,14 @@ class TransportConformance:
     def connect(self, peers: Mapping[str, Peer]) -> AbstractAsyncContextManager[Transport]:
         """Serve the peers; a transport that reaches them by name, and nobody else."""
         raise TypeError("say in the subclass how peers are reached")
+
+    @pytest.mark.asyncio
+    async def test_what_a_peer_knows_of_a_transaction_arrives_as_it_is(self) -> None:
+        """A standing arrives whole, whatever stands in the transaction's id."""
+        peer = Hearing("stock")
+        async with self.connect({"stock": peer}) as transport:
+            for tx in ("01ABC", "a/b c%2F#?"):
+                assert await transport.standing("stock", tx) == await peer.standing(tx)
 
     @pytest.mark.asyncio
     async def test_a_frame_and_its_answer_arrive_as_they_are(self) -> None:
