@@ -160,9 +160,10 @@ class Edge:
         work.number, work.turn = work.number or self._sequence, False
         bisect.insort(parked, work, key=lambda one: one.number)
 
-    def parked(self, stream: str) -> bool:
-        """True while commands wait for the stream: later ones wait behind them."""
-        return stream in self._parked
+    def parked(self, stream: str, before: int = 0) -> bool:
+        """True while commands wait for the stream (that came before one of that number): later ones wait behind."""
+        parked = self._parked.get(stream)
+        return bool(parked) and (not before or parked[0].number < before)
 
     def freed(self, stream: str, before: int) -> None:
         """It is the turn of what came before a time (0: of all) on a stream: it is tried, in order."""
@@ -260,7 +261,7 @@ class _CommandWork:
         edge, (stream,) = self._edge, self.streams
         if edge.waiting.failing(stream):
             raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
-        if not self.turn and (edge.waiting.holds(stream) or edge.parked(stream)):
+        if (not self.turn and edge.waiting.holds(stream)) or edge.parked(stream, before=self.number):
             edge.park(stream, self)
             return None
         if edge.transactions is not None and edge.dispatch.handler_of(self._message):

@@ -15,8 +15,21 @@ from typing import Any, NoReturn, cast
 
 from holdfast.core.advance import advance, answered, woken
 from holdfast.core.aggregate import DECIDE, EVOLVE, AggregateType, is_a, parameters
+from holdfast.core.escrow import check_commutes, decide
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, encode, message_of, message_type
-from holdfast.core.progress import Answered, Asked, Begun, Completed, Progress, SagaState, Stuck, Undone, apply
+from holdfast.core.progress import (
+    Answered,
+    Asked,
+    Begun,
+    Cancelled,
+    Committed,
+    Completed,
+    Progress,
+    SagaState,
+    Stuck,
+    Undone,
+    apply,
+)
 from holdfast.core.saga import Answer, SagaType, Step
 from holdfast.core.view import ViewType
 from holdfast.errors import Rejected
@@ -118,9 +131,9 @@ class Given:
         return self
 
     def then_completed(self, event: Event | None = None) -> "Given":
-        """The saga has completed, with this answer if one is given."""
+        """The saga has completed (a staged one: is committed), with this answer if one is given."""
         case = self._saga("then_completed")
-        ends = [item for item in case.last if isinstance(item, Completed)]
+        ends = [item for item in case.last if isinstance(item, Completed | Committed)]
         if not ends:
             _fail(f"expected the saga to have completed just now; it is {case.status()}")
         if event is not None and ends[0].answer != event:
@@ -128,9 +141,9 @@ class Given:
         return self
 
     def then_undone(self, code: str) -> "Given":
-        """The saga has been undone, for the reason with this code."""
+        """The saga has been undone (a staged one: is cancelled), for the reason with this code."""
         case = self._saga("then_undone")
-        ends = [item for item in case.last if isinstance(item, Undone)]
+        ends = [item for item in case.last if isinstance(item, Undone | Cancelled)]
         if not ends or ends[0].cause.code != code:
             _fail(f"expected the saga to be undone just now ({code}); it is {case.status()}")
         return self
@@ -198,10 +211,12 @@ class _Aggregate:
         state = self.type.shape.new() if self.state is None else self.state
         with _Unchanged(state, f"{self.type.name}.{decider.method.__name__}"):
             try:
-                events = self.type.decide(state, command, context)
+                events = decide(self.type, state, command, context)
             except Rejected as error:
                 self.rejection, events = error, cast(tuple[Event, ...], error.events)
         self.events = events
+        if wrong := check_commutes(self.type, state, events):
+            _fail(f"{self.type.name}.{wrong}")
         self._evolve(events)
 
     def _evolve(self, events: tuple[Event, ...]) -> None:
