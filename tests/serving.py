@@ -280,8 +280,10 @@ def free_ports(count: int) -> list[int]:
 class Far:
     """A system whose services reach each other by HTTP alone; each can be taken away and brought back."""
 
-    def __init__(self, system: System, secret: str = "", secrets: Mapping[str, str] | None = None) -> None:
-        self.system, self.secret, self.secrets = system, secret, secrets or {}
+    def __init__(
+        self, system: System, secret: str = "", secrets: Mapping[str, str] | None = None, operator_token: str = ""
+    ) -> None:
+        self.system, self.secret, self.secrets, self.operator_token = system, secret, secrets or {}, operator_token
         self.ports = dict(zip(system.services, free_ports(len(system.services)), strict=True))
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
         self.stores = {name: MemoryStore(name) for name in system.services}
@@ -297,7 +299,8 @@ class Far:
         await node.start()
         stack.push_async_callback(transport.close)
         stack.push_async_callback(node.close)
-        await stack.enter_async_context(listening(make_app({name: node}, secret=secret), self.ports[name]))
+        app = make_app({name: node}, secret=secret, operator_token=self.operator_token)
+        await stack.enter_async_context(listening(app, self.ports[name]))
         self.nodes[name] = node
 
     async def down(self, name: str) -> None:

@@ -75,7 +75,7 @@ def _standings(
     silent: dict[str, str] = {}
     for name, where in services.items():
         try:
-            known[name] = get(where, f"/exchange/{tx}", {}, settings)
+            known[name] = get(where, "/ops/stages", {"tx": tx}, settings)["standing"]
         except HoldfastError as error:
             silent[name] = str(error)
     return known, silent

@@ -119,7 +119,7 @@ class OpsRoutes:
         return {"type": stored, "data": self._masking.message(stored, value)}
 
     async def stages(self, request: Request) -> Answer:
-        """What staged transactions hold here, since when, and who waits for it."""
+        """What staged transactions hold here, since when, and who waits for it; of one also what is known of it."""
         node, tx = self._running(), request.query.get("tx", "")
         held = [
             {
@@ -130,7 +130,10 @@ class OpsRoutes:
             for stream, hold in node.dispatch.stages.items() if tx in ("", hold.tx)
         ]  # fmt: skip
         decisions = [msgspec.to_builtins(one) for one in node.dispatch.stages.decisions.values()]
-        return json_answer({"held": held, "resolved": decisions})
+        found: dict[str, Any] = {"held": held, "resolved": decisions}
+        if tx:
+            found["standing"] = msgspec.to_builtins(await node.standing(tx))
+        return json_answer(found)
 
     def _waiters(self, stream: str) -> list[dict[str, Any]]:
         exchanged = [
