@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import engines, handlers, holdfast_side, raw
+from bench import engines, handlers, holdfast_side, raw, stages
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
@@ -86,6 +86,11 @@ def rows() -> list[Row]:
             if all(row.name != alone for row in found):
                 found.append(Row(alone, looped(handlers.by_hand, engine, callers)))
             found.append(Row(f"{engine}: handler, {callers} callers", looped(handlers.handled, engine, callers), alone))
+    for callers in (1, 16, 64):
+        for kind, hot in (("saga", False), ("staged", False), ("saga", True), ("staged", True), ("escrow", True)):
+            name = f"two services, {kind}, {'one hot key' if hot else 'keys apart'}, {callers} callers"
+            beside = name.replace(f" {kind},", " saga,") if kind != "saga" else ""
+            found.append(Row(name, looped(stages.sales, kind, callers, hot=hot), beside))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found
