@@ -338,6 +338,7 @@ class Conversation:
             self._receiving = None
         if answer.records:
             self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
+            self._receiving.add_done_callback(lambda done: done.cancelled() or done.exception())
         else:
             self.peer_head = max(self.peer_head, answer.upto)
             self.seen = max(self.seen, answer.upto)
