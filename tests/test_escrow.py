@@ -14,7 +14,7 @@ from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, given, virtual_time
 from holdfast.testing.virtual import run_virtual
 from ring import ask, until
-from trading import Rename, Renamed, Take, Took, Trade, Traded, events, system
+from trading import ALL, Order, Rename, Renamed, Take, Took, Trade, Traded, events, system
 
 hall = Contract("hall")
 
@@ -78,7 +78,7 @@ class Hall:
     @evolve
     def seated(self, event: Seated) -> None:
         self.free -= 1
-        self.seats[event.seat] = 1
+        self.seats[event.seat] = event.free or 1
 
     @evolve
     def left(self, event: Left) -> None:
@@ -118,7 +118,31 @@ def test_what_may_go_on_beside_what_is_held() -> None:
     many = [Moves({"free": -1}, {"seats": {f"c{n}": 1}}) for n in range(3)]
     assert found(Seat("h", "b1"), *many) == "waits", "full if all of them commit"
     assert found(Seat("h", "b1"), *many[:2]) == (Seated("h", "b1"),)
-    assert vars(state) == {"free": 3, "seats": {}, "open": True} or state.free == 3, "deciding changes nothing"
+    assert (state.free, state.seats, state.open) == (3, {}, True), "deciding changes nothing"
+    state.seats["a1"] = 7
+    left = moves_of(by, state, [Left("h", "a1")])
+    assert left is not None and found(Seat("h", "a1"), left) == "waits"
+
+
+def test_nobody_else_touches_an_entry_that_is_held() -> None:
+    """Two that set the same entry would not come out the same in another order, whatever stood there before."""
+
+    class Names:
+        names: dict[str, int] = escrow()
+
+        @decide(creates=True)
+        def count(self, command: Count) -> Counted:
+            return Counted(command.hall, command.free)
+
+        @evolve
+        def counted(self, event: Counted) -> None:
+            self.names["x"] = event.free
+
+    by = AggregateType(Names, "hall")
+    held = moves_of(by, by.shape.new(), [Counted("h", 1)])
+    assert held is not None
+    with pytest.raises(Differs):
+        beside(by, by.shape.new(), Count("h", 2), CONTEXT, [held])
 
 
 def test_an_evolver_that_does_more_than_move_is_no_move() -> None:
@@ -236,6 +260,33 @@ async def test_what_is_no_move_takes_the_lock() -> None:
 
 
 @virtual_time
+async def test_once_one_waits_later_ones_wait_behind_it() -> None:
+    """G6: while a command that is no move waits, no move passes it: neither a staged one nor one from the edge, whether
+    it came from the edge itself or from another service."""
+    async with VirtualSystem(system(*ALL)) as virtual:
+        client = virtual.client
+        rows = virtual.stores["depot"]._rows
+        for number, far in enumerate((False, True)):
+            (first,) = await holding(virtual, taking(f"d{number}", 1))
+            virtual.transport.cut.discard("depot")
+            order = Order(f"o{number}", Trade(f"t{number}", ()), rename="tea")
+            rename = asyncio.ensure_future(client.run(order if far else Rename("tea", "green")))
+            depot = virtual.nodes["depot"]
+            await until(lambda depot=depot: bool(depot.edge.waiters() or depot.waiting.items()))
+            later = asyncio.ensure_future(client.send(taking(f"later{number}", 1), wait_seconds=60))
+            plain = asyncio.ensure_future(client.run(Take("tea", f"plain{number}", 1)))
+            await asyncio.sleep(1)
+            assert not plain.done() and not rename.done()
+            assert sum(kind == "stage" for kind, _ in rows) == 1, "nothing more is held"
+            virtual.transport.cut.clear()
+            await asyncio.gather(first, rename, plain)
+            assert (await later).answer == Traded(f"later{number}")
+            await virtual.settle()
+        kinds = [one.type.split(".")[1] for one in events(virtual, "depot")]
+        assert kinds == ["took", "renamed", "took", "took"] * 2
+
+
+@virtual_time
 async def test_held_moves_are_known_after_a_restart() -> None:
     """G6: a depot that is killed while it holds moves decides the next command by them as before."""
     async with VirtualSystem(system("bank", "shop", "depot", "desk")) as virtual:
@@ -290,6 +341,7 @@ def hot(seed: int, count: int) -> tuple[int, int, int]:
                 assert left >= 0, "what is committed is within the bounds at every position"
             deals = {body["deal"] for body in bodies if "deal" in body}
             said = {answer.deal for answer in answers if isinstance(answer, Traded | Took)}
+            assert any(kind == "snapshot" for kind, _ in virtual.stores["depot"]._rows)
             assert deals <= said and all(not node.dispatch.stages.held for node in virtual.nodes.values())
             no = sum(isinstance(answer, Rejection) for answer in answers)
             return len(answers) - no, no, len(virtual.crashes)

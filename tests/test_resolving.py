@@ -205,6 +205,42 @@ async def test_a_view_waits_for_all_of_a_transaction() -> None:
 
 
 @virtual_time
+async def test_a_view_is_behind_while_anything_is_held() -> None:
+    """G6: a participant that voted and was not told yet has not all of the transaction, though others have."""
+    async with VirtualSystem(system(*ALL)) as virtual:
+        _, tx = await in_doubt(virtual)
+        query = virtual.client.query
+        assert (await query("office", "Deal", "d1", transaction=tx, wait_seconds=2)).behind
+        await virtual.start("desk")
+        whole = await query("office", "Deal", "d1", transaction=tx, wait_seconds=10)
+        assert whole.row == {"moved": 2, "listed": 1} and not whole.behind
+
+
+@virtual_time
+async def test_what_waits_has_not_voted_and_is_not_committed() -> None:
+    """G6: the coordinator gone, a participant where a part of the transaction still waits for a lock cannot commit."""
+    async with VirtualSystem(system()) as virtual:
+        await ask(virtual, Move("a", 100), "a")
+        virtual.transport.latency_seconds = 0.2
+        older = asyncio.ensure_future(ask(virtual, Trade("d1", (("a", -1),), (("b", 1),)), "d1", seconds=9000))
+        await asyncio.sleep(0.05)
+        younger = asyncio.ensure_future(ask(virtual, Trade("d2", (("b", 5),), (), ("tea",)), "d2", seconds=9000))
+        await asyncio.sleep(0.05)
+        virtual.transport.cut.add("shop")
+        bank = virtual.nodes["bank"]
+        await until(lambda: bool(bank.waiting.items()))
+        (waiting,) = bank.waiting.items()
+        tx = waiting[1].record.tx
+        await virtual.crash("desk")
+        with pytest.raises(Contradicted, match="not all that it asks of bank has been voted on"):
+            await resolve(bank, tx, commit=True, by="me", why="desk is gone")
+        virtual.transport.cut.clear()
+        await virtual.start("desk")
+        assert {(await older).answer, (await younger).answer} == {Traded("d1"), Traded("d2")}
+        await virtual.settle()
+
+
+@virtual_time
 async def test_the_commit_record_is_where_the_outcome_says() -> None:
     """The position of the outcome is that of the commit record, which names its transaction."""
     async with VirtualSystem(system()) as virtual:
@@ -212,6 +248,8 @@ async def test_the_commit_record_is_where_the_outcome_says() -> None:
         outcome = await virtual.client.send(TRADE)
         record = virtual.log("desk")[outcome.position - 1]
         assert record.headers.outcome and record.tx == outcome.tx and record.kind == "event"
+        empty = await virtual.client.send(Trade("empty", ()))
+        assert virtual.log("desk")[empty.position - 1].headers.outcome
         found = await standing(virtual.nodes["bank"], outcome.tx)
         assert [one.commit for one in found.decided] in ([], [True])
 

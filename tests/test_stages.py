@@ -10,11 +10,12 @@ import pytest
 
 from holdfast import Rejection, Service, answer, pivot, step
 from holdfast import undo as undoes
+from holdfast.core.batch import Conflict
 from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, virtual_time
 from holdfast.testing.virtual import run_virtual
 from ring import ask, until
-from trading import Move, Moved, Trade, Traded, balances, desk, events, make, system
+from trading import Move, Moved, Order, Trade, Traded, balances, desk, events, make, system
 
 
 @virtual_time
@@ -64,6 +65,81 @@ async def test_nothing_shows_before_the_commit_point() -> None:
             msgspec.json.decode(one.data)["amount"] for one in events(virtual, "bank") if one.stream == "Account/a"
         ]
         assert amounts == [100, -30, -10, -20, -30]
+
+
+@virtual_time
+async def test_what_is_held_is_not_decided_upon() -> None:
+    """G6: two transactions want what only one can have: the second is not decided on what the first has not committed,
+    nor on what it may yet take; one of them gets it, the other is told no by what is then there."""
+    async with VirtualSystem(system()) as virtual:
+        client = virtual.client
+        await client.run(Move("a", 50))
+        virtual.transport.cut.add("shop")
+        tasks = [
+            asyncio.ensure_future(client.send(Trade(f"d{n}", (("a", -40),), (), ("tea",)), wait_seconds=60))
+            for n in range(2)
+        ]
+        await asyncio.sleep(2)
+        assert [len(held) for held in virtual.nodes["bank"].dispatch.stages.held.values()] == [1]
+        virtual.transport.cut.clear()
+        answers = [(await one).answer for one in tasks]
+        assert sorted(type(one).__name__ for one in answers) == ["Rejection", "Traded"]
+        assert {one.code for one in answers if isinstance(one, Rejection)} == {"poor"}
+        await virtual.settle()
+        assert balances(virtual) == {"a": 10}
+
+
+@virtual_time
+async def test_who_waits_at_the_edge_gets_a_turn_when_the_others_had_theirs() -> None:
+    """G2: behind a lock a command from another service came first, then one from the edge: both go on, in that order,
+    once the lock is gone."""
+    async with VirtualSystem(system("bank", "shop", "desk", "office")) as virtual:
+        client = virtual.client
+        virtual.transport.cut.add("shop")
+        trade = asyncio.ensure_future(client.send(Trade("d1", (("deposit", 1),), (), ("tea",))))
+        await until(lambda: "Account/deposit" in virtual.nodes["bank"].dispatch.stages.held)
+        order = asyncio.ensure_future(client.run(Order("o1", Trade("d2", ()))))
+        await until(lambda: virtual.nodes["bank"].waiting.holds("Account/deposit"))
+        plain = asyncio.ensure_future(client.run(Move("deposit", 100)))
+        await asyncio.sleep(1)
+        virtual.transport.cut.clear()
+        await asyncio.gather(trade, order, plain)
+        bodies = [msgspec.json.decode(one.data) for one in events(virtual, "bank")]
+        assert [body["amount"] for body in bodies if body["account"] == "deposit"] == [1, 10, 100]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_conflict_takes_back_what_was_held_and_let_go(seed: int) -> None:
+    """G1: a batch that a store refuses leaves no lock, no second part and no message behind: it is decided again."""
+
+    async def main() -> list[str]:
+        async with VirtualSystem(system()) as virtual:
+            rng = random.Random(seed)
+            for name in ("bank", "shop"):
+                refuse_some(virtual.stores[name], rng)
+            trades = [
+                Trade(
+                    f"d{n}", ((rng.choice("ab"), -1),), ((rng.choice("ab"), 1),), ("tea",), rng.choice(("", "", "no"))
+                )
+                for n in range(12)
+            ]
+            answers = await scene(virtual, trades)
+            return judged(virtual, answers, {one.deal: one for one in trades})
+
+    assert run_virtual(main, seed=seed) == []
+
+
+def refuse_some(store: Any, rng: random.Random) -> None:
+    """Let a store say of some groups with locks in them that something has moved; it has not."""
+    commit = store.commit
+
+    async def refusing(batches: Any, **within: Any) -> Any:
+        if any(row.kind == "stage" for batch in batches for row in batch.rows) and rng.random() < 0.4:
+            await asyncio.sleep(0)
+            return [Conflict("cursor", 0, 1) for _ in batches]
+        return await commit(batches, **within)
+
+    store.commit = refusing
 
 
 @virtual_time

@@ -98,6 +98,7 @@ class Order(Command[Ordered]):
     deal: str
     trade: Trade
     after: int = 0
+    rename: str = ""
 
 
 def make() -> dict[str, Service]:
@@ -235,6 +236,10 @@ def make_office() -> Service:
             trade = self.order.trade
             back = tuple((account, -amount) for account, amount in trade.moves)
             return Trade(trade.deal + "-back", back)
+
+        @step
+        def name(self) -> Rename | None:
+            return Rename(self.order.rename, self.order.deal) if self.order.rename else None
 
         @step
         def then(self) -> Move | None:
