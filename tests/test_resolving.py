@@ -210,7 +210,7 @@ async def test_a_view_is_behind_while_anything_is_held() -> None:
     async with VirtualSystem(system(*ALL)) as virtual:
         _, tx = await in_doubt(virtual)
         query = virtual.client.query
-        assert (await query("office", "Deal", "d1", transaction=tx, wait_seconds=2)).behind
+        assert (await query("office", "Deal", "d1", transaction=tx, wait_seconds=8)).behind
         await virtual.start("desk")
         whole = await query("office", "Deal", "d1", transaction=tx, wait_seconds=10)
         assert whole.row == {"moved": 2, "listed": 1} and not whole.behind

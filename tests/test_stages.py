@@ -134,7 +134,7 @@ def refuse_some(store: Any, rng: random.Random) -> None:
     commit = store.commit
 
     async def refusing(batches: Any, **within: Any) -> Any:
-        if any(row.kind == "stage" for batch in batches for row in batch.rows) and rng.random() < 0.4:
+        if any(row.kind in ("stage", "waiting") for batch in batches for row in batch.rows) and rng.random() < 0.4:
             await asyncio.sleep(0)
             return [Conflict("cursor", 0, 1) for _ in batches]
         return await commit(batches, **within)

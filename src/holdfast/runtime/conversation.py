@@ -225,8 +225,9 @@ class Conversation:
                 before = record.position
             self.received = before
             try:
-                await done
+                await asyncio.shield(done)
             except BaseException:
+                await asyncio.wait((done,))  # who asked may have gone: where it stands is known when that has landed
                 await self._reread()
                 raise
             self.cursor = Cursor(frame.incarnation, before)

@@ -243,6 +243,8 @@ class Stages:
         """Carry out a decision on all that a transaction holds here. `by`: who took it, if not the coordinator."""
         for stream, held in list(self._of.get(stage, {}).items()):
             handled.let_go[stream] = held
+            if (entry := memory.get(stream)) is not None:
+                handled.reads.append((stream, entry.version))
             self._drop(stream, stage)
             handled.rows.append(Row("stage", held.key, None))
             if commit:
@@ -258,7 +260,6 @@ class Stages:
         by = self._service.aggregates[stream.partition("/")[0]]
         entry = memory[stream]
         before = entry.version
-        handled.reads.append((stream, before))
         if entry.state is None:
             entry.state = by.shape.new()
         for part in hold.parts:
