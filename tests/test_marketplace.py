@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
-from marketplace.audit import CHECKS, Check, Evidence, anomalies, audit, consistent, published_anomalies
+from marketplace.audit import CHECKS, anomalies, audit, consistent, published_anomalies
 from marketplace.bench import SWITCH
+from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged
+from marketplace.contracts.seller import Arrival, ParcelsArrived
+from marketplace.contracts.values import OrderItem
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
 from marketplace.evidence import gather, heads, settled
+from marketplace.facts import Check, Evidence
+from marketplace.services.seller import Dashboard
 from marketplace.system import system
 from marketplace.workload import KINDS, Mix, Ranks, Workload
 from serving import Far, Site, Web, site
@@ -284,8 +289,7 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
             await asyncio.sleep(0.01)
         await running
         assert await settled(urls(at), http) == []
-        told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-        found = await gather(urls(at), http, told)
+        found = await gather(urls(at), http, driver.told())
         checks = audit(found)
         assert published_anomalies(found) >= 0
         figures: dict[str, Any] = measured(driver, epoch_seconds=1)
@@ -313,8 +317,7 @@ async def test_a_marketplace_is_put_back() -> None:
                 driver = Driver(api, rows, size, Mix(upto=(60, 65, 75, 85, 100)), seed=4)
                 await driver.run(1, 8)
                 assert await settled(urls(at), http) == []
-                told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-                found = await gather(urls(at), http, told, since)
+                found = await gather(urls(at), http, driver.told(), since)
                 assert {one.name: one.violations[:3] for one in audit(found) if not one.passed} == {}, (round_, how)
                 await put_back(api, how)
                 assert await settled(urls(at), http) == []
@@ -327,6 +330,22 @@ async def test_a_marketplace_is_put_back() -> None:
                 assert len(left.state["Seller"]) == 4 * kept and len(left.state["Customer"]) == 20 * kept
                 assert {(item["qty_available"], item["version"]) for item in stock.values()} <= {(10_000, "0")}
                 assert sum(len(shelf["products"]) for shelf in left.state["Replica"].values()) == 20 * kept
+
+
+def test_a_parcel_may_be_known_before_its_order() -> None:
+    """A dashboard is fed by two logs: a parcel that arrived before its order is known there is not forgotten, and what
+    belongs to an order that was closed meanwhile is not kept."""
+    line = OrderItem(1, 1, 1, "p", 1, 10.0, 1, 1.0, 10.0, 10.0, 0.0, "")
+    order = InvoiceIssued(1, 1, "t", "n", "", 10.0, 1.0, 0.0, 11.0, 10.0, (line,))
+    for concluded in (False, True):
+        row = Dashboard()
+        row.entries, row.early = {}, {}
+        row.delivered(ParcelsArrived("d", (Arrival(1, 1, 1, 1, 1, "p", "today", concluded),)), "1")
+        assert bool(row.early) == (not concluded)
+        row.invoiced(order, "1")
+        assert row.entries["1/1"][0].delivery_date == ("" if concluded else "today")
+        row.changed(OrderStatusChanged(1, 1, "DELIVERED", "", (1,)))
+        assert row.entries == row.early == {}
 
 
 def test_without_the_switch_nothing_is_put_back() -> None:
@@ -352,7 +371,7 @@ def spoil(found: Evidence) -> None:
 
     sold = next(key for key, one in found.state["StockItem"].items() if one["order_count"])
     paid = next(key for key, one in found.state["Order"].items() if one["status"] not in ("INVOICED", "PAYMENT_FAILED"))
-    told = next(tid for tid, status in found.told.items() if status == "SUCCESS")
+    told = {kind: next(tid for tid, status in said.items() if status == "SUCCESS") for kind, said in found.told.items()}
     changes: dict[str, Any] = {
         "nothing is reserved any more": lambda e: e.state["StockItem"][sold].update(qty_reserved=1),
         "units gone are units sold": lambda e: e.state["StockItem"][sold].update(qty_available=-1),
@@ -366,7 +385,9 @@ def spoil(found: Evidence) -> None:
         "dashboards agree with the orders": lambda e: e.dashboards[1]["orderEntries"].append({
             "natural_key": "x", "total_invoice": 5.0, "customer_id": 1, "order_id": 1,
         }),
-        "what customers were told is so": lambda e: e.told.update({told: "NOT_ACCEPTED"}),
+        "what customers were told is so": lambda e: e.told["CUSTOMER_SESSION"].update({
+            told["CUSTOMER_SESSION"]: "NOT_ACCEPTED",
+        }),
         "no invoice is charged twice": lambda e: e.feeds["payment"].extend(e.feeds["payment"]),
         "statuses come in order": lambda e: e.state["Order"][paid]["history"].reverse(),
         "carts and shipments have come to rest": lambda e: e.state["Shipment"][first("Shipment")].update(status="x"),

@@ -8,45 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from marketplace import together
+from marketplace.facts import Check, Evidence, Key, before, key_of, name_of, named, near, of_this_run, same
 
-Key = tuple[int, int]
 Shown = tuple[int, int, str, float]
 """A product as it is offered: seller, product, version, price."""
 OPEN = ("INVOICED", "PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT")
 PAID = ("PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT", "DELIVERED")
-AGGREGATES = {
-    "cart": ("Cart", "Replica"), "product": ("Product",), "stock": ("StockItem",), "order": ("Order",),
-    "payment": ("Payment",), "shipment": ("Shipment", "Depot"), "customer": ("Customer",), "seller": ("Seller",),
-}  # fmt: skip
 STEPS = ["INVOICED", "PAYMENT_PROCESSED", "READY_FOR_SHIPMENT", "IN_TRANSIT", "DELIVERED"]
-
-
-class Evidence(Struct):
-    """All that was read."""
-
-    feeds: dict[str, list[dict[str, Any]]]
-    """Service -> its events, as CloudEvents in the order of its log."""
-    state: dict[str, dict[str, dict[str, Any]]]
-    """Aggregate type -> key -> state."""
-    dashboards: dict[int, dict[str, Any]]
-    since: dict[str, int]
-    """Service -> the position before which its events are of another run; what is asked of one run is counted after."""
-    told: dict[str, str]
-    """Checkout's tid -> SUCCESS or NOT_ACCEPTED, as the driver was told."""
-
-
-class Check(Struct):
-    """One check: how many things it looked at, and what is wrong with them."""
-
-    name: str
-    counted: int
-    violations: list[str]
-
-    @property
-    def passed(self) -> bool:
-        """True when something was counted and nothing was wrong."""
-        return self.counted > 0 and not self.violations
 
 
 def audit(found: Evidence) -> list[Check]:
@@ -59,21 +28,8 @@ def _run(check: Callable[[Evidence], Iterable[str | None]], found: Evidence) -> 
     return len(said), [text for text in said if text]
 
 
-def _key(text: str) -> Key:
-    first, _, second = text.partition("/")
-    return int(first), int(second)
-
-
-def _same(what: str, one: Any, other: Any) -> str | None:
-    return None if one == other else f"{what}: {one} is not {other}"
-
-
-def _near(what: str, one: float, other: float) -> str | None:
-    return None if abs(one - other) < 0.005 else f"{what}: {one} is not {other}"
-
-
 def _orders(found: Evidence) -> dict[Key, dict[str, Any]]:
-    return {_key(key): state for key, state in found.state["Order"].items()}
+    return {key_of(key): state for key, state in found.state["Order"].items()}
 
 
 def _sold(found: Evidence) -> tuple[Counter[Key], Counter[Key]]:
@@ -86,47 +42,27 @@ def _sold(found: Evidence) -> tuple[Counter[Key], Counter[Key]]:
     return units, lines
 
 
-def _named(events: Iterable[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
-    return [event["data"] for event in events if _name(event) in names]
-
-
-def _name(event: dict[str, Any]) -> str:
-    return event["type"].split(".")[1]
-
-
-def _before(found: Evidence, service: str) -> list[dict[str, Any]]:
-    return [event for event in found.feeds[service] if _position(event) <= found.since.get(service, 0)]
-
-
-def _of_this_run(found: Evidence, service: str) -> list[dict[str, Any]]:
-    return [event for event in found.feeds[service] if _position(event) > found.since.get(service, 0)]
-
-
-def _position(event: dict[str, Any]) -> int:
-    return int(event["id"].rpartition("@")[2])
-
-
 def nothing_reserved(found: Evidence) -> Iterable[str | None]:
     """8a.1: no units are held when nothing is on its way."""
     for key, item in found.state["StockItem"].items():
-        yield _same(f"stock {key}: qty_reserved", item["qty_reserved"], 0)
+        yield same(f"stock {key}: qty_reserved", item["qty_reserved"], 0)
 
 
 def units_conserved(found: Evidence) -> Iterable[str | None]:
     """8a.2: what has left the stock is what was sold."""
     units, _ = _sold(found)
-    begun = _named(found.feeds["stock"], "stock_added", "stock_restarted")
+    begun = named(found.feeds["stock"], "stock_added", "stock_restarted")
     initial = {(event["seller_id"], event["product_id"]): event["qty_available"] for event in begun}
     for key, item in found.state["StockItem"].items():
-        gone = initial[_key(key)] - item["qty_available"]
-        yield _same(f"stock {key}: units gone", gone, units[_key(key)])
+        gone = initial[key_of(key)] - item["qty_available"]
+        yield same(f"stock {key}: units gone", gone, units[key_of(key)])
 
 
 def sales_counted(found: Evidence) -> Iterable[str | None]:
     """8a.3: a stock item counts the lines that were sold of it."""
     _, lines = _sold(found)
     for key, item in found.state["StockItem"].items():
-        yield _same(f"stock {key}: order_count", item["order_count"], lines[_key(key)])
+        yield same(f"stock {key}: order_count", item["order_count"], lines[key_of(key)])
 
 
 def payments_counted(found: Evidence) -> Iterable[str | None]:
@@ -136,14 +72,14 @@ def payments_counted(found: Evidence) -> Iterable[str | None]:
         paid[customer_id] += order["status"] in PAID
         failed[customer_id] += order["status"] == "PAYMENT_FAILED"
     for key, customer in found.state["Customer"].items():
-        yield _same(f"customer {key}: paid", customer["success_payment_count"], paid[int(key)])
-        yield _same(f"customer {key}: failed", customer["failed_payment_count"], failed[int(key)])
+        yield same(f"customer {key}: paid", customer["success_payment_count"], paid[int(key)])
+        yield same(f"customer {key}: failed", customer["failed_payment_count"], failed[int(key)])
 
 
 def paid_is_shipped(found: Evidence) -> Iterable[str | None]:
     """8a.5, 8b: a paid order has one shipment of all its lines and payments of its worth; no other has either."""
-    shipments = {_key(key): state for key, state in found.state["Shipment"].items()}
-    payments = {_key(key): state for key, state in found.state["Payment"].items()}
+    shipments = {key_of(key): state for key, state in found.state["Shipment"].items()}
+    payments = {key_of(key): state for key, state in found.state["Payment"].items()}
     orders = _orders(found)
     for key, order in orders.items():
         shipment, payment = shipments.get(key), payments.get(key)
@@ -151,9 +87,9 @@ def paid_is_shipped(found: Evidence) -> Iterable[str | None]:
             if shipment is None or payment is None or payment["status"] != "succeeded":
                 yield f"order {key}: paid, and not shipped"
                 continue
-            yield _same(f"order {key}: packages", shipment["package_count"], order["count_items"])
+            yield same(f"order {key}: packages", shipment["package_count"], order["count_items"])
             value = sum(line["value"] for line in payment["lines"])
-            yield _near(f"order {key}: paid", value, order["total_invoice"] + order["total_incentive"])
+            yield near(f"order {key}: paid", value, order["total_invoice"] + order["total_incentive"])
         else:
             charged = payment is not None and payment["status"] == "succeeded"
             yield f"order {key}: {order['status']}, and charged or shipped" if charged or shipment else None
@@ -168,21 +104,23 @@ def amounts_add_up(found: Evidence) -> Iterable[str | None]:
         gross = sum(round(item["unit_price"] * item["quantity"], 2) for item in items)
         freight = sum(item["freight_value"] for item in items)
         off = sum(min(item["voucher"], round(item["unit_price"] * item["quantity"], 2)) for item in items)
-        yield _near(f"order {key}: total_invoice", order["total_invoice"], gross - off + freight)
-        yield _near(f"order {key}: total_items", order["total_items"], gross)
+        yield near(f"order {key}: total_invoice", order["total_invoice"], gross - off + freight)
+        yield near(f"order {key}: total_items", order["total_items"], gross)
 
 
 def versions_agree(found: Evidence) -> Iterable[str | None]:
     """8a.6: product, stock and the cart's replica know one version and one price."""
-    known = {_key(key): one for replica in found.state["Replica"].values() for key, one in replica["products"].items()}
+    known = {
+        key_of(key): one for replica in found.state["Replica"].values() for key, one in replica["products"].items()
+    }
     for key, product in found.state["Product"].items():
-        stock, replica = found.state["StockItem"].get(key), known.get(_key(key))
+        stock, replica = found.state["StockItem"].get(key), known.get(key_of(key))
         if stock is None or replica is None:
             yield f"product {key}: no stock, or not known to the cart"
             continue
-        yield _same(f"product {key}: version in stock", stock["version"], product["version"])
+        yield same(f"product {key}: version in stock", stock["version"], product["version"])
         seen, real = (replica["version"], replica["price"]), (product["version"], product["price"])
-        yield _same(f"product {key}: in the cart's replica", seen, real)
+        yield same(f"product {key}: in the cart's replica", seen, real)
 
 
 def orders_numbered(found: Evidence) -> Iterable[str | None]:
@@ -191,16 +129,16 @@ def orders_numbered(found: Evidence) -> Iterable[str | None]:
     for customer_id, order_id in _orders(found):
         numbers[customer_id].append(order_id)
     for customer_id, ids in numbers.items():
-        yield _same(f"customer {customer_id}: orders", sorted(ids), list(range(1, len(ids) + 1)))
+        yield same(f"customer {customer_id}: orders", sorted(ids), list(range(1, len(ids) + 1)))
 
 
 def deliveries_counted(found: Evidence) -> Iterable[str | None]:
     """8a.8: a customer counts the parcels that arrived."""
     arrived = Counter[int]()
     for key, shipment in found.state["Shipment"].items():
-        arrived[_key(key)[0]] += sum(one["status"] == "delivered" for one in shipment["packages"])
+        arrived[key_of(key)[0]] += sum(one["status"] == "delivered" for one in shipment["packages"])
     for key, customer in found.state["Customer"].items():
-        yield _same(f"customer {key}: delivery_count", customer["delivery_count"], arrived[int(key)])
+        yield same(f"customer {key}: delivery_count", customer["delivery_count"], arrived[int(key)])
 
 
 def dashboards_agree(found: Evidence) -> Iterable[str | None]:
@@ -214,7 +152,7 @@ def dashboards_agree(found: Evidence) -> Iterable[str | None]:
     for seller_id, board in found.dashboards.items():
         yield from consistent(seller_id, board)
         entries = {entry["natural_key"]: entry["total_invoice"] for entry in board["orderEntries"]}
-        yield _same(f"dashboard {seller_id}: entries", entries, lines[seller_id])
+        yield same(f"dashboard {seller_id}: entries", entries, lines[seller_id])
 
 
 def consistent(seller_id: int, board: Mapping[str, Any]) -> Iterable[str | None]:
@@ -222,26 +160,27 @@ def consistent(seller_id: int, board: Mapping[str, Any]) -> Iterable[str | None]
     view, entries = board["sellerView"], board["orderEntries"]
     total = sum(entry["total_invoice"] for entry in entries)
     orders = {(entry["customer_id"], entry["order_id"]) for entry in entries}
-    yield _near(f"dashboard {seller_id}: total_invoice", view["total_invoice"], total)
-    yield _same(f"dashboard {seller_id}: count_items", view["count_items"], len(entries))
-    yield _same(f"dashboard {seller_id}: count_orders", view["count_orders"], len(orders))
+    yield near(f"dashboard {seller_id}: total_invoice", view["total_invoice"], total)
+    yield same(f"dashboard {seller_id}: count_items", view["count_items"], len(entries))
+    yield same(f"dashboard {seller_id}: count_orders", view["count_orders"], len(orders))
 
 
 def told_is_so(found: Evidence) -> Iterable[str | None]:
     """8a.10: each checkout ended once, as its customer was told."""
-    ended = Counter(event["tid"] for event in _named(_of_this_run(found, "cart"), "checked_out"))
-    for tid, status in found.told.items():
+    ended = Counter(event["tid"] for event in named(of_this_run(found, "cart"), "checked_out"))
+    told = found.told.get("CUSTOMER_SESSION", {})
+    for tid, status in told.items():
         if status in ("SUCCESS", "NOT_ACCEPTED"):
-            yield _same(f"checkout {tid}: told {status}, ended", ended[tid], int(status == "SUCCESS"))
-    for tid in ended.keys() - found.told.keys():
+            yield same(f"checkout {tid}: told {status}, ended", ended[tid], int(status == "SUCCESS"))
+    for tid in ended.keys() - told.keys():
         yield f"checkout {tid}: nobody asked for it"
 
 
 def charged_once(found: Evidence) -> Iterable[str | None]:
     """8b: no invoice is charged twice."""
-    charged = Counter(event["invoice_number"] for event in _named(_of_this_run(found, "payment"), "payment_confirmed"))
+    charged = Counter(event["invoice_number"] for event in named(of_this_run(found, "payment"), "payment_confirmed"))
     for number, times in charged.items():
-        yield _same(f"invoice {number}: charged", times, 1)
+        yield same(f"invoice {number}: charged", times, 1)
 
 
 def statuses_in_order(found: Evidence) -> Iterable[str | None]:
@@ -251,24 +190,24 @@ def statuses_in_order(found: Evidence) -> Iterable[str | None]:
         if seen == ["INVOICED", "PAYMENT_FAILED"]:
             yield None
         else:
-            yield _same(f"order {key}: history", seen, STEPS[: len(seen)])
+            yield same(f"order {key}: history", seen, STEPS[: len(seen)])
 
 
 def nothing_waits(found: Evidence) -> Iterable[str | None]:
     """A cart that was checked out is empty and open again; a shipment is concluded when all of it has arrived."""
     for key, cart in found.state["Cart"].items():
-        yield _same(f"cart {key}: status", cart["status"], "OPEN")
+        yield same(f"cart {key}: status", cart["status"], "OPEN")
     for key, shipment in found.state["Shipment"].items():
         arrived = sum(one["status"] == "delivered" for one in shipment["packages"])
         status = (
             "concluded" if arrived == shipment["package_count"] else "delivery_in_progress" if arrived else "approved"
         )
-        yield _same(f"shipment {key}: status", shipment["status"], status)
+        yield same(f"shipment {key}: status", shipment["status"], status)
 
 
 def _change(now: dict[Key, Shown], event: dict[str, Any]) -> tuple[Shown | None, Shown | None]:
     """Take a product's event into what is offered now: (before, after) where it changes anything."""
-    name, body = _name(event), event["data"]
+    name, body = name_of(event), event["data"]
     if name in ("product_added", "product_replaced"):
         body = body["product"]
     elif name != "product_removed" and not (name == "price_updated" and body["applied"]):
@@ -287,7 +226,7 @@ def causal(found: Evidence) -> Iterable[str | None]:
     Lines of another version than the cart service knows are no quote of its: they stand as their customer saw them.
     """
     spans = _spans(found)
-    for quoted in _named(_of_this_run(found, "cart"), "quoted"):
+    for quoted in named(of_this_run(found, "cart"), "quoted"):
         sellers: defaultdict[int, list[Shown]] = defaultdict(list)
         for place, i in enumerate(quoted["items"]):
             if place not in quoted["kept"]:
@@ -303,11 +242,11 @@ def causal(found: Evidence) -> Iterable[str | None]:
 def _spans(found: Evidence) -> defaultdict[Shown, list[tuple[float, float]]]:
     """When each price was current, from and up to which place in the product service's feed; -1: before this run."""
     now: dict[Key, Shown] = {}
-    for event in _before(found, "product"):
+    for event in before(found, "product"):
         _change(now, event)
     spans: defaultdict[Shown, list[tuple[float, float]]] = defaultdict(list)
     since: dict[Key, float] = dict.fromkeys(now, -1)
-    for place, event in enumerate(_of_this_run(found, "product")):
+    for place, event in enumerate(of_this_run(found, "product")):
         old, new = _change(now, event)
         if old != new:
             if old is not None:
@@ -348,7 +287,7 @@ def published_anomalies(found: Evidence) -> int:
             if "price" in row:
                 updates[row["seller_id"]].insert(0, (row["product_id"], row["version"], row["price"]))
     count = 0
-    for quoted in _named(_of_this_run(found, "cart"), "quoted"):
+    for quoted in named(of_this_run(found, "cart"), "quoted"):
         carts: defaultdict[int, list[tuple[int, str, float]]] = defaultdict(list)
         for item in quoted["items"]:
             carts[item["seller_id"]].append((item["product_id"], item["version"], item["unit_price"]))
@@ -372,4 +311,5 @@ CHECKS: dict[str, Callable[[Evidence], Iterable[str | None]]] = {
     "statuses come in order": statuses_in_order,
     "carts and shipments have come to rest": nothing_waits,
     "no quote shows a later price beside an outdated one": causal,
+    **together.CHECKS,
 }

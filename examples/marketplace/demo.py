@@ -82,8 +82,7 @@ class Load:
         """Every check, from feeds, /ops and dashboards."""
         assert self._driver is not None
         await settled(self._urls, self._http, seconds=CALM_SECONDS)
-        told = {mark.tid: mark.status for mark in self._driver.marks if mark.kind == "CUSTOMER_SESSION"}
-        return audit(await gather(self._urls, self._http, told))
+        return audit(await gather(self._urls, self._http, self._driver.told()))
 
     def telling(self, checks: list[Check]) -> str:
         """The label of one checkout worth looking at: one that is wrong, or one that was undone."""

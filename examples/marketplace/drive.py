@@ -154,8 +154,7 @@ async def _audited(
         return []
     if left := await settled(urls, http, seconds=60):
         sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
-    told = {mark.tid: mark.status for mark in driver.marks if mark.kind == "CUSTOMER_SESSION"}
-    found = await gather(urls, http, told, since)
+    found = await gather(urls, http, driver.told(), since)
     asked.anomalies = published_anomalies(found)
     return audit(found)
 

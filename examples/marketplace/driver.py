@@ -138,6 +138,13 @@ class Driver:
         self.begun = 0.0
         self.ended = 0.0
 
+    def told(self) -> dict[str, dict[str, str]]:
+        """How each transaction ended, as it was told: by kind and tid."""
+        said: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+        for mark in self.marks:
+            said[mark.kind][mark.tid] = mark.status
+        return said
+
     async def fill(self, carts: int) -> None:
         """Fill so many customers' carts beforehand, so that their sessions consist of the checkout alone."""
         customers = iter([*self._idle][:carts])

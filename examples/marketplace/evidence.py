@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from marketplace.audit import AGGREGATES, Evidence
+from marketplace.facts import AGGREGATES, Evidence
 
 PAGE = 1000
 
@@ -55,7 +55,7 @@ async def heads(urls: Mapping[str, str], session: aiohttp.ClientSession) -> dict
 async def gather(
     urls: Mapping[str, str],
     session: aiohttp.ClientSession,
-    told: Mapping[str, str],
+    told: Mapping[str, Mapping[str, str]],
     since: Mapping[str, int] | None = None,
 ) -> Evidence:
     """All that an audit looks at; `since` are the heads when the run of `told` began. What was removed is not there."""
@@ -67,7 +67,7 @@ async def gather(
     boards = {
         int(key): await _json(session, f"{urls['seller']}/seller/dashboard/{key}") for key in state.get("Seller", {})
     }
-    return Evidence(feeds, state, boards, dict(since or {}), dict(told))
+    return Evidence(feeds, state, boards, dict(since or {}), {kind: dict(said) for kind, said in told.items()})
 
 
 async def _feed(url: str, session: aiohttp.ClientSession) -> list[dict[str, Any]]:

@@ -86,6 +86,15 @@ class IssueInvoice(Command[InvoiceIssued]):
 
 
 @order.command(key=("customer_id", "order_id"))
+class Advance(Command[OrderStatusChanged]):
+    """An order has come through these, one after the other."""
+
+    customer_id: int
+    order_id: int
+    statuses: tuple[str, ...]
+
+
+@order.command(key=("customer_id", "order_id"))
 class ChangeStatus(Command[OrderStatusChanged]):
     """An order has come further."""
 

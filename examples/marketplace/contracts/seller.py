@@ -1,9 +1,26 @@
 """Seller: who sells, and what their dashboard shows."""
 
+from msgspec import Struct
+
 from holdfast import Command, Contract, Event
 from marketplace.contracts.values import SellerRow
 
 seller = Contract("seller")
+
+
+class Arrival(Struct, frozen=True):
+    """One parcel of a seller that has arrived (the benchmark's DeliveryNotification)."""
+
+    customer_id: int
+    order_id: int
+    package_id: int
+    seller_id: int
+    product_id: int
+    product_name: str
+    delivery_date: str
+    concluded: bool
+    """It was among the last of its order."""
+    status: str = "delivered"
 
 
 @seller.event
@@ -14,6 +31,22 @@ class SellerAdded(Event):
 @seller.event
 class SellerRemoved(Event):
     id: int
+
+
+@seller.event
+class ParcelsArrived(Event):
+    """All parcels of one delivery update, of whichever sellers."""
+
+    tid: str
+    arrivals: tuple[Arrival, ...]
+
+
+@seller.command(key="tid")
+class NoteArrivals(Command[ParcelsArrived]):
+    """Parcels have arrived: their sellers' entries say so."""
+
+    tid: str
+    arrivals: tuple[Arrival, ...]
 
 
 @seller.command(key="id")

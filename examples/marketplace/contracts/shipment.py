@@ -23,8 +23,9 @@ class Package(Struct, frozen=True):
 
 
 class Due(Struct, frozen=True):
-    """Parcels of some sellers in one shipment."""
+    """Parcels of some sellers in one shipment; `number`: the smaller came the earlier."""
 
+    number: int
     customer_id: int
     order_id: int
     sellers: tuple[int, ...]
@@ -49,10 +50,14 @@ class DeliveryStarted(Event):
 
 @shipment.event
 class PackagesDelivered(Event):
+    """Parcels have arrived. `started`: they are the shipment's first; `concluded`: its last."""
+
     customer_id: int
     order_id: int
     delivery_date: str
     packages: tuple[Package, ...]
+    started: bool
+    concluded: bool
 
 
 @shipment.event
@@ -74,8 +79,35 @@ class Enrolled(Event):
 
 @shipment.event
 class OldestPicked(Event):
+    """What one update delivers; until it has ended nobody else delivers for these sellers or to these customers."""
+
     depot: str
+    tid: str
     due: tuple[Due, ...]
+
+
+@shipment.event
+class PutBack(Event):
+    """What was picked was not delivered: it is the oldest again."""
+
+    depot: str
+    tid: str
+
+
+@shipment.event
+class LetGo(Event):
+    """What was picked was delivered."""
+
+    depot: str
+    tid: str
+
+
+@shipment.event
+class DeliveredTogether(Event):
+    """Shipments, customers, sellers and orders have it, all of it."""
+
+    tid: str
+    packages: int
 
 
 @shipment.event
@@ -144,7 +176,32 @@ class PickOldest(Command[OldestPicked]):
     """For each of some sellers the oldest shipment with parcels of theirs that are not delivered."""
 
     depot: str
+    tid: str
     sellers_max: int
+
+
+@shipment.command(key="depot")
+class GiveBack(Command[PutBack]):
+    """What an update picked waits again, before all others."""
+
+    depot: str
+    tid: str
+
+
+@shipment.command(key="depot")
+class Forget(Command[LetGo]):
+    """What an update picked is delivered: the next of its sellers may follow."""
+
+    depot: str
+    tid: str
+
+
+@shipment.command(key="tid")
+class DeliverTogether(Command[DeliveredTogether]):
+    """Deliver these parcels everywhere or nowhere."""
+
+    tid: str
+    due: tuple[Due, ...]
 
 
 @shipment.command(key="tid")

@@ -16,7 +16,6 @@ from marketplace.contracts.customer import (
     customer,
 )
 from marketplace.contracts.payment import PaymentConfirmed, PaymentFailed
-from marketplace.contracts.shipment import PackagesDelivered
 from marketplace.contracts.values import CustomerRow
 
 customer_service = Service(customer, owner="team-shop")
@@ -81,9 +80,7 @@ class Customer:
 
 
 @customer_service.reaction
-def count(event: PaymentConfirmed | PaymentFailed | PackagesDelivered) -> Count | None:
-    if isinstance(event, PackagesDelivered):
-        return Count(event.customer_id, delivered=len(event.packages)) if event.packages else None
+def count(event: PaymentConfirmed | PaymentFailed) -> Count:
     paid = isinstance(event, PaymentConfirmed)
     return Count(event.customer_id, paid=int(paid), failed=int(not paid))
 

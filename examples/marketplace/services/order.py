@@ -7,6 +7,7 @@ import msgspec
 from holdfast import Context, Rejected, Service, decide, every, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.order import (
+    Advance,
     ChangeStatus,
     InvoiceIssued,
     IssueInvoice,
@@ -19,7 +20,7 @@ from marketplace.contracts.order import (
     RestartNumbers,
     order,
 )
-from marketplace.contracts.shipment import DeliveryConcluded, DeliveryStarted, ShipmentCreated
+from marketplace.contracts.shipment import ShipmentCreated
 from marketplace.contracts.values import CartItem, OrderItem, money, total
 
 order_service = Service(order, owner="team-shop")
@@ -99,14 +100,22 @@ class Order:
 
     @decide
     def change(self, command: ChangeStatus, context: Context) -> OrderStatusChanged:
-        if AFTER.get(command.status) != self.status:
-            raise Rejected("not_now", f"{command.status} does not follow {self.status}")
-        at = datetime.fromtimestamp(context.at_us / 1e6, UTC).isoformat()
-        return OrderStatusChanged(command.customer_id, command.order_id, command.status, at, self._sellers())
+        return self._reached((command.status,), context)[0]
+
+    @decide
+    def advance(self, command: Advance, context: Context) -> tuple[OrderStatusChanged, ...]:
+        return self._reached(command.statuses, context)
 
     @decide
     def remove(self, command: RemoveOrder) -> OrderRemoved:
         return OrderRemoved(command.customer_id, command.order_id, self._sellers())
+
+    def _reached(self, statuses: tuple[str, ...], context: Context) -> tuple[OrderStatusChanged, ...]:
+        for status, before in zip(statuses, (self.status, *statuses), strict=False):
+            if AFTER.get(status) != before:
+                raise Rejected("not_now", f"{status} does not follow {before}")
+        at = datetime.fromtimestamp(context.at_us / 1e6, UTC).isoformat()
+        return tuple(OrderStatusChanged(self.customer_id, self.id, one, at, self._sellers()) for one in statuses)
 
     def _sellers(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(item.seller_id for item in self.items))
@@ -151,10 +160,9 @@ def _line(order_id: int, number: int, item: CartItem, now: datetime) -> OrderIte
 
 
 @order_service.reaction
-def on_its_way(event: ShipmentCreated | DeliveryStarted | DeliveryConcluded) -> ChangeStatus:
-    """What shipment says of an order, in the order in which it happened there."""
-    status = {ShipmentCreated: "READY_FOR_SHIPMENT", DeliveryStarted: "IN_TRANSIT", DeliveryConcluded: "DELIVERED"}
-    return ChangeStatus(event.customer_id, event.order_id, status[type(event)])
+def packed(event: ShipmentCreated) -> ChangeStatus:
+    """What is packed is ready; it is delivered only after that is known (see the shipment service's depot)."""
+    return ChangeStatus(event.customer_id, event.order_id, "READY_FOR_SHIPMENT")
 
 
 bench_routes(

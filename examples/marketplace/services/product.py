@@ -2,7 +2,7 @@
 
 import msgspec
 
-from holdfast import Rejected, Service, answer, decide, every, evolve, keyed, pivot, step, undo
+from holdfast import Rejected, Service, answer, decide, every, evolve, keyed, step
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.product import (
     AddProduct,
@@ -94,23 +94,19 @@ class Product:
         self._take(event.product)
 
 
-@product_service.saga
-class UpdateSaga:
-    """Product and stock change their version together."""
+@product_service.saga(staged=True)
+class Replacement:
+    """Product and stock change their version together: nobody sees one without the other, or either before.
+
+    Both are asked side by side. Who buys or prices the product meanwhile waits in order, and finds what was decided.
+    """
 
     update: UpdateProduct
 
     @step
-    def replace(self) -> ReplaceProduct:
-        return ReplaceProduct(self.update.seller_id, self.update.product_id, self.update.product)
-
-    @undo(replace)
-    def restore(self, replaced: ProductReplaced) -> ReplaceProduct:
-        return ReplaceProduct(replaced.before.seller_id, replaced.before.product_id, replaced.before)
-
-    @pivot
-    def set_version(self) -> SetVersion:
-        return SetVersion(self.update.seller_id, self.update.product_id, self.update.product.version)
+    def replace(self) -> list[ReplaceProduct | SetVersion]:
+        seller_id, product_id, row = self.update.seller_id, self.update.product_id, self.update.product
+        return [ReplaceProduct(seller_id, product_id, row), SetVersion(seller_id, product_id, row.version)]
 
     @answer
     def done(self) -> ProductUpdated:

@@ -10,8 +10,15 @@ import msgspec
 from holdfast import Rejected, Sensitive, Service, decide, every, evolve, query
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.order import InvoiceIssued, OrderRemoved, OrderStatusChanged
-from marketplace.contracts.seller import AddSeller, RemoveSeller, SellerAdded, SellerRemoved, seller
-from marketplace.contracts.shipment import PackagesDelivered
+from marketplace.contracts.seller import (
+    AddSeller,
+    NoteArrivals,
+    ParcelsArrived,
+    RemoveSeller,
+    SellerAdded,
+    SellerRemoved,
+    seller,
+)
 from marketplace.contracts.values import SellerRow, total
 
 seller_service = Service(seller, owner="team-sellers")
@@ -54,6 +61,23 @@ class Seller:
             setattr(self, name, value)
 
 
+@seller_service.aggregate
+class DeliveryNote:
+    """What one delivery update brought, for all its sellers: nobody else's note, so none waits for another."""
+
+    parcels: int = 0
+
+    @decide(creates=True)
+    def note(self, command: NoteArrivals) -> ParcelsArrived:
+        if self.parcels:
+            raise Rejected("exists", f"delivery {command.tid} is noted already")
+        return ParcelsArrived(command.tid, command.arrivals)
+
+    @evolve
+    def noted(self, event: ParcelsArrived) -> None:
+        self.parcels = len(event.arrivals)
+
+
 class Entry(msgspec.Struct):
     """One line of an open order."""
 
@@ -80,6 +104,8 @@ class Dashboard:
     """What is open for one seller: lines by customer and order."""
 
     entries: dict[str, list[Entry]] = {}
+    early: dict[str, dict[int, str]] = {}
+    """Parcels that arrived for lines not known here yet: orders come from another log than arrivals."""
 
     @evolve(key=lambda event: event.seller.id)
     def opened(self, event: SellerAdded) -> None:
@@ -97,12 +123,14 @@ class Dashboard:
             for item in event.items
             if item.seller_id == int(key)
         ]  # fmt: skip
+        self._mark(order, self.early.pop(order, {}))
 
     @evolve(key=lambda event: list(event.sellers))
     def changed(self, event: OrderStatusChanged) -> None:
         order = f"{event.customer_id}/{event.order_id}"
         if event.status in CLOSED:
             self.entries.pop(order, None)
+            self.early.pop(order, None)
         for entry in self.entries.get(order, ()):
             entry.order_status = event.status
             if event.status == "READY_FOR_SHIPMENT" and not entry.delivery_status:
@@ -111,11 +139,20 @@ class Dashboard:
     @evolve(key=lambda event: list(event.sellers))
     def removed(self, event: OrderRemoved) -> None:
         self.entries.pop(f"{event.customer_id}/{event.order_id}", None)
+        self.early.pop(f"{event.customer_id}/{event.order_id}", None)
 
-    @evolve(key=lambda event: [one.seller_id for one in event.packages])
-    def delivered(self, event: PackagesDelivered, key: str) -> None:
-        arrived = {one.package_id: one.delivery_date for one in event.packages if one.seller_id == int(key)}
-        for entry in self.entries.get(f"{event.customer_id}/{event.order_id}", ()):
+    @evolve(key=lambda event: [one.seller_id for one in event.arrivals])
+    def delivered(self, event: ParcelsArrived, key: str) -> None:
+        for one in event.arrivals:
+            order, arrived = f"{one.customer_id}/{one.order_id}", {one.package_id: one.delivery_date}
+            if one.seller_id != int(key):
+                continue
+            if order not in self.entries and not one.concluded:  # an order that is concluded may be closed already
+                self.early.setdefault(order, {}).update(arrived)
+            self._mark(order, arrived)
+
+    def _mark(self, order: str, arrived: dict[int, str]) -> None:
+        for entry in self.entries.get(order, ()):
             if date := arrived.get(entry.package_id):
                 entry.delivery_status, entry.delivery_date = "delivered", date
 

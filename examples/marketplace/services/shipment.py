@@ -1,13 +1,25 @@
-"""The shipment service: parcels, and their delivery, the oldest first."""
+"""The shipment service: parcels, and their delivery, the oldest first.
 
+An update picks from the depot what it delivers; nobody else delivers for these sellers or to these customers until it
+has ended. So updates side by side neither wait for each other nor overtake, and each takes the next that is free. What
+was picked is then delivered in a staged transaction: in shipments, customers, sellers and orders, or nowhere.
+"""
+
+from collections import Counter
 from datetime import UTC, datetime
+from itertools import islice
 
 import msgspec
 
-from holdfast import Context, Rejected, Service, answer, decide, every, evolve, keyed, step
+from holdfast import Context, Rejected, Service, answer, decide, every, evolve, keyed, pivot, step, undo
 from marketplace.bench import bench_routes, blank
+from marketplace.contracts.customer import Count
+from marketplace.contracts.order import Advance, OrderStatusChanged
+from marketplace.contracts.seller import Arrival, NoteArrivals
 from marketplace.contracts.shipment import (
     Deliver,
+    DeliveredTogether,
+    DeliverTogether,
     DeliveryConcluded,
     DeliveryStarted,
     DeliveryUpdated,
@@ -16,10 +28,14 @@ from marketplace.contracts.shipment import (
     EmptyDepot,
     Enroll,
     Enrolled,
+    Forget,
+    GiveBack,
+    LetGo,
     OldestPicked,
     Package,
     PackagesDelivered,
     PickOldest,
+    PutBack,
     RemoveShipment,
     Ship,
     ShipmentCreated,
@@ -31,6 +47,8 @@ from marketplace.contracts.values import total
 
 shipment_service = Service(shipment, owner="team-warehouse")
 SELLERS_MAX = 10
+LOOKED_AT_MAX = 100
+"""Shipments that are looked at for sellers who are free; what is not found now is found when others have ended."""
 DEPOT = "all"
 
 
@@ -72,9 +90,11 @@ class Shipment:
         )
         key = (command.customer_id, command.order_id)
         open_ = sum(one.status != "delivered" for one in self.packages)
-        started = (DeliveryStarted(*key),) if arrived and self.status == "approved" else ()
-        concluded = (DeliveryConcluded(*key, now),) if arrived and open_ == len(arrived) else ()
-        return (*started, PackagesDelivered(*key, now, arrived), *concluded)
+        if not arrived:
+            raise Rejected("delivered", "these sellers' parcels were delivered before")
+        started = (DeliveryStarted(*key),) if self.status == "approved" else ()
+        concluded = (DeliveryConcluded(*key, now),) if open_ == len(arrived) else ()
+        return (*started, PackagesDelivered(*key, now, arrived, bool(started), bool(concluded)), *concluded)
 
     @evolve
     def created(self, event: ShipmentCreated) -> None:
@@ -107,9 +127,12 @@ class Shipment:
 
 @shipment_service.aggregate
 class Depot:
-    """What waits for delivery: per seller, the orders in which they came; sellers by their oldest."""
+    """What waits for delivery, in the order in which it came, and what is on its way."""
 
-    waiting: dict[int, list[tuple[int, int]]] = {}
+    count: int = 0
+    waiting: dict[int, Due] = {}
+    picked: dict[str, tuple[Due, ...]] = {}
+    """By update."""
 
     @decide(creates=True)
     def enroll(self, command: Enroll) -> Enrolled:
@@ -117,13 +140,28 @@ class Depot:
 
     @decide(creates=True)
     def pick(self, command: PickOldest) -> OldestPicked:
-        found: dict[tuple[int, int], list[int]] = {}
-        for number, (seller_id, orders) in enumerate(self.waiting.items()):
-            if number == command.sellers_max:
+        under_way = [due for picked in self.picked.values() for due in picked]
+        customers = {due.customer_id for due in under_way}
+        sellers = {seller_id for due in under_way for seller_id in due.sellers}
+        found: list[Due] = []
+        left = command.sellers_max
+        for due in islice(self.waiting.values(), LOOKED_AT_MAX):
+            free = [seller_id for seller_id in due.sellers if seller_id not in sellers][:left]
+            sellers.update(due.sellers)  # who has an older one does not deliver a younger one
+            if free and due.customer_id not in customers:
+                found.append(msgspec.structs.replace(due, sellers=tuple(free)))
+                left -= len(free)
+            if not left:
                 break
-            found.setdefault(orders[0], []).append(seller_id)
-        due = tuple(Due(*order, tuple(sellers)) for order, sellers in found.items())
-        return OldestPicked(command.depot, due)
+        return OldestPicked(command.depot, command.tid, tuple(found))
+
+    @decide
+    def give_back(self, command: GiveBack) -> PutBack:
+        return PutBack(command.depot, command.tid)
+
+    @decide
+    def forget(self, command: Forget) -> LetGo:
+        return LetGo(command.depot, command.tid)
 
     @decide
     def empty(self, command: EmptyDepot) -> DepotEmptied:
@@ -131,45 +169,109 @@ class Depot:
 
     @evolve
     def emptied(self, event: DepotEmptied) -> None:
-        self.waiting = {}
+        self.waiting, self.picked = {}, {}
 
     @evolve
     def enrolled(self, event: Enrolled) -> None:
-        for seller_id in event.sellers:
-            self.waiting.setdefault(seller_id, []).append((event.customer_id, event.order_id))
+        self.count += 1
+        self.waiting[self.count] = Due(self.count, event.customer_id, event.order_id, event.sellers)
 
     @evolve
-    def picked(self, event: OldestPicked) -> None:
+    def was_picked(self, event: OldestPicked) -> None:
+        if event.due:
+            self.picked[event.tid] = event.due
         for due in event.due:
-            for seller_id in due.sellers:
-                orders = self.waiting.pop(seller_id)
-                if orders[1:]:
-                    self.waiting[seller_id] = orders[1:]
+            now = self.waiting[due.number]
+            left = tuple(seller_id for seller_id in now.sellers if seller_id not in due.sellers)
+            if left:
+                self.waiting[due.number] = msgspec.structs.replace(now, sellers=left)
+            else:
+                del self.waiting[due.number]
+
+    @evolve
+    def put_back(self, event: PutBack) -> None:
+        for due in self.picked.pop(event.tid, ()):
+            left = self.waiting.get(due.number)
+            sellers = due.sellers + (left.sellers if left is not None else ())
+            self.waiting[due.number] = msgspec.structs.replace(due, sellers=sellers)
+        self.waiting = dict(sorted(self.waiting.items()))
+
+    @evolve
+    def let_go(self, event: LetGo) -> None:
+        self.picked.pop(event.tid, None)
 
 
 @shipment_service.reaction
-def enroll(event: ShipmentCreated) -> Enroll:
-    sellers = tuple(dict.fromkeys(one.seller_id for one in event.packages))
-    return Enroll(DEPOT, event.customer_id, event.order_id, sellers)
+def enroll(event: OrderStatusChanged) -> Enroll | None:
+    """What is packed waits for delivery, as soon as its order says so: so it is never delivered before."""
+    if event.status != "READY_FOR_SHIPMENT":
+        return None
+    return Enroll(DEPOT, event.customer_id, event.order_id, event.sellers)
 
 
 @shipment_service.saga
 class DeliverySaga:
-    """All parcels of one update are delivered, or none was picked."""
+    """Who picks delivers, or puts it back."""
 
     update: UpdateDelivery
 
     @step
     def pick(self) -> PickOldest:
-        return PickOldest(DEPOT, SELLERS_MAX)
+        return PickOldest(DEPOT, self.update.tid, SELLERS_MAX)
 
-    @step
-    def deliver(self, pick: OldestPicked) -> list[Deliver]:
-        return [Deliver(due.customer_id, due.order_id, due.sellers) for due in pick.due]
+    @undo(pick)
+    def give_back(self, picked: OldestPicked) -> GiveBack | None:
+        return GiveBack(DEPOT, picked.tid) if picked.due else None
+
+    @pivot
+    def deliver(self, pick: OldestPicked) -> DeliverTogether | None:
+        return DeliverTogether(self.update.tid, pick.due) if pick.due else None
 
     @answer
-    def done(self, deliver: list[PackagesDelivered]) -> DeliveryUpdated:
-        return DeliveryUpdated(self.update.tid, sum(len(found.packages) for found in deliver))
+    def done(self, deliver: DeliveredTogether | None) -> DeliveryUpdated:
+        return DeliveryUpdated(self.update.tid, deliver.packages if deliver is not None else 0)
+
+
+@shipment_service.saga(staged=True)
+class Delivery:
+    """Parcels arrive in shipments, customers, sellers and orders together: one command per customer and per order, one
+    for all sellers."""
+
+    deliver_together: DeliverTogether
+
+    @step
+    def deliver(self) -> list[Deliver]:
+        return [Deliver(due.customer_id, due.order_id, due.sellers) for due in self.deliver_together.due]
+
+    @step
+    def tell(self, deliver: list[PackagesDelivered]) -> list[Count | Advance | NoteArrivals]:
+        parcels = Counter[int]()
+        orders: list[Advance] = []
+        for one in deliver:
+            parcels[one.customer_id] += len(one.packages)
+            reached = ("IN_TRANSIT",) * one.started + ("DELIVERED",) * one.concluded
+            if reached:
+                orders.append(Advance(one.customer_id, one.order_id, reached))
+        arrivals = tuple(
+            Arrival(
+                one.customer_id, one.order_id, parcel.package_id, parcel.seller_id, parcel.product_id,
+                parcel.product_name, parcel.delivery_date, one.concluded, parcel.status,
+            )
+            for one in deliver
+            for parcel in one.packages
+        )  # fmt: skip
+        counts = [Count(customer_id, delivered=count) for customer_id, count in parcels.items()]
+        return [*counts, NoteArrivals(self.deliver_together.tid, arrivals), *orders]
+
+    @answer
+    def done(self, deliver: list[PackagesDelivered]) -> DeliveredTogether:
+        return DeliveredTogether(self.deliver_together.tid, sum(len(found.packages) for found in deliver))
+
+
+@shipment_service.reaction
+def ended(event: DeliveredTogether) -> Forget:
+    """The sellers' next parcels may follow."""
+    return Forget(DEPOT, event.tid)
 
 
 @shipment_service.patch("/shipment/{tid}")
