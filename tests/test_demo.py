@@ -89,7 +89,7 @@ def test_the_marketplace_under_kills_settles_and_holds() -> None:
     assert found["violations"] == []
     assert code == 0 and found["kills"] == 3 and found["in_flight"] == 0
     assert set(found) == FIELDS and found["undone"] > 0
-    assert len(found["checks"]) == 15 and all(one["counted"] for one in found["checks"])
+    assert len(found["checks"]) == 21 and all(one["counted"] for one in found["checks"])
 
 
 def test_on_mixed_stores_servers_are_killed_too() -> None:
@@ -99,7 +99,7 @@ def test_on_mixed_stores_servers_are_killed_too() -> None:
     code, found = run_json("--seconds", "8", "--kills", "8", "--seed", "3", "--stores", "mixed", example="marketplace")
     assert found["violations"] == []
     assert code == 0 and found["kills"] == 8 and found["in_flight"] == 0 and found["completed"] > 100
-    assert len(found["checks"]) == 15 and all(one["counted"] for one in found["checks"])
+    assert len(found["checks"]) == 21 and all(one["counted"] for one in found["checks"])
 
 
 @pytest.mark.parametrize(
