@@ -78,6 +78,8 @@ def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: Wi
     headers, is_command = record.headers, record.kind == "command"
     envelope = envelope_of(producer, record, at)
     stream = stream_of(dispatch, producer, record)
+    if is_command and record.type == CONFIRM:
+        raise LookupError(f"nothing is held for {_told(producer, record)}, and it is to be confirmed")
     if stream.startswith("?/"):
         raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
     if is_command and headers.stage:
