@@ -180,14 +180,14 @@ def test_a_saga_alone() -> None:
 
 
 def test_a_saga_alone_is_undone() -> None:
-    """A no before the pivot undoes in reverse; a rejected undo is tried again, and stuck after the last attempt."""
+    """A deadline or a no before the pivot undoes in reverse; a rejected undo is tried again, and stuck after the last."""
     scenario = given(CheckoutSaga, CHECKOUT).answered("place", PLACED).answered("reserve", TEA, CUP)
     scenario.overdue("charge").then_asks()
     scenario.answered("charge", Rejection("declined")).then_asks(Release("tea", "o1"), Release("cup", "o1"))
     scenario.answered("reserve", Released("tea", "o1", 2), Rejection("not_now")).then_asks()
     scenario.retried("reserve").then_asks(Release("cup", "o1"))
     scenario.answered("reserve", Released("cup", "o1", 1)).then_asks(Cancel("o1"))
-    scenario.answered("place", Cancelled("o1")).then_undone("declined")
+    scenario.answered("place", Cancelled("o1")).then_undone("deadline")
     stuck = given(CheckoutSaga, CHECKOUT).answered("place", PLACED)
     stuck.answered("reserve", Rejection("out_of_stock"), Rejection("out_of_stock")).then_asks(Cancel("o1"))
     for _ in range(4):

@@ -6,6 +6,8 @@ declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to ea
            `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
            `escrow`   a counter that many transactions move at once
            `Transaction`   a command handled beside tables of your own
+           `Attempt`   of an effect: a command carried out outside, on things that are not ours
+           `Retry`   how often a message whose handler fails is tried
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
            `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
 run        `System`, `start`, `Running`, `Client`   services together, and the way in
@@ -15,8 +17,10 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
 from holdfast.client import Client
 from holdfast.compose import start
 from holdfast.core.aggregate import decide, escrow, evolve
+from holdfast.core.effect import Attempt
 from holdfast.core.handler import Transaction
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
+from holdfast.core.retry import Retry
 from holdfast.core.saga import answer, pivot, step, undo
 from holdfast.core.service import Every, Keyed, Query, Service, System, every, keyed, query
 from holdfast.errors import HoldfastError, Rejected
@@ -25,6 +29,7 @@ from holdfast.runtime.system import Running
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "Client",
     "Command",
     "Context",
@@ -36,6 +41,7 @@ __all__ = [
     "Query",
     "Rejected",
     "Rejection",
+    "Retry",
     "Running",
     "Sensitive",
     "Service",

@@ -12,6 +12,7 @@ HoldfastError
 │   ├── Busy             a bounded queue is full; come back later [503]
 │   ├── Unavailable      the service's store is not taking commits [503]
 │   ├── Pending          no outcome within the time given: unknown, not failed [202 or 504]
+│   ├── NotDone          an effect's call has certainly not happened: it may be made again
 │   └── CommandFailed    the handler raised: a bug in it; nothing was recorded [500]
 ├── StoreError           what a store can meet
 │   ├── StoreFailed      a commit could not be made durable; nothing of it is there
@@ -53,6 +54,7 @@ __all__ = [
     "LimitExceeded",
     "Misdirected",
     "Misuse",
+    "NotDone",
     "NotFound",
     "Pending",
     "ProtocolMismatch",
@@ -154,6 +156,10 @@ class Pending(CommandError):
 
 class CommandFailed(CommandError):
     """The handler of the command failed; nothing was recorded and the key is free."""
+
+
+class NotDone(CommandError):
+    """The call has certainly not happened; it is made again. Raised by effects, where they can know."""
 
 
 class StoreError(HoldfastError):

@@ -1,8 +1,8 @@
 """What comes next in a running saga, decided from its state: asked, skipped, undone, completed; staged, committed.
 
-`advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `timers` the wakings
-it calls for; each is folded into the state as it is decided. Pure. Comes after `core.progress`; `runtime.sagas` records
-it. A user's step that raises is passed on: the message that led to it waits.
+`advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `called_off` what a
+cancel does, `timers` the wakings it calls for; each is folded into the state as it is decided. Pure. Comes after
+`core.progress`; `runtime.sagas` records it. A user's step that raises is passed on: the message that led to it waits.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from holdfast.core.progress import (
     Answered,
     Asked,
     Begun,
+    CalledOff,
     Cancelled,
     Committed,
     Completed,
@@ -52,12 +53,24 @@ def advance(saga: SagaType, state: SagaState) -> list[Progress]:
 
 
 def answered(saga: SagaType, state: SagaState, to: int, answer: Any) -> list[Progress]:
-    """What an answer leads to: empty when it is not awaited (answered before, or the saga has ended)."""
-    if (to not in state.asked and to not in state.told.values()) or to in state.answers or state.ended:
+    """What an answer leads to: empty when it is not awaited (answered before, or the saga has ended).
+
+    An acceptance that comes after the saga was closed by hand makes it stuck again: what it did stands there.
+    """
+    if (to not in state.asked and to not in state.told.values()) or to in state.answers:
+        return []
+    if state.ended and not state.closed:
         return []
     progress = Answered(to, answer)
     apply(saga, state, progress)
-    return [progress, *advance(saga, state)]
+    if not state.ended:
+        return [progress, *advance(saga, state)]
+    asked = state.asked.get(to)
+    if asked is None or asked.undoes or isinstance(answer, Rejection):
+        return [progress]
+    stuck = Stuck(asked.step, f"{asked.step} was accepted after the saga had been closed by hand")
+    apply(saga, state, stuck)
+    return [progress, stuck]
 
 
 def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
@@ -67,8 +80,8 @@ def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
     if state.ended or state.status == "stuck":
         return []
     if what == "deadline" and rest not in state.overdue:
-        open_ = [v for v in state.latest.get(rest, {}).values() if v not in state.answers]
-        progress = Overdue(rest) if open_ else None
+        progress = Overdue(rest) if _open(state, rest) else None
+        state.plan = _given_up(saga, state, rest) if progress else state.plan
     elif what == "retry" and (asked := state.asked.get(int(rest))) is not None:
         current = state.undos.get(asked.undoes) if asked.undoes else state.latest[asked.step].get(asked.index)
         if current == int(rest):
@@ -81,6 +94,46 @@ def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
         return []
     apply(saga, state, progress)
     return [progress, *advance(saga, state)]
+
+
+def _open(state: SagaState, step: str) -> list[int]:
+    """Commands of a step that have no answer and were not called off."""
+    versions = state.latest.get(step, {}).values()
+    return [version for version in versions if version not in state.answers and version not in state.called_off]
+
+
+def _given_up(saga: SagaType, state: SagaState, step: str) -> list[Progress]:
+    """What a passed deadline means: before the pivot the decision to undo, at the pivot a cancel, after it nothing."""
+    number = saga.by_name[step]
+    if number > saga.pivot or state.status != "running":
+        return []
+    off: list[Progress] = [CalledOff(version) for version in _open(state, step)]
+    if number == saga.pivot:
+        return off
+    late = f"{step} had no answer within {saga.steps[number].deadline_seconds:g} s"
+    return [Undoing(step, Rejection("deadline", late)), *off]
+
+
+def called_off(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
+    """What the wish to take it back leads to, of its caller or of a person: all that was asked and has no answer is
+    called off, then it is undone. Empty where it is too late: the pivot was asked, or it has ended."""
+    if saga.staged:
+        return resolved(saga, state, cause)
+    if state.ended or state.status != "running" or past_return(saga, state):
+        return []
+    off = [CalledOff(version) for step in state.latest for version in _open(state, step)]
+    first: list[Progress] = [Undoing("", cause), *off]
+    for progress in first:
+        apply(saga, state, progress)
+    return [*first, *advance(saga, state)]
+
+
+def past_return(saga: SagaType, state: SagaState) -> bool:
+    """Whether the pivot was asked, or passed over: nothing can be called off any more."""
+    if saga.pivot >= len(saga.steps):
+        return False
+    name = saga.steps[saga.pivot].name
+    return name in state.latest or name in state.skipped
 
 
 def resolved(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
@@ -104,7 +157,7 @@ def timers(saga: SagaType, state: SagaState, progress: list[Progress]) -> list[T
                 wanted.append(Timer(f"deadline:{item.step}", round(deadline * 1000)))
         elif isinstance(item, Answered) and isinstance(item.answer, Rejection) and state.status != "stuck":
             asked = state.asked[item.to]
-            if asked.undoes or saga.by_name[asked.step] > saga.pivot:
+            if not state.ended and (asked.undoes or saga.by_name[asked.step] > saga.pivot):
                 wanted.append(Timer(f"retry:{item.to}", RETRY_DELAY_MS * 2**asked.attempt))
     return wanted
 
@@ -176,7 +229,7 @@ def _forward(saga: SagaType, state: SagaState) -> Progress | None:
         versions = state.latest[step.name]
         for version in versions.values():
             rejection = state.answers[version]
-            if isinstance(rejection, Rejection):
+            if isinstance(rejection, Rejection) and version not in state.waived:
                 if number <= saga.pivot:
                     return Undoing(step.name, rejection)
                 return _retried(state, version, rejection)
@@ -198,22 +251,25 @@ def _evaluate(saga: SagaType, state: SagaState, number: int, step: Step[Any]) ->
     if not commands:
         return Skipped(step.name)
     first, *rest = [Asked(step.name, index, command) for index, command in enumerate(commands)]
-    state.plan = rest
+    state.plan = list(rest)
     return first
 
 
 def _backward(saga: SagaType, state: SagaState) -> Progress | None:
+    unknown = False
     for step in reversed(saga.steps):
         if state.open.get(step.name):
-            return None
+            if not step.independent:
+                return None
+            unknown = True
         versions = state.latest.get(step.name, {})
         if step.undo is None:
             continue
         plan: list[Asked] = []
         waits = False
         for index, version in versions.items():
-            accepted = state.answers[version]
-            if isinstance(accepted, Rejection):
+            accepted = state.answers.get(version)
+            if accepted is None or isinstance(accepted, Rejection):
                 continue
             undo = state.undos.get(version)
             if undo is None:
@@ -221,16 +277,17 @@ def _backward(saga: SagaType, state: SagaState) -> Progress | None:
                 plan += [Asked(step.name, index, command, undoes=version) for command in commands[:1]]
             elif undo not in state.answers:
                 waits = True
-            elif isinstance(rejection := state.answers[undo], Rejection):
+            elif isinstance(rejection := state.answers[undo], Rejection) and undo not in state.waived:
                 if stuck := _retried(state, undo, rejection):
                     return stuck
                 waits = True
         if plan:
-            state.plan = plan[1:]
+            state.plan = list(plan[1:])
             return plan[0]
-        if waits:
+        if waits and not step.independent:
             return None
-    return Undone(state.cause or Rejection("undone"))
+        unknown = unknown or waits
+    return None if unknown else Undone(state.cause or Rejection("undone"))
 
 
 def _retried(state: SagaState, version: int, rejection: Rejection) -> Stuck | None:
@@ -238,7 +295,7 @@ def _retried(state: SagaState, version: int, rejection: Rejection) -> Stuck | No
     if asked.attempt + 1 < ATTEMPTS_MAX:
         return None
     what = "undo of " if asked.undoes else ""
-    return Stuck(asked.step, f"{what}{asked.step} was rejected {ATTEMPTS_MAX} times: {rejection.code}")
+    return Stuck(asked.step, f"{what}{asked.step} was rejected {ATTEMPTS_MAX} times: {rejection.code}", version)
 
 
 def _inputs(saga: SagaType, state: SagaState, names: tuple[str, ...]) -> list[Any]:

@@ -59,11 +59,27 @@ class Overdue(msgspec.Struct, frozen=True):
     step: str
 
 
+class CalledOff(msgspec.Struct, frozen=True):
+    """A cancel was sent for the command of version `to`, which has no answer yet."""
+
+    to: int
+
+
 class Stuck(msgspec.Struct, frozen=True):
-    """The saga can neither go on nor be undone by itself."""
+    """The saga can neither go on nor be undone by itself. `to`: the command that was rejected too often."""
 
     step: str
     cause: str
+    to: int = 0
+
+
+class Repaired(msgspec.Struct, frozen=True):
+    """A person's word on the saga: `retry` or `skip` what it is stuck at, `undo` it, or close it by hand as `done` or
+    `undone`."""
+
+    verb: str
+    by: str
+    why: str
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -111,7 +127,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 Progress = (
     Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
-    | Committed | Cancelled | Told | Again | Settled
+    | Committed | Cancelled | Told | Again | Settled | CalledOff | Repaired
 )  # fmt: skip
 
 
@@ -119,8 +135,9 @@ class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
     __slots__ = (
-        "again", "answers", "asked", "attempt", "begun", "cause", "ended", "front", "instance", "latest", "open",
-        "overdue", "plan", "skipped", "status", "stuck", "timers", "told", "undos", "version",
+        "again", "answers", "asked", "attempt", "begun", "called_off", "cause", "closed", "concluded", "ended", "front",
+        "instance", "latest", "open", "overdue", "plan", "resumes", "skipped", "status", "stuck", "timers", "told",
+        "undos", "version", "waived",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -143,7 +160,17 @@ class SagaState:
         self.undos: dict[int, int] = {}
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
-        self.plan: list[Asked] = []
+        self.called_off: set[int] = set()
+        """Versions of commands for which a cancel was sent."""
+        self.waived: set[int] = set()
+        """Versions of commands whose rejection a person has told it to pass over."""
+        self.resumes = ""
+        """The status that it had when it got stuck."""
+        self.closed = False
+        """A person has closed it by hand: an acceptance that comes later makes it stuck again."""
+        self.concluded = False
+        """Its caller has an answer."""
+        self.plan: list[Progress] = []
         self.attempt = 0
         """Of a staged saga, with `told`: participant -> version of what it was told, in this attempt."""
         self.told: dict[str, int] = {}
@@ -180,15 +207,21 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
         case Undoing():
             state.status, state.cause = "undoing", progress.cause
         case Stuck():
-            state.status, state.stuck = "stuck", progress
+            state.resumes = state.status
+            state.status, state.stuck, state.ended = "stuck", progress, False
         case Completed():
-            state.status, state.ended = "completed", True
+            state.status, state.ended, state.concluded = "completed", True, True
         case Undone():
-            state.status, state.ended = "undone", True
+            state.status, state.ended, state.concluded = "undone", True, True
+        case CalledOff():
+            state.called_off.add(progress.to)
+        case Repaired():
+            _repaired(state, progress)
         case Committed():
-            state.status = "committed"
+            state.status, state.concluded = "committed", True
         case Cancelled():
             state.status, state.cause, state.again = "cancelling", progress.cause, progress.again
+            state.concluded = state.concluded or not progress.again
         case Told():
             state.told[progress.service] = state.version
         case Again():
@@ -197,3 +230,14 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.plan = []
         case Settled():
             state.status, state.ended = ("completed" if state.status == "committed" else "undone"), True
+
+
+def _repaired(state: SagaState, repaired: Repaired) -> None:
+    if repaired.verb == "skip" and state.stuck is not None:
+        state.waived.add(state.stuck.to)
+    if state.status == "stuck":
+        state.status, state.stuck = state.resumes, None
+    if repaired.verb in ("done", "undone"):
+        state.closed = True
+        if state.concluded:
+            state.status, state.ended = ("completed" if repaired.verb == "done" else "undone"), True

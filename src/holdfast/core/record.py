@@ -8,12 +8,16 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["event", "command", "answer", "saga", "repair"]
+Kind = Literal["event", "command", "answer", "saga", "effect", "repair"]
 """What a record is: an event (public once flushed), a command this service sends, an answer that is no event
-(rejected or cancelled), a step in the progress of a saga of this service, or an operator's repair."""
+(rejected or cancelled), a step in the progress of a saga of this service, an attempt at an effect, or an operator's
+repair."""
 
 REJECTED = "holdfast.rejected"
 """The stored type of an answer that says no."""
+CALL_OFF = "holdfast.call_off"
+"""The stored type of a cancel: it names a command of the same stream, and goes the same way. Who has not decided that
+command answers it `cancelled`; who has decided it, or works on it, does nothing."""
 
 
 class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -41,6 +45,8 @@ class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Of a saga's command: a step before the pivot, which may be answered `busy`."""
     undoes: int = 0
     """Of an undo command: the version (in the saga's stream) of the command it undoes."""
+    edge: bool = False
+    """Of a command that a service sends itself: its answer is the final one to a command from the edge."""
     stage: str = ""
     """Of a staged command: when its transaction began and which attempt this is, `AT#ATTEMPT`."""
 

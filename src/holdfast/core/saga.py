@@ -35,10 +35,11 @@ class Step(Generic[A]):
         *,
         deadline_seconds: float = 0,
         partial: bool = False,
+        independent: bool = False,
         when: Callable[[Any], bool] | None = None,
         pivot: bool = False,
     ) -> None:
-        self.function, self.name = function, function.__name__
+        self.function, self.name, self.independent = function, function.__name__, independent
         self.deadline_seconds, self.partial, self.when, self.pivot = deadline_seconds, partial, when, pivot
         self.undo: Callable[..., Any] | None = None
         self.inputs: tuple[str, ...] = ()
@@ -76,7 +77,11 @@ def step(function: Callable[..., Command[A] | None], /) -> Step[A]: ...
 def step(function: Callable[..., Sequence[Command[Any]]], /) -> Step[Any]: ...
 @overload
 def step(
-    *, deadline_seconds: float = 0, partial: bool = False, when: Callable[[Any], bool] | None = None
+    *,
+    deadline_seconds: float = 0,
+    partial: bool = False,
+    independent: bool = False,
+    when: Callable[[Any], bool] | None = None,
 ) -> _StepMaker: ...
 def step(
     function: Any = None,
@@ -84,17 +89,20 @@ def step(
     *,
     deadline_seconds: float = 0,
     partial: bool = False,
+    independent: bool = False,
     when: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Mark a step: a method that returns a command, a list of commands asked side by side, or None for none.
 
     Its parameters name earlier steps and get what answered them. `deadline_seconds`: without an answer by then the
-    step is unknown, in view. `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`.
-    `when`: a function of the saga; the step is skipped when it says no.
+    step is unknown: before the pivot it is called off and the saga is undone, after it this is only reported.
+    `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`. `independent=True`: while this
+    step is unknown, earlier ones are undone already. `when`: a function of the saga; the step is skipped when it says
+    no.
     """
 
     def make(function: Callable[..., Any]) -> Step[Any]:
-        return Step(function, deadline_seconds=deadline_seconds, partial=partial, when=when)
+        return Step(function, deadline_seconds=deadline_seconds, partial=partial, independent=independent, when=when)
 
     return make if function is None else make(function)
 
@@ -106,7 +114,11 @@ def pivot(function: Callable[..., Command[A] | None], /) -> Step[A]: ...
 @overload
 def pivot(*, deadline_seconds: float = 0) -> _StepMaker: ...
 def pivot(function: Any = None, /, *, deadline_seconds: float = 0) -> Any:
-    """Mark the step that is the point of no return: rejected, it undoes; accepted, everything after goes forward."""
+    """Mark the step that is the point of no return: rejected, it undoes; accepted, everything after goes forward.
+
+    `deadline_seconds`: without an answer by then it is called off; while it is unknown nothing is undone, its answer
+    decides.
+    """
 
     def make(function: Any) -> Step[Any]:
         return Step(function, deadline_seconds=deadline_seconds, pivot=True)
@@ -193,6 +205,7 @@ class SagaType:
                 else "undo: nothing is done before the commit point" if found.undo is not None
                 else "partial=True: all commit, or none" if found.partial
                 else "deadline of a step: the saga has one" if found.deadline_seconds
+                else "independent=True: nothing of it is undone" if found.independent
                 else ""
             )  # fmt: skip
             if wrong:

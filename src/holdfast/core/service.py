@@ -12,8 +12,10 @@ from typing import Any, Literal, TypeVar, overload
 import msgspec
 
 from holdfast.core.aggregate import AggregateType
+from holdfast.core.effect import EFFECT_SECONDS, EffectType
 from holdfast.core.handler import HANDLER_SECONDS, HandlerType
-from holdfast.core.message import Command, Contract, MessageType
+from holdfast.core.message import Command, Contract, MessageType, message_type
+from holdfast.core.retry import Retry
 from holdfast.core.saga import SagaType
 from holdfast.core.stage import DEADLINE_SECONDS
 from holdfast.core.view import ReactionType, ViewType
@@ -22,7 +24,7 @@ from holdfast.errors import Misuse
 T = TypeVar("T", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
 Begins = Literal["start", "now"]
-Decides = AggregateType | HandlerType | SagaType
+Decides = AggregateType | EffectType | HandlerType | SagaType
 """What can decide a command."""
 
 
@@ -86,11 +88,15 @@ class Route(msgspec.Struct, frozen=True):
 class Service:
     """One service: its contract, who owns it, and what it does.
 
-    `owner` is the team that is named wherever something of this service needs a person.
+    `owner` is the team that is named wherever something of this service needs a person. `retry`: how often a message
+    whose handler fails is tried, before it is parked.
     """
 
-    def __init__(self, contract: Contract, *, owner: str = "") -> None:
+    def __init__(self, contract: Contract, *, owner: str = "", retry: Retry = Retry()) -> None:  # noqa: B008 - a value
         self.contract, self.name, self.owner = contract, contract.name, owner
+        self._retry = retry
+        self._retries: dict[str, Retry] = {}
+        self.effects: dict[str, EffectType] = {}
         self.aggregates: dict[str, AggregateType] = {}
         self.handlers: dict[str, HandlerType] = {}
         self.sagas: dict[str, SagaType] = {}
@@ -128,6 +134,49 @@ class Service:
             return function
 
         return register if function is None else register(function)
+
+    @overload
+    def effect(self, function: F, /) -> F: ...
+    @overload
+    def effect(
+        self, /, *, probe: Callable[..., Any] | None = None, idempotent: bool = False, seconds: float = EFFECT_SECONDS
+    ) -> Callable[[F], F]: ...
+    def effect(
+        self,
+        function: Any = None,
+        /,
+        *,
+        probe: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+        seconds: float = EFFECT_SECONDS,
+    ) -> Any:
+        """Register an effect: `async def name(command: Charge, attempt: Attempt) -> Charged`, a call of somebody else.
+
+        Returned: done. `Rejected`: refused. `NotDone`: it has not happened, it is made again. Anything else, or more
+        than `seconds`: unknown. Then `probe`, with the same parameters, is asked: it returns the event, raises
+        `Rejected`, or returns None where nothing was done and nothing will be. Without a probe an unknown call is made
+        again where it is `idempotent`, and else waits for a person.
+        """
+
+        def register(function: F) -> F:
+            found = EffectType(function, self.name, probe, idempotent=idempotent, seconds=seconds)
+            self._take(found.name)
+            self._decides(found.command, found)
+            self.effects[found.name] = found
+            return function
+
+        return register if function is None else register(function)
+
+    def retry(self, message: type[Any], retry: Retry) -> None:
+        """How often this command, or this event where a reaction or saga of this service takes it, is tried."""
+        stored = message_type(message).stored
+        if stored in self._retries:
+            raise Misuse(f"{self.name}: {stored} has a Retry already")
+        self._retries[stored] = retry
+
+    def retry_of(self, stored: str) -> Retry:
+        """How often a message of that stored type is tried."""
+        return self._retries.get(stored, self._retry)
 
     @overload
     def saga(self, cls: T, /) -> T: ...
@@ -216,8 +265,11 @@ class Service:
         return register
 
     def _take(self, name: str) -> None:
-        if any(name in taken for taken in (self.aggregates, self.handlers, self.sagas, self.reactions, self.views)):
-            raise Misuse(f"{self.name}.{name}: the name is taken by another aggregate, handler, saga, reaction or view")
+        mine = (self.aggregates, self.handlers, self.effects, self.sagas, self.reactions, self.views)
+        if any(name in taken for taken in mine):
+            raise Misuse(
+                f"{self.name}.{name}: the name is taken by another aggregate, handler, effect, saga, reaction or view"
+            )
 
     def _decides(self, command: MessageType, by: Decides) -> None:
         if other := self.deciders.get(command.name):
@@ -229,7 +281,8 @@ class Service:
         for message in self.contract.by_name.values():
             if message.kind == "command" and message.name not in self.deciders:
                 raise Misuse(
-                    f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method, a handler or a saga"
+                    f"{self.name}: nothing decides {message.cls.__name__}: add a @decide method, a handler, an effect"
+                    " or a saga"
                 )
         self.check_staged({self.name: self})
 

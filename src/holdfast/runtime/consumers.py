@@ -2,7 +2,8 @@
 
 A view's page is one batch: the rows it changes and its checkpoint. A reaction's page is one batch: the commands it
 sends and its checkpoint. A saga's beginning goes through the writer event by event, since its stream must be in memory.
-A view that fails marks that one row stale and goes on; a reaction that fails is tried again at the event that failed.
+A view that fails marks that one row stale and goes on. An event that a reaction or a saga's beginning fails at waits,
+as a command does, and holds up what follows on its own stream only.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
-from holdfast.core.frame import FeedPage
+from holdfast.core.frame import FeedPage, WireRecord, to_wire
 from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_of
 from holdfast.core.record import Headers, Record, record_id
 from holdfast.core.saga import SagaType
@@ -26,6 +27,7 @@ from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.feeds import Subscription
 from holdfast.runtime.memory import Memory
+from holdfast.runtime.places import Held, Place
 from holdfast.runtime.waiting import Waiting
 
 logger = logging.getLogger("holdfast.consumers")
@@ -65,11 +67,20 @@ class ViewConsumer:
 
     async def _fold(self, feed: Subscription, page: FeedPage) -> None:
         events: list[tuple[str, Any, Record]] = []
+        unplaced: list[str] = []
         for record in page.records:
-            event = decode_stored(self.view.events[record.type].home, record.type, record.data)
-            events += [(key, event, record) for key in self.view.keys(event)]
+            try:
+                event = decode_stored(self.view.events[record.type].home, record.type, record.data)
+                keys = self.view.keys(event)
+            except Exception as error:  # a row that is stale from the start says which event no row could be found for
+                where = record_id(feed.producer, record.position)
+                logger.exception("view %s: no row is known for %s", self.view.name, where)
+                self._rows[f"?{where}"] = (self.view.shape.new(), f"{type(error).__name__} at {where}: {error}"[:500])
+                unplaced.append(f"?{where}")
+            else:
+                events += [(key, event, record) for key in keys]
         await self._load([key for key, _, _ in events])
-        changed: dict[str, None] = {}
+        changed: dict[str, None] = dict.fromkeys(unplaced)
         for key, event, record in events:
             state, stale = self._rows[key]
             if stale:
@@ -108,30 +119,45 @@ class ViewConsumer:
 class ReactionConsumer:
     """A reaction."""
 
-    def __init__(self, reaction: ReactionType, clock: Clock) -> None:
-        self.reaction, self.clock = reaction, clock
+    def __init__(self, reaction: ReactionType, waiting: Waiting, clock: Clock) -> None:
+        self.reaction, self.waiting, self.clock = reaction, waiting, clock
         self.name, self.begins = f"reaction:{reaction.name}", reaction.begins
         self.types = tuple(reaction.events)
+        waiting.consumers[self.name] = self._again
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
-        """Send what the events of a page lead to."""
+        """Send what the events of a page lead to; one that fails waits, and what follows on its stream behind it."""
         records: list[Record] = []
-        upto, failure = page.upto, None
+        held: list[tuple[str, Place]] = []
         for record in page.records:
-            try:
-                records += self._react(feed.producer, record)
-            except Exception as error:  # noqa: BLE001 - raised again below, when what came before is committed
-                upto, failure = record.position - 1, error
-                break
-        if upto > feed.durable.position:
-            await feed.commit(Batch(tuple(records), moves=(feed.move(page, upto),)), page, upto)
-        if failure is not None:
-            raise failure
+            stream, failure = f"{self.name}/{feed.producer}:{record.stream}", None
+            if not self.waiting.busy(stream):
+                try:
+                    records += self._react(feed.producer, record)
+                    continue
+                except Exception as error:  # noqa: BLE001 - whatever it raises, its event waits
+                    failure = error
+            place = self.waiting.hold(stream, feed.producer, to_wire(record), failure, feed=self.name)
+            held.append((stream, place))
+        rows = tuple(self.waiting.row_of(place) for _, place in held)
+        try:
+            await feed.commit(Batch(tuple(records), moves=(feed.move(page, page.upto),), rows=rows), page, page.upto)
+        except BaseException:
+            for stream, place in held:
+                self.waiting.unhold(stream, place)
+            raise
+        for stream, place in held:
+            self.waiting.kept(stream, place)
 
-    def _react(self, producer: str, record: Record) -> list[Record]:
+    def _again(self, held: Held) -> Handled:
+        handled = Handled()
+        handled.records += self._react(held.producer, held.record)
+        return handled
+
+    def _react(self, producer: str, record: Record | WireRecord) -> list[Record]:
         if record.headers.hop >= HOPS_MAX:
             raise CommandFailed(f"{self.reaction.name}: {HOPS_MAX} hops from the edge: the services answer in a loop")
-        event = decode_stored(self.reaction.events[record.type].home, record.type, record.data)
+        event = decode_stored(self.reaction.events[record.type].home, record.type, bytes(record.data))
         cause, at = record_id(producer, record.position), self.clock.now_us()
         context = Context(at, cause, record.stream.partition("/")[2], record.correlation or record.tx, record.tx)
         made: list[Record] = []
@@ -155,6 +181,19 @@ class SagaConsumer:
         self.saga, self.dispatch, self.memory, self.waiting, self.clock = saga, dispatch, memory, waiting, clock
         self.name, self.begins = f"saga:{saga.name}", saga.begins_at
         self.types = (saga.begin.stored,)
+        waiting.consumers[self.name] = lambda held: self.begin(held.producer, held.record)
+
+    def begin(self, producer: str, record: Record | WireRecord) -> Handled:
+        """Begin the saga of one event, its stream in memory. Raises what its first step raises."""
+        event = decode_stored(self.saga.begin.home, record.type, bytes(record.data))
+        cause = record_id(producer, record.position)
+        envelope = Envelope(
+            cause, record.tx, self.clock.now_us(), record.correlation, record.headers.hop, record.headers.debug,
+            record.headers.traceparent,
+        )  # fmt: skip
+        handled = Handled()
+        self.dispatch.sagas.begin(self.saga, event, f"{self.saga.name}/{cause}", envelope, self.memory, handled)
+        return handled
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
         """Begin a saga for each event of a page, in order; the checkpoint moves with each."""
@@ -177,33 +216,40 @@ class SagaConsumer:
 class _BeginWork:
     """One event that begins a saga, on its way through the writer."""
 
-    __slots__ = ("_consumer", "_handled", "_producer", "_record", "done", "lane", "move", "streams")
+    __slots__ = ("_consumer", "_handled", "_place", "_producer", "_record", "done", "lane", "move", "streams")
 
     def __init__(self, consumer: SagaConsumer, producer: str, record: Record, move: Move) -> None:
         self._consumer, self._producer, self._record, self.move = consumer, producer, record, move
         self.lane = consumer.name
         self._handled: Handled | None = None
+        self._place: Place | None = None
         self.streams: Sequence[str] = (f"{consumer.saga.name}/{record_id(producer, record.position)}",)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def handle(self) -> Batch | None:
-        consumer, record = self._consumer, self._record
-        event = decode_stored(consumer.saga.begin.home, record.type, record.data)
-        envelope = Envelope(
-            record_id(self._producer, record.position), record.tx, consumer.clock.now_us(), record.correlation,
-            record.headers.hop, record.headers.debug, record.headers.traceparent,
-        )  # fmt: skip
-        handled = self._handled = Handled()
-        consumer.dispatch.sagas.begin(consumer.saga, event, self.streams[0], envelope, consumer.memory, handled)
+        consumer, record, (stream,) = self._consumer, self._record, self.streams
+        self._place = self._handled = None
+        try:
+            handled = self._handled = consumer.begin(self._producer, record)
+        except Exception as error:  # noqa: BLE001 - whatever its first step raises, its event waits
+            consumer.memory.forget(self.streams)
+            waiting = consumer.waiting
+            self._place = waiting.hold(stream, self._producer, to_wire(record), error, feed=consumer.name)
+            return Batch(moves=(self.move,), rows=(waiting.row_of(self._place),))
         return Batch(tuple(handled.records), tuple(handled.reads), (self.move,), tuple(handled.rows))
 
     def landed(self, position: int) -> None:
         self._consumer.waiting.settled(self._handled, position)
+        if self._place is not None:
+            self._consumer.waiting.kept(self.streams[0], self._place)
         if not self.done.done():
             self.done.set_result(None)
 
     def taken_back(self) -> None:
         self._handled = None
+        if self._place is not None:
+            self._consumer.waiting.unhold(self.streams[0], self._place)
+            self._place = None
 
     def duplicate(self, found: Duplicate) -> None:
         self.failed(RuntimeError(f"row {found.key} exists already"))

@@ -29,7 +29,7 @@ from holdfast.errors import (
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Incarnation, Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.received import MessageWork
+from holdfast.runtime.callingoff import incoming
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
 
@@ -220,7 +220,7 @@ class Conversation:
             for record in records:
                 last = record.position == records[-1].position
                 exchange.writer.submit(
-                    MessageWork(exchange.waiting, self.peer, frame.incarnation, before, record, done if last else None)
+                    incoming(exchange.waiting, self.peer, frame.incarnation, before, record, done if last else None)
                 )
                 before = record.position
             self.received = before

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.core.aggregate import AggregateType, as_events
+from holdfast.core.effect import EffectType
 from holdfast.core.escrow import decide
 from holdfast.core.handler import HandlerType
 from holdfast.core.message import Command, Context, Event, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED, Record
+from holdfast.core.record import REJECTED, Headers, Record
 from holdfast.core.saga import SagaType
 from holdfast.core.service import Service
 from holdfast.errors import CommandFailed, Rejected
@@ -58,7 +59,7 @@ class HandlerFolder:
 
 
 class Dispatch:
-    """The handlers of one service."""
+    """Which handler of one service is for what."""
 
     def __init__(self, service: Service, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self.service = service
@@ -66,7 +67,7 @@ class Dispatch:
         self.stages = Stages(service, snapshot_every)
         self._snapshot_every = snapshot_every
         self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
-            **{name: HandlerFolder() for name in service.handlers},
+            **{name: HandlerFolder() for name in (*service.handlers, *service.effects)},
             **{name: AggregateFolder(found, service) for name, found in service.aggregates.items()},
             **{name: SagaFolder(found) for name, found in service.sagas.items()},
         }
@@ -74,6 +75,10 @@ class Dispatch:
     def folder_of(self, stream: str) -> AggregateFolder | HandlerFolder | SagaFolder:
         """How a stream of that name is folded."""
         return self._folders[stream.partition("/")[0]]
+
+    def folds(self, stream: str) -> bool:
+        """Whether a stream of that name is kept in memory."""
+        return stream.partition("/")[0] in self._folders
 
     def target(self, message: MessageType, command: Command[Any], envelope: Envelope) -> str:
         """The stream a command is for: the aggregate's by its key, a new one for a saga that it begins."""
@@ -88,9 +93,22 @@ class Dispatch:
             self.sagas.begin(by, command, stream, envelope, memory, handled)
         elif isinstance(by, HandlerType):
             raise CommandFailed(f"{by.name} works in a transaction")
+        elif isinstance(by, EffectType):
+            self._send_own(command, envelope, handled)
         else:
             self._decide(by, command, stream, envelope, memory, handled)
         return handled
+
+    def _send_own(self, command: Any, envelope: Envelope, handled: Handled) -> None:
+        """An effect asked for at the edge is a command that this service sends itself: durable before it is tried."""
+        message = message_of(command)
+        headers = Headers(
+            envelope.hop, envelope.debug, envelope.traceparent, key=message.key_of(command), edge=envelope.edge
+        )
+        handled.records.append(
+            Record(0, "command", message.stored, encode(command), envelope.tx, envelope.id, envelope.at,
+                   envelope.correlation, destination=self.service.name, headers=headers)
+        )  # fmt: skip
 
     def _decide(
         self, by: AggregateType, command: Any, stream: str, envelope: Envelope, memory: Memory, handled: Handled

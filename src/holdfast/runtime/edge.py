@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.batch import Batch, Duplicate, Row
+from holdfast.core.effect import EffectType
 from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, label, message_of
 from holdfast.core.record import REJECTED, Record
 from holdfast.core.saga import SagaType
@@ -45,7 +46,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of the answer's record in the service's log; 0 where a saga's end is not looked up."""
 
 
-class _Request(msgspec.Struct):
+class Request(msgspec.Struct):
+    """An idempotency key as it is stored: what was asked with it."""
+
     tx: str
     type: str
     data: msgspec.Raw
@@ -89,8 +92,9 @@ class Edge:
         key, correlation = label(key, "key"), label(correlation, "correlation")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
-        waits = isinstance(self.dispatch.service.deciders[message.name], SagaType)
-        if waits and self.dispatch.sagas.open >= self.sagas_open_max:
+        by = self.dispatch.service.deciders[message.name]
+        waits = isinstance(by, SagaType | EffectType)
+        if isinstance(by, SagaType) and self.dispatch.sagas.open >= self.sagas_open_max:
             raise Busy(f"{self.dispatch.sagas.open} sagas are on their way", retry_after_seconds=1.0)
         tx = self.clock.unique()
         envelope = Envelope(tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
@@ -106,7 +110,7 @@ class Edge:
             self.fail(tx, error)
             raise
         if isinstance(first, Duplicate):
-            found = msgspec.json.decode(first.data, type=_Request)
+            found = msgspec.json.decode(first.data, type=Request)
             known = (found.tx, found.type, bytes(found.data))
             self._awaiting.pop(tx, None)
             self._remember(key, known)
@@ -260,7 +264,12 @@ class _CommandWork:
     def handle(self) -> Batch | None:
         edge, (stream,) = self._edge, self.streams
         if edge.waiting.failing(stream):
-            raise Busy(f"{stream} has messages waiting; nothing passes them", retry_after_seconds=5.0)
+            how = "a message parked" if edge.waiting.parked_at(stream) else "messages waiting"
+            raise Busy(f"{stream} has {how}; nothing passes what is before it", retry_after_seconds=5.0)
+        if stream.partition("/")[0] in edge.dispatch.service.effects:
+            if edge.waiting.full(stream):
+                raise Busy(f"too many messages wait on {stream}", retry_after_seconds=1.0)
+            return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
         if (not self.turn and edge.waiting.holds(stream)) or edge.parked(stream, before=self.number):
             edge.park(stream, self)
             return None

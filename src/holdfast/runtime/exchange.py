@@ -15,8 +15,8 @@ from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
+from holdfast.runtime.callingoff import incoming
 from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation, History
-from holdfast.runtime.received import MessageWork
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
@@ -128,7 +128,7 @@ class Exchange:
         before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(self._own_done)
-        self.writer.submit(MessageWork(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), done))
+        self.writer.submit(incoming(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), done))
 
     def _own_done(self, done: "asyncio.Future[None]") -> None:
         if not done.cancelled() and done.exception() is not None and self._own_broken is None:

@@ -26,6 +26,7 @@ from holdfast.runtime.consumers import ReactionConsumer, SagaConsumer
 from holdfast.runtime.conversation import History
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY, Dispatch
 from holdfast.runtime.edge import Edge
+from holdfast.runtime.effects import Effects
 from holdfast.runtime.exchange import Exchange
 from holdfast.runtime.feeds import Consumer, Feeds
 from holdfast.runtime.memory import Memory
@@ -69,6 +70,8 @@ class Node:
         self.edge = Edge(self.dispatch, self.memory, self.writer, self.waiting, store, clock)
         self.transactions = Transactions(self.dispatch, self.memory, self.writer, store)
         self.waiting.transactions = self.edge.transactions = self.transactions
+        self.effects = Effects(self.dispatch, self.memory, self.writer, self.waiting, clock)
+        self.waiting.effects = self.effects.take
         self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
         self.feeds = Feeds(store, self.writer, self._feed_of, clock)
         self.views = Views(service, store, self.writer, self.feeds, self._standing_of)
@@ -99,7 +102,7 @@ class Node:
         self.timers.may_judge = self.conversations.heard
         await self.timers.start(self.writer)
         consumers: list[Consumer] = [*await self.views.prepare()]
-        consumers += [ReactionConsumer(found, self.clock) for found in self.service.reactions.values()]
+        consumers += [ReactionConsumer(found, self.waiting, self.clock) for found in self.service.reactions.values()]
         consumers += [
             SagaConsumer(found, self.dispatch, self.memory, self.waiting, self.clock)
             for found in self.service.sagas.values()
@@ -123,7 +126,7 @@ class Node:
         self.edge.crashed(Unavailable("the service is stopping"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self.transactions.close(drain=drain)
+                await asyncio.gather(self.transactions.close(drain=drain), self.effects.close(drain=drain))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.writer.close(drain=drain)
@@ -208,9 +211,13 @@ class Node:
 
     async def _count_sagas(self) -> None:
         count, after = 0, ""
+        called: dict[str, str] = {}
         while rows := await self.store.scan("saga", after=after):
+            for stream, data in rows:
+                if caller := msgspec.json.decode(data, type=OpenSaga).caller:
+                    called[caller] = stream
             count, after = count + len(rows), rows[-1][0]
-        self.dispatch.sagas.open = count
+        self.dispatch.sagas.open, self.dispatch.sagas.called = count, called
 
     def _flushed(self, head: int, records: list[Record]) -> None:
         if self.conversations is not None:

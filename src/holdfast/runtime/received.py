@@ -18,15 +18,15 @@ from holdfast.core.message import decode_stored, encode
 from holdfast.core.record import record_id
 from holdfast.core.saga import SagaType
 from holdfast.core.stage import CANCEL, CONFIRM, DIED, Carried, Decision, gives_way, read, stage_of
-from holdfast.errors import Rejected, StoreError, Unavailable
+from holdfast.errors import Rejected, StoreError
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.stages import StreamHeld
-from holdfast.runtime.writer import Writer
 
 if TYPE_CHECKING:
-    from holdfast.runtime.waiting import Place, Waiting
+    from holdfast.runtime.places import Held, Place
+    from holdfast.runtime.waiting import Waiting
 
 logger = logging.getLogger("holdfast.received")
 
@@ -57,26 +57,30 @@ def _told(producer: str, record: WireRecord) -> str:
         return "?"
 
 
-def envelope_of(producer: str, record: WireRecord, at: int) -> Envelope:
-    """The envelope of a received message."""
+def envelope_of(producer: str, record: WireRecord, at: int, edited: str = "") -> Envelope:
+    """The envelope of a received message; its id is that of the repair that changed it, where one has."""
     headers = record.headers
     asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
     return Envelope(
-        record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
+        edited or record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
         headers.traceparent, producer if asked else "", f"{record.stream}#{record.version}" if asked else "",
+        headers.edge,
     )  # fmt: skip
 
 
-def open_message(dispatch: Dispatch, producer: str, record: WireRecord, at: int) -> tuple[Any, Envelope]:
-    """A received command and its envelope. Raises Invalid."""
-    command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
-    return command, envelope_of(producer, record, at)
+def open_message(dispatch: Dispatch, held: "Held", at: int) -> tuple[Any, Envelope]:
+    """A command that waits, and its envelope. Raises Invalid."""
+    command = decode_stored(dispatch.service.contract, held.record.type, bytes(held.record.data))
+    return command, envelope_of(held.producer, held.record, at, held.edited)
 
 
-def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, at: int) -> Handled:
-    """Decide one received message, its streams in memory. Raises what the handler raises."""
+def handle_message(
+    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, at: int, *, edited: str = ""
+) -> Handled:
+    """Decide one received message, its streams in memory; `edited`: the id of the repair that changed it. Raises what
+    the handler raises."""
     headers, is_command = record.headers, record.kind == "command"
-    envelope = envelope_of(producer, record, at)
+    envelope = envelope_of(producer, record, at, edited)
     stream = stream_of(dispatch, producer, record)
     if is_command and record.type == CONFIRM:
         raise LookupError(f"nothing is held for {_told(producer, record)}, and it is to be confirmed")
@@ -85,7 +89,7 @@ def handle_message(dispatch: Dispatch, memory: Memory, producer: str, record: Wi
     if is_command and headers.stage:
         return hold_message(dispatch, memory, producer, record, stream, envelope)
     if is_command:
-        command, envelope = open_message(dispatch, producer, record, at)
+        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
         return dispatch.command(command, stream, envelope, memory)
     handled = Handled()
     if stream:
@@ -198,8 +202,8 @@ class MessageWork:
         mine = staged is not None and waiting.dispatch.stages.holds(stream, staged[0])
         if stream and not mine and (waiting.holds(stream) or (staged and waiting.parked(stream))):
             return self._behind(move, staged)
-        if waiting.in_transaction(stream):
-            return self._hold(move, None)  # so that a handler holds up nothing but its own stream
+        if waiting.apart(stream):
+            return self._hold(move, None)  # so that a handler or an effect holds up nothing but its own stream
         try:
             at = waiting.clock.now_us()
             handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
@@ -276,101 +280,3 @@ class MessageWork:
         """Nothing of it was written; the sender will say it again."""
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
-
-
-class RetryWork:
-    """Another try at the first message that waits on a stream."""
-
-    __slots__ = ("_handled", "_place", "_stream", "_waiting", "lane", "streams")
-
-    def __init__(self, waiting: "Waiting", stream: str) -> None:
-        self._handled: Handled | None = None
-        self._place: Place | None = None
-        self._waiting, self._stream, self.lane = waiting, stream, ""
-        self.streams = () if stream.startswith("?/") or not stream else (stream,)
-
-    def handle(self) -> Batch | None:
-        """Decide it, or leave it to a transaction."""
-        batch, self._handled, self._place = self._waiting.retry(self._stream)
-        if batch is None:
-            self._waiting.retried(self._stream)
-        return batch
-
-    def landed(self, position: int) -> None:
-        """It is durable."""
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
-
-    def taken_back(self) -> None:
-        """It waits as before."""
-        if self._place is not None:
-            self._waiting.put_back(self._stream, self._place)
-            self._place = None
-        if self._handled is not None:
-            self._waiting.dispatch.stages.take_back(self._handled)
-
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self._waiting.retried(self._stream)
-
-    def failed(self, error: Exception) -> None:
-        """Nothing of it was written; it is tried again."""
-        self._waiting.retried(self._stream, later=True)
-
-
-class HandlerRetry:
-    """The first message that waits on a handler's stream, on its way through a transaction."""
-
-    __slots__ = ("_crashes", "_handled", "_place", "_stream", "_waiting", "_writer", "key", "lane", "streams")
-
-    def __init__(self, waiting: "Waiting", stream: str, writer: Writer) -> None:
-        self._waiting, self._stream, self._writer = waiting, stream, writer
-        self._crashes = writer.crashes
-        self._place: Place | None = None
-        self._handled: Handled | None = None
-        self.key, self.lane, self.streams = "", "", (stream,)
-
-    def handle(self) -> Batch | None:
-        """Decide it, or leave it to a transaction."""
-        if self._waiting.transactions is not None:
-            self._waiting.transactions.take(self._stream, self)
-        return None
-
-    def begin(self) -> tuple[Any, Envelope] | None:
-        """The command that is first on the stream."""
-        place = self._place = self._waiting.first(self._stream)
-        if place is None:
-            self._waiting.retried(self._stream)
-            return None
-        return open_message(
-            self._waiting.dispatch, place.held.producer, place.held.record, self._waiting.clock.now_us()
-        )
-
-    def batch(self, handled: Handled) -> Batch:
-        """What its handler decided, and that it waits no more."""
-        self._handled = handled
-        gone = (Row("waiting", self._place.key, None),) if self._place is not None else ()
-        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, *gone))
-
-    def landed(self, position: int) -> None:
-        """It is durable."""
-        if self._place is not None:
-            self._waiting.unhold(self._stream, self._place)
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
-
-    def taken_back(self) -> None:
-        """It waits as before."""
-
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self._waiting.retried(self._stream)
-
-    def failed(self, error: Exception) -> None:
-        """Nothing of it was written; it is tried again."""
-        if self._crashes != self._writer.crashes:
-            return  # all that waits has been read again, or will be
-        if self._place is None or isinstance(error, Unavailable):
-            self._waiting.retried(self._stream, later=True)
-        else:
-            self._waiting.keep_failed(self._stream, self._place, error)

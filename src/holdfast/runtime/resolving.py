@@ -23,7 +23,7 @@ from holdfast.runtime.received import decide_stage
 
 if TYPE_CHECKING:
     from holdfast.runtime.node import Node
-    from holdfast.runtime.waiting import Place
+    from holdfast.runtime.places import Place
 
 logger = logging.getLogger("holdfast.resolving")
 
@@ -269,7 +269,7 @@ class _CancelWork:
         handled = self._handled = Handled()
         handled.records.append(_said(Carried(self._stage, False, self._by), self._why, envelope))
         cause = Rejection("resolved", f"cancelled by {self._by}: {self._why}", {"by": self._by, "why": self._why})
-        node.dispatch.sagas.resolve(self.streams[0], cause, envelope, node.memory, handled)
+        node.dispatch.sagas.call_off(self.streams[0], cause, envelope, node.memory, handled)
         if len(handled.records) == 1:
             self.done.set_result(False)
             return None

@@ -7,7 +7,7 @@ works when their time has come. What fires twice, or too late to matter, changes
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import msgspec
 
@@ -63,6 +63,16 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def of(self, streams: Container[str]) -> dict[str, list[tuple[str, int]]]:
+        """Saga -> (name, due in µs since 1970-01-01 UTC) of its timers, of these sagas."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for key in self._keys:
+            due, _, rest = key.partition("/")
+            stream, _, name = rest.rpartition("#")
+            if stream in streams:
+                found.setdefault(stream, []).append((name, int(due)))
+        return {stream: sorted(set(all_of), key=lambda one: one[1]) for stream, all_of in found.items()}
 
     def _note(self, key: str) -> None:
         first = not self._keys or key < self._keys[0]

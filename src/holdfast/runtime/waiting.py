@@ -1,8 +1,9 @@
 """Receiving: each message is decided, or set aside on its stream, in the commit that moves the cursor.
 
 A message whose handler fails (a bug, a payload that does not decode) waits with backoff and holds up its own stream
-only; the conversation goes on. What waits is durable and in view. Exchange comes before, the writer after; nothing is
-dropped here, and nothing raised by a handler gets past it.
+only; the conversation goes on. Tried as often as its policy says it is parked, and waits for a person. What waits is
+durable and in view. Exchange and feeds come before, the writer after; nothing is dropped here, and nothing raised by a
+handler gets past it.
 """
 
 import asyncio
@@ -17,12 +18,16 @@ from holdfast.core.batch import Batch, Row
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import encode
 from holdfast.core.stage import read
+from holdfast.errors import Rejected
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
+from holdfast.runtime.failure import failure_of
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.received import HandlerRetry, RetryWork, handle_message
+from holdfast.runtime.places import Held, Place
+from holdfast.runtime.received import envelope_of, handle_message
+from holdfast.runtime.retrying import HandlerRetry, RetryWork
 from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
 from holdfast.runtime.works import BatchWork
@@ -30,21 +35,10 @@ from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.waiting")
 
-RETRY_FIRST_MS, RETRY_LAST_MS = 500, 60_000
+RETRY_LATER_MS = 500
+"""Delay after which a message is tried that could not be, the writer being down."""
 STREAM_WAITING_MAX = 1_000
 """Messages that may wait on one stream; past it a command is answered `busy`."""
-
-
-class Held(msgspec.Struct):
-    """A message that waits, as it is stored."""
-
-    producer: str
-    record: WireRecord
-    since: int
-    attempts: int = 0
-    next_at: int = 0
-    error: str = ""
-    """Of the last attempt; empty for one that only waits behind another."""
 
 
 class Waiting:
@@ -60,6 +54,10 @@ class Waiting:
         """Whether commands from the edge wait for a stream; the edge knows."""
         self.transactions: Transactions | None = None
         """Where commands that have a handler run."""
+        self.effects: Callable[[str], None] = lambda stream: None
+        """Told the stream of an effect whose first message is to be tried."""
+        self.consumers: dict[str, Callable[[Held], Handled]] = {}
+        """Consumer -> how it decides an event that waits; the consumers of feeds enter themselves."""
         self._queues: dict[str, deque[Place]] = {}
         self._sequence = 0
         self._writer: Writer | None = None
@@ -99,6 +97,11 @@ class Waiting:
         queue = self._queues.get(stream)
         return bool(queue and queue[0].held.error)
 
+    def parked_at(self, stream: str) -> bool:
+        """True while the first message of a stream is parked."""
+        queue = self._queues.get(stream)
+        return bool(queue and queue[0].held.parked)
+
     def awaits(self, stage: str) -> bool:
         """True while a command of that transaction waits here."""
         return any(stage == found for stream in self._queues for found, _ in self._staged(stream))
@@ -113,6 +116,21 @@ class Waiting:
                     found.append((stream, number, place))
                     self.unhold(stream, place)
         return found
+
+    def take(self, stream: str, place: Place) -> int:
+        """Take one message out of its queue; its number there."""
+        number = self._queues[stream].index(place)
+        self.unhold(stream, place)
+        return number
+
+    def has(self, stream: str, key: str) -> bool:
+        """Whether the message of that row waits."""
+        return any(place.key == key for place in self._queues.get(stream, ()))
+
+    def gone(self, stream: str, key: str) -> None:
+        """The message of that row waits no more."""
+        for place in [place for place in self._queues.get(stream, ()) if place.key == key]:
+            self.unhold(stream, place)
 
     def put_in(self, places: "list[tuple[str, int, Place]]") -> None:
         """They were not taken out after all."""
@@ -140,12 +158,18 @@ class Waiting:
         """(stream, message) of all that waits, each stream's in order."""
         return [(stream, place.held) for stream, queue in self._queues.items() for place in queue]
 
-    def hold(self, stream: str, producer: str, record: WireRecord, error: Exception | None) -> "Place":
+    def places(self) -> list[tuple[str, Place]]:
+        """(stream, place) of all that waits, each stream's in order."""
+        return [(stream, place) for stream, queue in self._queues.items() for place in queue]
+
+    def hold(
+        self, stream: str, producer: str, record: WireRecord, error: Exception | None, *, feed: str = ""
+    ) -> "Place":
         """Set a message aside, behind what waits on its stream already. It is tried when it is `kept`."""
         queue = self._queues.setdefault(stream, deque())
         self._sequence += 1
         now = self.clock.now_us()
-        held = Held(producer, record, now)
+        held = Held(producer, record, now, feed=feed)
         if error is not None:
             self._failed(stream, held, error)
         place = Place(f"{stream}#{self._sequence:012d}", held, False)
@@ -170,15 +194,24 @@ class Waiting:
                 del self._queues[stream]
 
     def _failed(self, stream: str, held: Held, error: Exception) -> None:
-        delay = min(RETRY_LAST_MS, RETRY_FIRST_MS * 2 ** min(held.attempts, 16))
+        policy, now = self.dispatch.service.retry_of(held.record.type), self.clock.now_us()
+        failure = failure_of(error)
         held.attempts += 1
-        held.next_at = self.clock.now_us() + round(delay * (0.75 + self.clock.random() / 2)) * 1000
-        held.error = f"{type(error).__name__}: {error}"[:500]
-        logger.warning(
-            "a message waits: its handler failed",
+        held.error, held.where, held.fingerprint = failure.error, failure.where, failure.fingerprint
+        if held.attempts >= policy.attempts_max:
+            held.parked, held.next_at = now, 0
+        else:
+            held.next_at = now + policy.delay_us(held.attempts, self.clock.random())
+        logger.log(
+            logging.ERROR if held.parked else logging.WARNING,
+            "a message is parked: its handler failed too often"
+            if held.parked
+            else "a message waits: its handler failed",
             extra={
                 "stream": stream,
+                "message_id": held.id,
                 "attempts": held.attempts,
+                "fingerprint": held.fingerprint,
                 "correlation_id": held.record.correlation or held.record.tx,
             },
             exc_info=error,
@@ -206,19 +239,30 @@ class Waiting:
         self._schedule()
 
     def _rests(self, stream: str) -> bool:
-        """True while its first message is being tried, or waits for who holds the stream."""
+        """True while its first message is being tried, is parked, or waits for who holds the stream."""
         queue = self._queues.get(stream)
-        return stream in self._retrying or bool(queue and queue[0].blocked)
+        return stream in self._retrying or bool(queue and (queue[0].blocked or queue[0].held.parked))
 
     def _retry(self, stream: str) -> None:
-        if self._writer is not None:
-            self._retrying.add(stream)
-            work = HandlerRetry(self, stream, self._writer) if self.in_transaction(stream) else None
-            self._writer.submit(work or RetryWork(self, stream))
+        if self._writer is None:
+            return
+        self._retrying.add(stream)
+        name = stream.partition("/")[0]
+        if name in self.dispatch.service.effects:
+            self.effects(stream)
+        elif name in self.dispatch.service.handlers:
+            self._writer.submit(HandlerRetry(self, stream, self._writer))
+        else:
+            self._writer.submit(RetryWork(self, stream))
 
-    def in_transaction(self, stream: str) -> bool:
-        """True for the stream of a handler: its messages are all set aside, and then decided in a transaction."""
-        return stream.partition("/")[0] in self.dispatch.service.handlers
+    def apart(self, stream: str) -> bool:
+        """True for the stream of a handler or an effect: its messages are all set aside, and then carried out."""
+        name = stream.partition("/")[0]
+        return name in self.dispatch.service.handlers or name in self.dispatch.service.effects
+
+    def busy(self, stream: str) -> bool:
+        """True while something waits on the stream, or is being tried."""
+        return stream in self._queues or stream in self._retrying
 
     def full(self, stream: str) -> bool:
         """True when no more of what may be refused is taken on the stream."""
@@ -235,7 +279,7 @@ class Waiting:
         place = queue[0]
         key, held = place.key, place.held
         try:
-            handled = handle_message(self.dispatch, self.memory, held.producer, held.record, self.clock.now_us())
+            handled = self.decide(held)
         except StreamHeld:
             place.blocked = True
             return None, None, None
@@ -248,6 +292,15 @@ class Waiting:
             del self._queues[stream]
         rows = (*handled.rows, Row("waiting", key, None))
         return Batch(tuple(handled.records), tuple(handled.reads), (), rows), handled, place
+
+    def decide(self, held: Held) -> Handled:
+        """Decide a message that waits, its streams in memory. Raises what its handler raises."""
+        if held.feed:
+            if held.feed not in self.consumers:
+                raise LookupError(f"{self.dispatch.service.name} has no {held.feed} any more")
+            return self.consumers[held.feed](held)
+        now = self.clock.now_us()
+        return handle_message(self.dispatch, self.memory, held.producer, held.record, now, edited=held.edited)
 
     def put_back(self, stream: str, place: "Place") -> None:
         """The try is not committed: the message waits first in its stream again."""
@@ -271,7 +324,7 @@ class Waiting:
         self._retrying.discard(stream)
         queue = self._queues.get(stream)
         if later and queue:
-            queue[0].held.next_at = self.clock.now_us() + RETRY_FIRST_MS * 1000
+            queue[0].held.next_at = self.clock.now_us() + RETRY_LATER_MS * 1000
         if queue and queue[0].durable and not queue[0].held.next_at and not self._rests(stream):
             self._retry(stream)
         else:
@@ -284,23 +337,57 @@ class Waiting:
         queue = self._queues.get(stream)
         return queue[0] if queue and queue[0].durable else None
 
+    def find(self, message: str) -> "tuple[str, Place] | None":
+        """The stream and place of a message that waits, by its id `producer@position`."""
+        for stream, queue in self._queues.items():
+            for place in queue:
+                if place.held.id == message:
+                    return stream, place
+        return None
+
+    def asked_by(self, producer: str, stream: str, version: int) -> "tuple[str, Place] | None":
+        """The stream and place of a command that waits, by its stream and version in its producer's log."""
+        for found, queue in self._queues.items():
+            for place in queue:
+                held = place.held
+                if held.producer == producer and (held.record.stream, held.record.version) == (stream, version):
+                    return found, place
+        return None
+
+    def answer_unheard(self, place: "Place", no: Rejected, envelope_at: int, handled: Handled) -> None:
+        """Answer a command that waits, in the place of its decider, and let it wait no more."""
+        held = place.held
+        envelope = envelope_of(held.producer, held.record, envelope_at, held.edited)
+        self.dispatch.reject(no, None, place.key.rpartition("#")[0], envelope, self.memory, handled)
+        if envelope.edge:
+            handled.settled.append((envelope.tx, handled.answer, len(handled.records) - 1))
+        handled.rows.append(Row("waiting", place.key, None))
+
+    def again(self, stream: str) -> None:
+        """What comes first on a stream has changed: on with it."""
+        queue = self._queues.get(stream)
+        if queue and queue[0].durable and not self._rests(stream) and queue[0].held.next_at <= self.clock.now_us():
+            self._retry(stream)
+        else:
+            self._schedule()
+        if not queue:
+            self.freed(stream, 0)
+
+    def release(self, stream: str, place: "Place") -> None:
+        """A person has had a message tried again: its attempts are counted anew."""
+        held = place.held
+        held.parked, held.attempts, held.next_at = 0, 0, 0
+        self.again(stream)
+
+    def row_of(self, place: "Place") -> Row:
+        """The row of a message that waits."""
+        return Row("waiting", place.key, encode(place.held))
+
     def keep_failed(self, stream: str, place: "Place", error: Exception) -> None:
         """A handler failed: its message waits, with a new backoff, once that is durable."""
         self._failed(stream, place.held, error)
         if self._writer is None:
             return
-        work = BatchWork(Batch(rows=(Row("waiting", place.key, encode(place.held)),)))
+        work = BatchWork(Batch(rows=(self.row_of(place),)))
         work.done.add_done_callback(lambda done: self.retried(stream, later=done.exception() is not None))
         self._writer.submit(work)
-
-
-class Place:
-    """A message's place in the queue of its stream. Compared by identity."""
-
-    __slots__ = ("blocked", "durable", "held", "key")
-
-    def __init__(self, key: str, held: Held, durable: bool) -> None:
-        self.key, self.held, self.durable = key, held, durable
-        """`durable`: its row is committed; until then it is not tried."""
-        self.blocked = False
-        """It was tried, and waits until who holds the stream has let go."""

@@ -25,6 +25,7 @@ from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Receive, Request, Sc
 from holdfast.web.openapi import document
 from holdfast.web.ops import OpsRoutes
 from holdfast.web.problems import HttpError, Refused, problem_of
+from holdfast.web.repairs import RepairRoutes
 from holdfast.web.routes import Found, Table, handler_for, nothing_at
 from holdfast.web.userroutes import UserRoute, look_up
 
@@ -148,7 +149,7 @@ class Site:
         """Answers by status."""
         self._add_own()
         self._add_feeds(EventRoutes(node, stopping))
-        self._add_ops(OpsRoutes(node))
+        self._add_ops(OpsRoutes(node), RepairRoutes(node))
         users = [UserRoute(node, route) for route in node.service.routes]
         for user in users:
             self.table.add(user.route.method, user.route.path, user)
@@ -174,7 +175,7 @@ class Site:
         self.table.add("POST", "/exchange", feeds.exchange)
         self.table.add("GET", "/exchange/{tx}", feeds.standing)
 
-    def _add_ops(self, ops: OpsRoutes) -> None:
+    def _add_ops(self, ops: OpsRoutes, repairs: RepairRoutes) -> None:
         add = self.table.add
         add("GET", "/ops/trail", ops.trail)
         add("GET", "/ops/log", ops.log)
@@ -185,7 +186,12 @@ class Site:
         add("GET", "/ops/aggregates/{type}", ops.aggregates)
         add("GET", "/ops/aggregates/{type}/{key}", ops.aggregate)
         add("POST", "/ops/views/{view}/rebuild", ops.rebuild)
-        add("POST", "/ops/repairs", ops.repair)
+        add("GET", "/ops/why", ops.why)
+        add("GET", "/ops/stuck", ops.stuck)
+        add("GET", "/ops/parked", ops.parked)
+        add("GET", "/ops/unsettled", ops.unsettled)
+        add("POST", "/ops/repairs", repairs.repair)
+        add("POST", "/ops/plans", repairs.planned)
 
     async def _command(self, message: MessageType, stored: str, request: Request) -> Answer:
         how = asking(request)

@@ -1,10 +1,12 @@
-"""`/ops`: what an operator asks of one service, and the repairs that there are.
+"""`/ops`: what an operator asks of one service.
 
 Every answer is JSON with sensitive fields masked; lists are pages with `next`. Reads come from the store and from what
-the node keeps in memory; writes go through the runtime and are recorded. Comes after trust is checked (`web.app`).
+the node keeps in memory; repairs are in `web.repairs`. Comes after trust is checked (`web.app`).
 Fails with `NotFound`, `Invalid` and `StoreError`.
 """
 
+import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +17,9 @@ from holdfast.core.progress import SagaState
 from holdfast.core.record import REJECTED
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
+from holdfast.runtime import inquiry
 from holdfast.runtime.node import Node
-from holdfast.runtime.repair import peer_restored, restored
-from holdfast.runtime.resolving import coordinator_of, resolve
+from holdfast.runtime.resolving import coordinator_of
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 
@@ -25,21 +27,6 @@ PAGE_DEFAULT, PAGE_MAX = 100, 1000
 TRAIL_MAX = 10_000
 POSITION_MAX = 2**63 - 1
 STATUSES = ("running", "undoing", "committed", "cancelling", "stuck")
-
-
-class _Repair(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /ops/repairs`."""
-
-    kind: str
-    by: str
-    why: str
-    cursors: dict[str, int] = {}
-    """Of `restored`: how far each peer had come in this log."""
-    peer: str = ""
-    """Of `peer_restored`: whose store it was."""
-    tx: str = ""
-    """Of `resolve`: the staged transaction, and in `decision` what is to become of it: `commit` or `cancel`."""
-    decision: str = ""
 
 
 class OpsRoutes:
@@ -200,28 +187,33 @@ class OpsRoutes:
         await self._running().views.rebuild(name)
         return json_answer({"view": name, "generation": self._node.views.rebuilding().get(name)}, 202)
 
-    async def repair(self, request: Request) -> Answer:
-        """Record a repair of a restored store, and act on it."""
-        try:
-            asked = msgspec.json.decode(await request.json_body(), type=_Repair)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Invalid(f"not a repair: {error}", errors=[("$", str(error))]) from None
-        node = self._running()
-        if asked.kind == "restored":
-            if bad := [peer for peer, at in asked.cursors.items() if not 0 <= at < 2**62]:
-                raise Invalid(f"cursors.{bad[0]}: not a position", errors=[(f"$.cursors.{bad[0]}", "not a position")])
-            first = await restored(node, asked.cursors, by=asked.by, why=asked.why)
-            return json_answer({"kind": asked.kind, "first": first})
-        if asked.kind == "peer_restored":
-            await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
-            return json_answer({"kind": asked.kind, "peer": asked.peer})
-        if asked.kind == "resolve":
-            if asked.decision not in ("commit", "cancel"):
-                raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
-            commit = asked.decision == "commit"
-            done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
-            return json_answer({"kind": asked.kind, **msgspec.to_builtins(done)})
-        raise Invalid("kind: restored, peer_restored or resolve", errors=[("$.kind", "not a repair")])
+    async def why(self, request: Request) -> Answer:
+        """All that is known here of an id, or of one transaction."""
+        asked = {name: request.query[name] for name in ("id", "tx") if request.query.get(name)}
+        if len(asked) != 1:
+            raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
+        found, records = await inquiry.why(self._running(), **asked)
+        rows = [self._masking.record(self._node.name, record) for record in records]
+        return json_answer({**found, "records": rows})
+
+    async def stuck(self, request: Request) -> Answer:
+        """Sagas that need a person."""
+        limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
+        items = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
+        return _listed(request, items, "stuck", limit)
+
+    async def parked(self, request: Request) -> Answer:
+        """Messages that are parked; with `all=1` whatever waits."""
+        items = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
+        return _listed(request, items, "error", 0)
+
+    async def unsettled(self, request: Request) -> Answer:
+        """Sagas that have not ended; `older`: seconds since they began."""
+        limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
+        older = request.number("older", 0, 10**9) * 1_000_000
+        after = request.query.get("after", "")
+        items = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
+        return _listed(request, items, "status", limit)
 
     def _running(self) -> Node:
         if not self._node.started:
@@ -231,3 +223,19 @@ class OpsRoutes:
 
 def _entry(entry: Any) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in ("status", "step", "cause", "overdue", "tx", "at")}
+
+
+def _listed(request: Request, items: list[dict[str, Any]], cause: str, limit: int) -> Answer:
+    """A page of a list: filtered, with how many there are by cause. `limit` 0: all of it is here."""
+    more = items[-1]["id"] if limit and len(items) == limit else None
+    oldest = request.number("older", 0, 10**9) * 1_000_000
+    for name in ("type", "fingerprint", "from", "stream", "message", "tx"):
+        if name in request.query:
+            items = [one for one in items if str(one.get(name, "")) == request.query[name]]
+    if text := request.query.get("cause", ""):
+        items = [one for one in items if text in str(one[cause]) or text == one.get("cause")]
+    if oldest:
+        now = time.time_ns() // 1000
+        items = [one for one in items if now - one.get("begun", one["since"]) >= oldest]
+    totals = Counter(str(one[cause]) for one in items)
+    return json_answer({"items": items, "totals": dict(totals.most_common()), "next": more})

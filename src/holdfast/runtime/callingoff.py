@@ -1,0 +1,109 @@
+"""Calling off: a cancel that follows the command it names down the ordered conversation.
+
+The cancel comes after its command, always: so either that waits here undecided, and is answered `cancelled`; or it has
+begun a saga here, which turns back if it is not past its pivot; or it is decided, or being carried out, and the cancel
+does nothing: the answer is on its way. Comes after exchange, before the writer, as `runtime.received` does for
+everything else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Duplicate, Move
+from holdfast.core.frame import WireRecord
+from holdfast.core.message import Rejection
+from holdfast.core.record import CALL_OFF
+from holdfast.errors import Rejected
+from holdfast.runtime.envelope import Handled
+from holdfast.runtime.received import MessageWork, envelope_of
+from holdfast.runtime.sagarecords import Target
+
+if TYPE_CHECKING:
+    from holdfast.runtime.places import Place
+    from holdfast.runtime.waiting import Waiting
+
+logger = logging.getLogger("holdfast.callingoff")
+
+CANCELLED = Rejected("cancelled", "it was called off before it was decided")
+
+
+def incoming(
+    waiting: "Waiting", producer: str, incarnation: str, before: int, record: WireRecord,
+    done: "asyncio.Future[None] | None",
+) -> "MessageWork | CallOffWork":  # fmt: skip
+    """The work of a received message. `before`: the cursor as the message before it leaves it."""
+    if record.kind == "command" and record.type == CALL_OFF:
+        move = Move(f"exchange:{producer}", before, Cursor(incarnation, record.position))
+        return CallOffWork(waiting, producer, record, move, done)
+    return MessageWork(waiting, producer, incarnation, before, record, done)
+
+
+class CallOffWork:
+    """One cancel on its way through the writer."""
+
+    __slots__ = ("_done", "_handled", "_move", "_number", "_place", "_producer", "_record", "_stream", "_target",
+                 "_waiting", "lane")  # fmt: skip
+
+    def __init__(
+        self, waiting: "Waiting", producer: str, record: WireRecord, move: Move, done: "asyncio.Future[None] | None"
+    ) -> None:
+        self._waiting, self._producer, self._record, self._move = waiting, producer, record, move
+        self._done, self.lane = done, producer
+        self._handled: Handled | None = None
+        self._place: Place | None = None
+        self._stream, self._number = "", 0
+        try:
+            self._target = msgspec.json.decode(bytes(record.data), type=Target).version
+        except msgspec.DecodeError as error:
+            logger.error("a cancel cannot be read, and cancels nothing: %s", error, extra={"peer": producer})
+            self._target = 0
+
+    @property
+    def streams(self) -> Sequence[str]:
+        """The saga that its command has begun here, if it has."""
+        begun = self._waiting.dispatch.sagas.called.get(f"{self._producer}:{self._record.stream}#{self._target}")
+        return (begun,) if begun else ()
+
+    def handle(self) -> Batch | None:
+        """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
+        waiting, record, handled = self._waiting, self._record, Handled()
+        self._place, self._handled = None, handled
+        at = waiting.clock.now_us()
+        found = waiting.asked_by(self._producer, record.stream, self._target)
+        if found is not None and not found[1].running and not found[1].held.started:
+            self._stream, self._place = found
+            self._number = waiting.take(self._stream, self._place)
+            waiting.answer_unheard(self._place, CANCELLED, at, handled)
+        elif found is None:
+            for stream in self.streams:
+                cause = Rejection("cancelled", "its caller called it off")
+                envelope = envelope_of(self._producer, record, at)
+                waiting.dispatch.sagas.call_off(stream, cause, envelope, waiting.memory, handled)
+        return Batch(tuple(handled.records), tuple(handled.reads), (self._move,), tuple(handled.rows))
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        self._waiting.settled(self._handled, position)
+        if self._place is not None:
+            self._waiting.again(self._stream)
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def taken_back(self) -> None:
+        """What it took out waits as before."""
+        if self._place is not None:
+            self._waiting.put_in([(self._stream, self._number, self._place)])
+            self._place = None
+
+    def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
+        self.failed(RuntimeError("a cancel has no fresh rows"))
+
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; the sender will say it again."""
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)

@@ -1,0 +1,52 @@
+"""What waits: a received message as it is stored, and its place in the queue of its stream.
+
+Values for `runtime.waiting`, which keeps the queues, and for who tries, cancels, repairs or shows what is in them.
+"""
+
+import msgspec
+
+from holdfast.core.frame import WireRecord
+
+
+class Held(msgspec.Struct, omit_defaults=True):
+    """A message that waits, as it is stored."""
+
+    producer: str
+    record: WireRecord
+    since: int
+    attempts: int = 0
+    next_at: int = 0
+    error: str = ""
+    """Of the last attempt; empty for one that only waits behind another."""
+    where: str = ""
+    fingerprint: str = ""
+    """Of that error, see `runtime.failure`."""
+    parked: int = 0
+    """When it was parked, µs since 1970-01-01 UTC; 0: it is not."""
+    feed: str = ""
+    """Of an event: the consumer that takes it, `reaction:NAME` or `saga:NAME`."""
+    edited: str = ""
+    """The id of the repair that changed its payload."""
+    started: int = 0
+    """Of an effect: the attempts that were flushed."""
+    unknown: bool = False
+    """Of an effect: an attempt was made, and what became of it is not known."""
+
+    @property
+    def id(self) -> str:
+        """Of the message: `producer@position`."""
+        return f"{self.producer}@{self.record.position}"
+
+
+class Place:
+    """A message's place in the queue of its stream. Compared by identity."""
+
+    __slots__ = ("blocked", "durable", "held", "key", "running")
+
+    def __init__(self, key: str, held: Held, durable: bool) -> None:
+        self.key, self.held, self.durable = key, held, durable
+        """`durable`: its row is committed; until then it is not tried."""
+        self.blocked = False
+        """It was tried, and waits until who holds the stream has let go."""
+        self.running = False
+        """Its handler is at work on it now."""

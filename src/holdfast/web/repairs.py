@@ -1,0 +1,114 @@
+"""`POST /ops/repairs` and `/ops/plans`: a person's word on what does not go on by itself, or what it would do.
+
+A repair of a restored store, of a staged transaction, of a message that waits or of a saga; each says who and why and
+is recorded by the runtime. With `dry_run` nothing is written: the answer is the plan. Comes after trust is checked
+(`web.app`). Fails with `Invalid`, `NotFound`, `Contradicted` and `Unavailable`.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from holdfast.errors import Invalid, Unavailable
+from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.node import Node
+from holdfast.runtime.planning import Given, Plan, plan, plan_answer
+from holdfast.runtime.repair import peer_restored, restored
+from holdfast.runtime.resolving import resolve
+from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.masking import Masking
+
+T = TypeVar("T")
+KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
+
+
+class _Repair(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /ops/repairs`."""
+
+    kind: str
+    by: str
+    why: str
+    target: str = ""
+    """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
+    data: msgspec.Raw | None = None
+    """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
+    decision: str = ""
+    """Of `resolve`: `done`, `refused`, `undone`; of a staged transaction `commit` or `cancel`."""
+    tx: str = ""
+    """Of `resolve`: the staged transaction."""
+    cursors: dict[str, int] = {}
+    """Of `restored`: how far each peer had come in this log."""
+    peer: str = ""
+    """Of `peer_restored`: whose store it was."""
+    dry_run: bool = False
+    """Say what it would do, and do nothing."""
+
+
+class RepairRoutes:
+    """The handlers of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._masking = Masking(node.service)
+
+    async def repair(self, request: Request) -> Answer:
+        """Record a repair, and act on it; or say what it would do."""
+        asked = await _body(request, _Repair, "a repair")
+        node = self._running()
+        if asked.kind not in KINDS:
+            raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
+        if asked.kind == "resolve" and asked.tx:
+            return await self._staged(asked)
+        if asked.kind in ("restored", "peer_restored"):
+            return await self._restored(asked)
+        ask = Ask(asked.kind, asked.target, asked.by, asked.why, asked.data, asked.decision)
+        if asked.dry_run:
+            return json_answer(self._shown(await plan(node, ask)))
+        return json_answer(msgspec.to_builtins(await mend(node, ask)))
+
+    async def planned(self, request: Request) -> Answer:
+        """What a saga here would do with an answer that a repair elsewhere would give."""
+        given = await _body(request, Given, "an answer")
+        return json_answer(self._shown(await plan_answer(self._running(), given)))
+
+    def _shown(self, found: Plan) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(found, answer=None))
+        if found.answer is not None:
+            answer = found.answer
+            value = self._masking.message(answer.type, msgspec.json.decode(bytes(answer.data)))
+            body["answer"] = {**msgspec.to_builtins(msgspec.structs.replace(answer, data=msgspec.Raw(b"0")))}
+            body["answer"]["data"] = value
+        return {**body, "dry_run": True}
+
+    async def _staged(self, asked: _Repair) -> Answer:
+        if asked.decision not in ("commit", "cancel"):
+            raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
+        node, commit = self._running(), asked.decision == "commit"
+        if asked.dry_run:
+            return json_answer({**msgspec.to_builtins(await node.standing(asked.tx)), "dry_run": True})
+        done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
+        return json_answer({"kind": asked.kind, **msgspec.to_builtins(done)})
+
+    async def _restored(self, asked: _Repair) -> Answer:
+        node = self._running()
+        if asked.dry_run:
+            raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
+        if asked.kind == "peer_restored":
+            await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
+            return json_answer({"kind": asked.kind, "peer": asked.peer})
+        if bad := [peer for peer, at in asked.cursors.items() if not 0 <= at < 2**62]:
+            raise Invalid(f"cursors.{bad[0]}: not a position", errors=[(f"$.cursors.{bad[0]}", "not a position")])
+        first = await restored(node, asked.cursors, by=asked.by, why=asked.why)
+        return json_answer({"kind": asked.kind, "first": first})
+
+    def _running(self) -> Node:
+        if not self._node.started:
+            raise Unavailable(f"{self._node.name} is not running")
+        return self._node
+
+
+async def _body(request: Request, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(await request.json_body(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"not {what}: {error}", errors=[("$", str(error))]) from None
