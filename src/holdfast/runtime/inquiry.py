@@ -31,7 +31,7 @@ class Found(msgspec.Struct):
     """What an id names here."""
 
     named: str
-    """`transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`; empty when it is unknown here."""
+    """`transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`, `waiting`; empty when it is unknown here."""
     transactions: list[str]
     more: bool = False
 
@@ -57,7 +57,15 @@ async def find(node: "Node", id: str) -> Found:
         record for name in (*service.aggregates, *service.handlers, *service.effects)
         for record in await _of_stream(node, f"{name}/{id}")
     ]  # fmt: skip
-    return _found("key", sorted(records, key=lambda record: record.position)) if records else Found("", [])
+    if records:
+        return _found("key", sorted(records, key=lambda record: record.position))
+    waiting = dict.fromkeys(held.record.tx for stream, held in node.waiting.items() if _names(id, stream, held))
+    return Found("waiting", list(waiting)[-TRANSACTIONS_MAX:], len(waiting) > TRANSACTIONS_MAX)
+
+
+def _names(id: str, stream: str, held: Held) -> bool:
+    """Whether an id names a message that waits."""
+    return id in (held.id, held.record.tx, held.record.correlation, stream, stream.partition("/")[2])
 
 
 async def _of_stream(node: "Node", stream: str) -> list[Record]:
@@ -225,7 +233,7 @@ async def why(node: "Node", *, id: str = "", tx: str = "") -> tuple[dict[str, An
     """All that this service knows of an id, or of one transaction, and the records of it."""
     found = await find(node, id) if id else Found("transaction", [tx])
     records, complete = await records_of(node, found.transactions)
-    named = found.named if records or id else ""
+    named = found.named if found.transactions and (id or records) else ""
     transactions = set(found.transactions)
     store = node.writer.failure
     return {
