@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import engines, handlers, holdfast_side, raw, stages
+from bench import engines, handlers, holdfast_side, raw, repair, stages
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
@@ -91,6 +91,11 @@ def rows() -> list[Row]:
             name = f"two services, {kind}, {'one hot key' if hot else 'keys apart'}, {callers} callers"
             beside = name.replace(f" {kind},", " saga,") if kind != "saga" else ""
             found.append(Row(name, looped(stages.sales, kind, callers, hot=hot), beside))
+    free = "sagas of 2, 64 callers, nothing parked"
+    found.append(Row(free, looped(repair.others, 64, parked=False)))
+    parked = looped(repair.others, 64, parked=True)
+    found.append(Row("sagas of 2, 64 callers, 500 wait behind a parked message", parked, free))
+    found.append(Row("why: over HTTP, a log of a million records", looped(repair.why)))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found

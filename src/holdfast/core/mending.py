@@ -136,8 +136,7 @@ def _does(saga: SagaType, state: SagaState, verb: str) -> str:
         parts = [f"calls {', '.join(dict.fromkeys(off))} off"] if off else []
         parts += [f"undoes {', '.join(accepted)}"] if accepted else []
         return "; ".join(parts) or "ends it as undone"
-    assert state.stuck is not None
-    asked = state.asked[state.stuck.to]
+    asked = state.asked[state.stuck.to if state.stuck is not None else 0]
     what = f"the undo of {asked.step}" if asked.undoes else asked.step
     if verb == "retry":
         return f"asks {message_of(asked.command).contract} for {what} again"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from holdfast.core.record import REJECTED, Record, record_id
+from holdfast.core.record import CALL_OFF, REJECTED, Record, record_id
 from holdfast.core.saga import SagaType
 
 SAGA = "holdfast.saga."
@@ -114,9 +114,11 @@ def _open_commands(
     for identity, (service, record) in by_id.items():
         if not record.destination:
             continue
-        handled = [child for child in caused.get(identity, ()) if by_id[child][0] == record.destination]
-        if handled:
+        taken = (by_id[child] for child in caused.get(identity, ()) if by_id[child][0] == record.destination)
+        if any(child.kind not in ("effect", "repair") for _, child in taken):
             continue
+        if record.type == CALL_OFF:
+            continue  # nobody answers a cancel: what it names is answered, and is in view until then
         if record.kind == "command":
             where = record.destination
             if _answered(logs[service], record):
@@ -149,7 +151,7 @@ def _open_sagas(logs: Mapping[str, list[Record]], sagas: Mapping[str, Mapping[st
             streams.setdefault(record.stream, []).append(record)
         for stream, records in streams.items():
             begun = next((record for record in records if record.type == SAGA + "begun"), None)
-            if begun is None or any(map(_ends, records)):
+            if begun is None or _ended(records):
                 continue
             why, upcoming = _standing(records, sagas.get(service, {}).get(stream.partition("/")[0]))
             found.append(
@@ -158,20 +160,29 @@ def _open_sagas(logs: Mapping[str, list[Record]], sagas: Mapping[str, Mapping[st
     return found
 
 
-def _ends(record: Record) -> bool:
-    return record.kind in ("event", "answer") or record.type in (SAGA + "completed", SAGA + "undone")
+def _ended(records: list[Record]) -> bool:
+    """Whether the last word on it is an end: one closed by hand may be stuck again."""
+    ended = False
+    for record in records:
+        closed = record.kind == "repair" and _body(record).get("verb") in ("done", "undone")
+        if record.kind in ("event", "answer") or record.type in (SAGA + "completed", SAGA + "undone") or closed:
+            ended = True
+        elif record.type == SAGA + "stuck":
+            ended = False
+    return ended
 
 
 def _standing(records: list[Record], saga: SagaType | None) -> tuple[str, list[str]]:
     """Where a saga that has not ended stands, and what comes next."""
     answers = {_body(record).get("to"): _body(record) for record in records if record.type == SAGA + "answered"}
-    asked = [record for record in records if record.kind == "command"]
+    asked = [record for record in records if record.kind == "command" and record.type != CALL_OFF]
     waits = [record for record in asked if record.version not in answers]
     waited = ", ".join(f"{'undo of ' if record.headers.undoes else ''}{record.headers.step}" for record in waits)
     overdue = ", ".join(sorted({record.headers.step for record in records if record.type == SAGA + "overdue"}))
     late = f" (overdue: {overdue})" if overdue and waits else ""
-    if stuck := next((record for record in records if record.type == SAGA + "stuck"), None):
-        return f"stuck: {_body(stuck).get('cause', '')}", []
+    last = next((one for one in reversed(records) if one.type == SAGA + "stuck" or one.kind == "repair"), None)
+    if last is not None and last.kind != "repair":
+        return f"stuck: {_body(last).get('cause', '')}", []
     if any(record.type == SAGA + "undoing" for record in records):
         return f"undoing, waits for {waited or 'its next step'}{late}", _to_undo(asked, answers, saga)
     return f"running, waits for {waited or 'its next step'}{late}", _to_do(asked, records, saga)

@@ -95,7 +95,7 @@ class Effects:
             return self.waiting.keep_failed(stream, place, error)
         if held.unknown:
             if effect.probe is not None:
-                if await self._probe(effect, stream, place, command, envelope):
+                if await self._probe(effect.probe, effect, stream, place, command, envelope):
                     return None
             elif not effect.idempotent and held.started:
                 held.attempts = self.dispatch.service.retry_of(
@@ -119,11 +119,12 @@ class Effects:
             return self.waiting.keep_failed(stream, place, error)
         return await self._settle(stream, place, envelope, found)
 
-    async def _probe(self, effect: EffectType, stream: str, place: Place, command: Any, envelope: Envelope) -> bool:
+    async def _probe(
+        self, probe: Any, effect: EffectType, stream: str, place: Place, command: Any, envelope: Envelope
+    ) -> bool:
         """Ask what became of an attempt. False where nothing did, so that it may be made again."""
-        assert effect.probe is not None
         try:
-            found = await self._call(effect.probe, effect, stream, place, command, envelope, may_be_none=True)
+            found = await self._call(probe, effect, stream, place, command, envelope, may_be_none=True)
         except Rejected as no:
             await self._settle(stream, place, envelope, no, probed="refused")
             return True

@@ -31,7 +31,7 @@ class Found(msgspec.Struct):
     """What an id names here."""
 
     named: str
-    """`transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`, `waiting`; empty when it is unknown here."""
+    """`transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`, `waiting`; empty: unknown here."""
     transactions: list[str]
     more: bool = False
 
