@@ -111,6 +111,9 @@ class Broken(Exception):
     """A handler's bug."""
 
 
+DEFAULT = Retry()
+
+
 @dataclass
 class Faults:
     """What goes wrong: names of commands with `:` and the key, or `*` for every key."""
@@ -233,7 +236,7 @@ def make(faults: Faults, retry: Retry, deadline: float, *, independent: bool = F
 
 
 def system(
-    faults: Faults | None = None, *, retry: Retry = Retry(), deadline: float = 5, independent: bool = False
+    faults: Faults | None = None, *, retry: Retry = DEFAULT, deadline: float = 5, independent: bool = False
 ) -> System:
     """The four services as a system."""
     return System(make(faults or Faults(), retry, deadline, independent=independent).values(), name="selling")

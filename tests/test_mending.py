@@ -6,7 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Rejection, Retry
+from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, step
+from holdfast.core.advance import advance, answered, woken
+from holdfast.core.mending import actions, mended
+from holdfast.core.progress import Begun, SagaState, apply
+from holdfast.core.saga import SagaType
 from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.inquiry import stuck, unsettled, why
 from holdfast.runtime.mending import Ask, mend
@@ -116,6 +120,64 @@ async def test_a_step_after_the_pivot_is_passed_over_or_asked_again() -> None:
         assert (await second).answer == Sold("o2") and types(virtual, "depot").count("posted") == 1
 
 
+trip = Contract("trip")
+
+
+@trip.event
+class Went(Event):
+    place: str
+
+
+@trip.command(key="place")
+class Go(Command[Went]):
+    place: str
+
+
+@trip.command
+class Travel(Command[Went]):
+    place: str
+
+
+class Journey:
+    """A saga whose answer is made of what the step after its pivot answers."""
+
+    travel: Travel
+
+    @pivot
+    def out(self) -> Go:
+        return Go(self.travel.place)
+
+    @step
+    def home(self) -> Go:
+        return Go("home")
+
+    @answer
+    def went(self, home: Went) -> Went:
+        return home
+
+
+def test_what_others_need_cannot_be_passed_over() -> None:
+    """A step that was refused for good is not passed over, nor its saga closed as done, where the answer is made of
+    what it would have answered: asked again or closed as undone it can be."""
+    saga, state = SagaType(Journey, trip, "start"), SagaState()
+    apply(saga, state, Begun(Travel("sea"), saga.fingerprint))
+    advance(saga, state)
+    answered(saga, state, 2, Went("sea"))
+    for number in range(5):
+        version = state.latest["home"][0]
+        answered(saga, state, version, Rejection("closed"))
+        if number < 4:
+            woken(saga, state, f"retry:{version}")
+    assert state.status == "stuck"
+    assert [(one.verb, one.does) for one in actions(saga, state, "Journey/1")] == [
+        ("retry", "asks trip for home again"),
+        ("resolve", "closes it by hand (--undone): nothing more is asked of anybody"),
+    ]
+    for verb in ("skip", "done"):
+        with pytest.raises(Contradicted, match="the answer|its answer"):
+            mended(saga, state, verb, "me", "why")
+
+
 @virtual_time
 async def test_a_running_saga_is_undone_by_a_person() -> None:
     """`undo` calls off what has no answer and takes back the rest, as planned; past the pivot it is refused; said twice
@@ -144,7 +206,7 @@ async def test_a_running_saga_is_undone_by_a_person() -> None:
 
 @virtual_time
 async def test_a_saga_closed_by_hand_is_closed() -> None:
-    """`resolve` closes a stuck saga as undone, or as done where its answer can be made; its caller is answered once, and
+    """An answer that accepts something of a saga closed by hand makes it stuck again; its caller is answered once."""
     nothing more is asked of anybody."""
     faults = Faults(refused={"pay:*", "return:*"})
     async with VirtualSystem(system(faults)) as virtual:

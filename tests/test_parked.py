@@ -12,7 +12,7 @@ from holdfast.runtime.inquiry import parked
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan
 from holdfast.testing.virtual import VirtualSystem, virtual_time
-from selling import Booked, Faults, Sell, Sold, Take, bodies, system, types
+from selling import Book, Booked, Faults, Sell, Sold, Take, bodies, system, types
 
 TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
 
@@ -114,6 +114,43 @@ async def test_a_skipped_command_is_answered_no() -> None:
         assert (await mend(node, ask("skip", found["message"]))).how == "already"
         await virtual.settle()
         assert types(virtual, "depot").count("taken") == 2 and types(virtual, "depot").count("returned") == 1
+
+
+@virtual_time
+async def test_a_repair_said_twice_at_once_is_done_once() -> None:
+    """Of two repairs of one message that come at the same time one is applied, the other says `already`."""
+    faults = Faults(broken={"take:tea"})
+    async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
+        task = sale(virtual, "o1")
+        await asyncio.sleep(10)
+        node = virtual.nodes["depot"]
+        (found,) = parked(node)
+        both = await asyncio.gather(*(mend(node, ask("skip", found["message"])) for _ in range(2)))
+        assert sorted(one.how for one in both) == ["already", "applied"]
+        await task
+        await virtual.settle()
+        assert types(virtual, "depot", "repair") == ["repair.skipped"]
+        assert len(bodies(virtual.log("depot"), "holdfast.rejected")) == 1
+
+
+@virtual_time
+async def test_a_reaction_takes_the_events_of_a_stream_in_order() -> None:
+    """An event that comes while one before it on its stream waits is taken after it, though it would not fail."""
+    broken = {"o1"}
+    slow = Retry(attempts_max=99, first_seconds=20, last_seconds=20, jitter=0)
+    services = [*system(Faults()).services.values(), listener(broken, slow)]
+    async with VirtualSystem(System(services, name="all")) as virtual:
+        await virtual.client.run(Book("o1"))
+        await asyncio.sleep(1)
+        broken.clear()
+        await virtual.client.run(Book("o1"))
+        await virtual.client.run(Book("o2"))
+        await asyncio.sleep(1)
+        assert [body["order"] for body in bodies(virtual.log("echo"), "echo.heard.v1")] == ["o2"]
+        await asyncio.sleep(60)
+        commands = [record for record in virtual.log("echo") if record.type == "echo.hear.v1"]
+        causes = [int(record.cause.partition("@")[2]) for record in commands if record.headers.key == "o1"]
+        assert len(causes) == 2 and causes == sorted(causes)
 
 
 @virtual_time

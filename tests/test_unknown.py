@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Rejection, Retry
+from holdfast import Command, Contract, Event, Rejection, Retry, Service, System, answer, step
 from holdfast.errors import CommandError
 from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
 from selling import Faults, Sell, Sold, bodies, system, types
@@ -119,6 +119,76 @@ async def test_after_the_pivot_a_deadline_only_reports() -> None:
         assert "call_off" not in types(virtual, "desk", "command")
         faults.broken.clear()
         assert (await task).answer == Sold("o1")
+
+
+agency = Contract("agency")
+
+
+@agency.event
+class Arranged(Event):
+    order: str
+
+
+@agency.command
+class Arrange(Command[Arranged]):
+    order: str
+    post: str = ""
+
+
+def agencies() -> Service:
+    """A service whose saga has one step: a sale, which is a saga of the desk."""
+    service = Service(agency)
+
+    @service.saga
+    class Arrangement:
+        arrange: Arrange
+
+        @step(deadline_seconds=3)
+        def sell(self) -> Sell:
+            return Sell(self.arrange.order, post=self.arrange.post)
+
+        @answer
+        def arranged(self) -> Arranged:
+            return Arranged(self.arrange.order)
+
+    return service
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cancel_turns_a_saga_back_that_its_command_began(restarted: bool) -> None:
+    """A cancel that meets a saga before its pivot has that saga undone, which calls off in its turn what has no
+    answer; after a restart of the service too. Both callers hear why."""
+
+    async def run() -> None:
+        faults = Faults(broken={"pay:*"})
+        services = [*system(faults, retry=SLOW, deadline=0).services.values(), agencies()]
+        async with VirtualSystem(System(services, name="all")) as virtual:
+            task = asyncio.get_running_loop().create_task(virtual.client.send(Arrange("o1"), wait_seconds=3000))
+            await asyncio.sleep(1)
+            if restarted:
+                await virtual.restart("desk")
+            assert await code_of(task) == "deadline"
+            await virtual.settle()
+            assert types(virtual, "depot") == ["taken", "returned"] and types(virtual, "till") == []
+            assert [body["code"] for body in bodies(virtual.log("desk"), "holdfast.rejected")] == ["cancelled"]
+
+    run_virtual(run)
+
+
+@virtual_time
+async def test_a_cancel_does_not_turn_a_saga_past_its_pivot() -> None:
+    """A cancel that comes when the pivot was asked does nothing: the saga goes forward to its end."""
+    faults = Faults(broken={"post:*"})
+    retry = Retry(first_seconds=1, last_seconds=5, attempts_max=99)
+    services = [*system(faults, retry=retry, deadline=0).services.values(), agencies()]
+    async with VirtualSystem(System(services, name="all")) as virtual:
+        task = asyncio.get_running_loop().create_task(virtual.client.send(Arrange("o1", "book"), wait_seconds=3000))
+        await asyncio.sleep(20)
+        assert "call_off" in types(virtual, "agency", "command") and not task.done()
+        faults.broken.clear()
+        assert await code_of(task) == "deadline"
+        await virtual.settle()
+        assert types(virtual, "desk") == ["sold"] and types(virtual, "till") == ["paid"]
 
 
 @virtual_time
