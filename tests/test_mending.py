@@ -206,7 +206,7 @@ async def test_a_running_saga_is_undone_by_a_person() -> None:
 
 @virtual_time
 async def test_a_saga_closed_by_hand_is_closed() -> None:
-    """An answer that accepts something of a saga closed by hand makes it stuck again; its caller is answered once."""
+    """`resolve` closes a stuck saga as undone, or as done where its answer can be made; its caller is answered once,
     nothing more is asked of anybody."""
     faults = Faults(refused={"pay:*", "return:*"})
     async with VirtualSystem(system(faults)) as virtual:
