@@ -212,12 +212,15 @@ class Node:
     async def _count_sagas(self) -> None:
         count, after = 0, ""
         called: dict[str, str] = {}
+        stuck: set[str] = set()
         while rows := await self.store.scan("saga", after=after):
             for stream, data in rows:
-                if caller := msgspec.json.decode(data, type=OpenSaga).caller:
-                    called[caller] = stream
+                entry = msgspec.json.decode(data, type=OpenSaga)
+                called.update({entry.caller: stream} if entry.caller else {})
+                stuck.update((stream,) if entry.status == "stuck" else ())
             count, after = count + len(rows), rows[-1][0]
-        self.dispatch.sagas.open, self.dispatch.sagas.called = count, called
+        sagas = self.dispatch.sagas
+        sagas.open, sagas.called, sagas.stuck = count, called, stuck
 
     def _flushed(self, head: int, records: list[Record]) -> None:
         if self.conversations is not None:
@@ -281,7 +284,7 @@ class Node:
             {
                 "stream": stream, "message": f"{held.producer}@{held.record.position}", "type": held.record.type,
                 "tx": held.record.tx, "since": held.since, "attempts": held.attempts, "next_at": held.next_at,
-                "error": held.error,
+                "error": held.error, "parked": held.parked, "unknown": held.unknown,
             }
             for stream, held in self.waiting.items()
         ]  # fmt: skip
@@ -289,7 +292,7 @@ class Node:
             "service": self.name, "owner": self.service.owner, "head": self.writer.head,
             "incarnation": self.history.current.id if self.history.incarnations else "",
             "store": _failure(self.writer.failure), "inbox": self.writer.waiting, "timers": len(self.timers),
-            "sagas_open": self.dispatch.sagas.open,
+            "sagas_open": self.dispatch.sagas.open, "sagas_stuck": len(self.dispatch.sagas.stuck),
             "exchange": exchange, "feeds": feeds, "waiting": waiting, "rebuilding": self.views.rebuilding(),
         }  # fmt: skip
 

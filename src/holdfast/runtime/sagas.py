@@ -117,6 +117,8 @@ class Sagas:
         """Told the key of every timer that is set; the timers listen."""
         self.open = 0
         """Sagas of this service that have not ended."""
+        self.stuck: set[str] = set()
+        """Of these, the streams of those that are stuck."""
         self.called: dict[str, str] = {}
         """Of these, the streams of those that another service's command began, by that command (`caller_of`)."""
 
@@ -206,6 +208,10 @@ class Sagas:
             if record.headers.outcome:
                 handled.settled.append((envelope.tx, outcome(item), len(handled.records) - 1))
         opened = any(isinstance(item, Begun) for item in progress)
+        if state.status == "stuck":
+            self.stuck.add(stream)
+        elif self.stuck:
+            self.stuck.discard(stream)
         if caller := caller_of(state):
             self._note_caller(caller, stream, ended=state.ended)
         if state.ended and not opened:

@@ -17,8 +17,11 @@ METRICS = {
     "holdfast_batches_total": ("counter", "Batches committed since the start, one decision each"),
     "holdfast_inbox": ("gauge", "Messages that wait for the writer"),
     "holdfast_waiting": ("gauge", "Messages held back: a stream whose handler failed waits with backoff"),
+    "holdfast_parked": ("gauge", "Messages that have failed too often and wait for a person"),
+    "holdfast_unknown": ("gauge", "Effects of which it is not known what became of them"),
     "holdfast_timers": ("gauge", "Durable timers that are set"),
     "holdfast_sagas_open": ("gauge", "Sagas that have not ended"),
+    "holdfast_sagas_stuck": ("gauge", "Sagas that can neither go on nor be undone, and wait for a person"),
     "holdfast_views_rebuilding": ("gauge", "Views of which a new generation is being built"),
     "holdfast_exchange_owed": ("gauge", "Records for the peer that it has not acknowledged"),
     "holdfast_exchange_behind": ("gauge", "Positions of the peer's log that are not taken yet"),
@@ -52,8 +55,11 @@ def samples(node: Node, requests: dict[int, int]) -> Iterable[Sample]:
     yield "holdfast_batches_total", {}, node.writer.batches
     yield "holdfast_inbox", {}, found["inbox"]
     yield "holdfast_waiting", {}, len(found["waiting"])
+    yield "holdfast_parked", {}, sum(bool(one["parked"]) for one in found["waiting"])
+    yield "holdfast_unknown", {}, sum(one["unknown"] for one in found["waiting"])
     yield "holdfast_timers", {}, found["timers"]
     yield "holdfast_sagas_open", {}, found["sagas_open"]
+    yield "holdfast_sagas_stuck", {}, found["sagas_stuck"]
     yield "holdfast_views_rebuilding", {}, len(found["rebuilding"])
     for peer, one in found["exchange"].items():
         labels = {"peer": peer}
