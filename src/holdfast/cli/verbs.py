@@ -21,6 +21,7 @@ from holdfast.cli.sagas import sagas
 from holdfast.cli.shared import AsJson, say
 from holdfast.cli.stages import stages
 from holdfast.cli.trail import trail
+from holdfast.cli.why import why
 from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 
 app = App(
@@ -29,7 +30,7 @@ app = App(
     "Begin with `holdfast run MODULE:SYSTEM`; `holdfast VERB --help` shows examples.",
     version=holdfast.__version__,
 )
-for verb in (run, events, trail, sagas, stages, resolve, check_config, contract, backup, migrate_store):
+for verb in (run, events, why, trail, sagas, stages, resolve, check_config, contract, backup, migrate_store):
     app.command(verb)
 if importlib.util.find_spec("holdfast.cli.demo") is not None:
     app.command("holdfast.cli.demo:demo", name="demo")

@@ -1,0 +1,95 @@
+"""`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
+
+Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.story`). Exit code 0 when nothing is left
+to happen, 1 when something is, or when a service does not answer.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from holdfast.cli.asking import services_at
+from holdfast.cli.gathering import gather
+from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.timeline import draw
+from holdfast.cli.trail import as_value, render
+from holdfast.core.story import Story, ago, tell
+from holdfast.core.trail import Trail, build
+from holdfast.errors import ConfigInvalid, NotFound
+
+
+def why(
+    id: str,
+    *,
+    url: Urls = None,
+    tree: Annotated[bool, Parameter(negative="")] = False,
+    svg: Path | None = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Tell what happened under an id, in every service, and why it does not go on.
+
+    For example:
+    - `holdfast why order-4711`                      a correlation id, an idempotency key, or an aggregate's key
+
+    - `holdfast why CheckoutSaga/01jd... --tree`     a saga; with every record, as a tree of causes
+
+    - `holdfast why 01jd... --svg story.svg`         a transaction; drawn, one lane per service
+
+    Parameters
+    ----------
+    id
+        A correlation id, an idempotency key, a saga or another stream (Type/key), a key, a record (service@position)
+        or a transaction.
+    tree
+        Also show every record, as a tree of causes.
+    svg
+        Also draw a timeline into this file.
+    """
+    settings = settings_of(config)
+    parts, silent, now = gather(services_at(settings, url or []), id, settings)
+    if not any(part.transactions or part.waiting for part in parts) and not silent:
+        raise NotFound(
+            f"no service knows {id[:200]!r}; it takes a correlation id, an idempotency key, a stream (Type/key), a key,"
+            " a record (service@position) or a transaction"
+        )
+    story = tell(id, parts, silent, now)
+    trail = build({part.service: part.records for part in parts})
+    if svg is not None:
+        try:
+            svg.write_text(draw(trail, {part.service: part.owner for part in parts}), "utf-8")
+        except OSError as error:
+            raise ConfigInvalid(f"--svg {str(svg)!r}: {error.strerror}") from None
+    text = shown(story, trail if tree else None, now)
+    text += "".join(f"\n! {part.service} knows more than is shown" for part in parts if part.more or not part.complete)
+    value = {**msgspec.to_builtins(story), "silent": silent, "trail": as_value(trail)}
+    say(value, as_json=as_json, text=text)
+    return 0 if story.settled else 1
+
+
+def shown(story: Story, trail: Trail | None, now: int) -> str:
+    """The story as text."""
+    lines = [story.title]
+    if story.happened:
+        first = story.happened[0].at
+        begun = datetime.fromtimestamp(first / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        lines += ["", f"what happened, from {begun}:"]
+        lines += [f"  +{(line.at - first) / 1e6:9.3f} s  {line.text}" for line in story.happened]
+    for name, found in (("where it stands", story.stands), ("what should come next", story.next)):
+        if found:
+            lines += ["", f"{name}:", *(f"  {text}" for text in found)]
+    if story.blocks:
+        lines += ["", "what blocks it:"]
+        for block in story.blocks:
+            since = f", for {ago(block.since, now)}" if block.since else ""
+            lines.append(f"  {block.what}{since}  ({block.service}{f', {block.owner}' if block.owner else ''})")
+    if story.repairs:
+        lines += ["", "what can be done (add --dry-run to see what it would do):"]
+        for repair in story.repairs:
+            lines += [f"  {repair.command}", f"      {repair.does}"]
+    if trail is not None:
+        lines += ["", render(trail)]
+    return "\n".join(lines)
