@@ -19,7 +19,8 @@ from holdfast.errors import Misuse
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop
 
-VERBS = ["run", "events", "trail", "sagas", "stages", "resolve", "check-config", "contract", "backup", "migrate-store",
+VERBS = ["run", "events", "why", "trail", "sagas", "stages", "stuck", "parked", "unsettled", "retry", "skip", "undo",
+         "resolve", "check-config", "contract", "backup", "migrate-store",
          "version"]  # fmt: skip
 TARGET = "shop.services:shop"
 

@@ -23,7 +23,7 @@ from trading import Move, Take, Trade, Traded, system
 
 KINDS = ["sqlite", *ENGINES, "mixed"]
 NAMES = ("bank", "shop", "depot", "desk")
-TRADES, AT_ONCE, SEED = 100, 12, 5
+TRADES, AT_ONCE, SEED = 60, 12, 5
 RUNS = count(1)
 
 

@@ -1,15 +1,15 @@
-"""`holdfast resolve`: what becomes of a staged transaction that hangs, said by a person and kept on record.
+"""`holdfast resolve`: what becomes of what hangs, said by a person and kept on record.
 
-Asks every service what it knows. Where somebody knows a decision, another one is refused. Where the coordinator
-answers, it decides; where it does not, those who hold something do, each after asking all the others. Exit code 1 when
-it is refused, or when a service that holds something could not be told.
+A message or a saga is resolved where it is, as by any repair (`cli.repairs`). Of a staged transaction every service is
+asked what it knows: where somebody knows a decision, another one is refused; where the coordinator answers, it decides;
+where it does not, those who hold something do, each after asking all the others. Exit code 1 when it is refused, or
+when a service that holds something could not be told.
 """
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from holdfast.cli.asking import get, post, services_at
+from holdfast.cli.repairs import Data, DryRun, Flag, carry_out, data_of, locate
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
@@ -20,23 +20,32 @@ def resolve(
     *,
     by: str,
     why: str,
-    commit: Annotated[bool, Parameter(negative="")] = False,
-    cancel: Annotated[bool, Parameter(negative="")] = False,
+    commit: Flag = False,
+    cancel: Flag = False,
+    done: Flag = False,
+    refused: Flag = False,
+    undone: Flag = False,
+    data: Data = "",
+    dry_run: DryRun = False,
     url: Urls = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Commit or cancel a staged transaction that hangs.
+    """End what hangs: a staged transaction, a stuck saga, an effect whose outcome nobody knows.
 
     For example:
     - `holdfast resolve 01KAX3 --cancel --by "on call" --why "desk is down for the day"`
 
     - `holdfast resolve 01KAX3 --commit --by "on call" --why "the log of desk says so" --json`
 
+    - `holdfast resolve order@17 --done --data '{"order_id": "o1"}' --by me --why "the bank says so"`
+
+    - `holdfast resolve CheckoutSaga/01jd... --undone --by me --why "refunded by hand"`
+
     Parameters
     ----------
     tx
-        The transaction's id, as `holdfast stages` shows it.
+        The transaction's id, as `holdfast stages` shows it; or a message (service@position); or a saga (Type/id).
     by
         Who says so.
     why
@@ -45,15 +54,42 @@ def resolve(
         Let all that is held take effect.
     cancel
         Drop all that is held.
+    done
+        The effect has happened, with --data as its event; or the saga is done.
+    refused
+        The effect has not happened, and will not.
+    undone
+        The saga is undone, as far as it need be.
+    data
+        Of an effect that is done: its event, as JSON or @FILE.
     """
-    if commit == cancel:
-        raise ConfigInvalid("say either --commit or --cancel")
+    said = {"commit": commit, "cancel": cancel, "done": done, "refused": refused, "undone": undone}
+    chosen = [name for name, given in said.items() if given]
+    if len(chosen) != 1:
+        raise ConfigInvalid(f"say one of {', '.join(f'--{name}' for name in said)}")
     settings = settings_of(config)
     services = services_at(settings, url or [])
+    if not (commit or cancel):
+        body: dict[str, Any] = {"kind": "resolve", "decision": chosen[0], "by": by, "why": why}
+        body |= {"data": data_of(data)} if data else {}
+        return carry_out(settings, services, [(locate(settings, services, tx), tx)], body, dry_run, as_json)
+    return _staged(settings, services, tx, by, why, commit=commit, dry_run=dry_run, as_json=as_json)
+
+
+def _staged(
+    settings: Settings, services: dict[str, str], tx: str, by: str, why: str, *, commit: bool, dry_run: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Commit or cancel a staged transaction, at whom that takes; or say who would be told."""
     known, silent = _standings(services, tx, settings)
     body = {"kind": "resolve", "tx": tx, "decision": "commit" if commit else "cancel", "by": by, "why": why}
     done: list[dict[str, Any]] = []
     refused: dict[str, str] = {}
+    if dry_run:
+        whom = _whom(known)
+        text = "\n".join(f"{name} would be told to {body['decision']} it" for name in whom) or "nobody knows it"
+        say({"whom": whom, "standing": known, "silent": silent}, as_json=as_json, text=text)
+        return 0 if whom else 1
     for name in _whom(known):
         try:
             done.append(post(services[name], "/ops/repairs", body, settings))

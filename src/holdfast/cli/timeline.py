@@ -15,6 +15,11 @@ COLOURS = {
     "event": "#2a7f3f", "command": "#2457a6", "answer": "#b3261e", "saga": "#6b6f76", "effect": "#a15c00",
     "repair": "#7b3fa0",
 }  # fmt: skip
+HEAD = (
+    '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0,0 L8,4 L0,8 z" fill="#888"/></marker></defs>'
+    "<style>text { font-family: sans-serif }</style>"
+)
 PAUSE_US = 2_000_000
 """Longer than this between two marks is drawn as a cut."""
 
@@ -27,10 +32,8 @@ def draw(trail: Trail, owners: Mapping[str, str]) -> str:
     width = max(WIDTH_MIN, LEFT + 60 + round(max(xs.values(), default=0)))
     height = TOP + LANE * max(1, len(lanes)) + 30
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif"'
-        ' font-size="12">',
-        '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8 z" fill="#888"/></marker></defs>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-size="12">',
+        HEAD,
         f"<title>{escape(', '.join(trail.transactions) or 'nothing is known of it')}</title>",
     ]
     out += _legend()
@@ -84,9 +87,10 @@ def _y(lane: int) -> int:
 def _arrows(trail: Trail, items: list[Item], lanes: Mapping[str, int], xs: Mapping[str, float]) -> list[str]:
     found: list[str] = []
     for item in items:
-        for child in item.children:
-            if child.service != item.service:
-                found.append(_arrow("arrow", xs[item.id], lanes[item.service], xs[child.id], lanes[child.service], ""))
+        found += [
+            _arrow("arrow", xs[item.id], lanes[item.service], xs[child.id], lanes[child.service], "")
+            for child in item.children if child.service != item.service
+        ]  # fmt: skip
     at = {item.id: item for item in items}
     for one in trail.unfinished:
         if one.id in at and one.service in lanes and one.service != at[one.id].service:

@@ -14,7 +14,9 @@ from holdfast.cli.backup import backup
 from holdfast.cli.check_config import check_config
 from holdfast.cli.contract import contract
 from holdfast.cli.events import events
+from holdfast.cli.lists import parked, stuck, unsettled
 from holdfast.cli.migrate_store import migrate_store
+from holdfast.cli.repairs import retry, skip, undo
 from holdfast.cli.resolve import resolve
 from holdfast.cli.run import run
 from holdfast.cli.sagas import sagas
@@ -30,7 +32,25 @@ app = App(
     "Begin with `holdfast run MODULE:SYSTEM`; `holdfast VERB --help` shows examples.",
     version=holdfast.__version__,
 )
-for verb in (run, events, why, trail, sagas, stages, resolve, check_config, contract, backup, migrate_store):
+for verb in (
+    run,
+    events,
+    why,
+    trail,
+    sagas,
+    stages,
+    stuck,
+    parked,
+    unsettled,
+    retry,
+    skip,
+    undo,
+    resolve,
+    check_config,
+    contract,
+    backup,
+    migrate_store,
+):
     app.command(verb)
 if importlib.util.find_spec("holdfast.cli.demo") is not None:
     app.command("holdfast.cli.demo:demo", name="demo")

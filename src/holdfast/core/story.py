@@ -253,8 +253,7 @@ def _stands(open_: list[dict[str, Any]], waits: list[dict[str, Any]], now: int) 
 def _blocks(parts: Sequence[Part], silent: Mapping[str, str], owners: Mapping[str, str], now: int) -> list[Block]:
     found = [Block(name, owners.get(name, ""), f"{name} does not answer: {why}") for name, why in silent.items()]
     for part in parts:
-        for one in part.waiting:
-            found.append(Block(part.service, part.owner, _waits(one, now), one["since"]))
+        found += [Block(part.service, part.owner, _waits(one, now), one["since"]) for one in part.waiting]
         for hold in part.held:
             text = f"{hold['stream']} is held for the transaction, which {hold['coordinator']} decides"
             found.append(Block(part.service, part.owner, text, hold["since"]))

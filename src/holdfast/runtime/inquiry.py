@@ -268,4 +268,4 @@ async def unsettled(node: "Node", *, older_us: int = 0, after: str = "", limit: 
 
 
 def _owned(node: "Node", one: dict[str, Any]) -> dict[str, Any]:
-    return {"service": node.name, "owner": node.service.owner, **one}
+    return {"service": node.name, "owner": node.service.owner, "now": node.clock.now_us(), **one}

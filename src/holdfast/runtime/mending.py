@@ -152,9 +152,13 @@ def refused(node: "Node", ask: Ask, stream: str, place: Place) -> str:
         return f"what became of {held.id} is unknown: resolve it as done or refused"
     if ask.kind == "skip" and held.record.kind != "command" and not held.feed:
         return f"{held.id} is an answer, and its saga needs it: mend what fails, then retry"
-    if ask.data is not None and held.unknown:
+    if ask.kind == "retry" and ask.data is not None and held.unknown:
         return f"what became of {held.id} is unknown: it cannot be changed any more"
-    if ask.data is not None and (held.record.kind != "command" or held.record.type.startswith("holdfast.")):
+    if (
+        ask.kind == "retry"
+        and ask.data is not None
+        and (held.record.kind != "command" or held.record.type.startswith("holdfast."))
+    ):
         return "only a command can be changed"
     return ""
 

@@ -5,7 +5,6 @@ the node keeps in memory; repairs are in `web.repairs`. Comes after trust is che
 Fails with `NotFound`, `Invalid` and `StoreError`.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -235,7 +234,6 @@ def _listed(request: Request, items: list[dict[str, Any]], cause: str, limit: in
     if text := request.query.get("cause", ""):
         items = [one for one in items if text in str(one[cause]) or text == one.get("cause")]
     if oldest:
-        now = time.time_ns() // 1000
-        items = [one for one in items if now - one.get("begun", one["since"]) >= oldest]
+        items = [one for one in items if one["now"] - one.get("begun", one["since"]) >= oldest]
     totals = Counter(str(one[cause]) for one in items)
     return json_answer({"items": items, "totals": dict(totals.most_common()), "next": more})

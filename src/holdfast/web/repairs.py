@@ -30,7 +30,7 @@ class _Repair(msgspec.Struct, forbid_unknown_fields=True):
     why: str
     target: str = ""
     """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
     """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
     decision: str = ""
     """Of `resolve`: `done`, `refused`, `undone`; of a staged transaction `commit` or `cancel`."""
@@ -61,7 +61,8 @@ class RepairRoutes:
             return await self._staged(asked)
         if asked.kind in ("restored", "peer_restored"):
             return await self._restored(asked)
-        ask = Ask(asked.kind, asked.target, asked.by, asked.why, asked.data, asked.decision)
+        data = asked.data if bytes(asked.data) not in (b"", b"null") else None
+        ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision)
         if asked.dry_run:
             return json_answer(self._shown(await plan(node, ask)))
         return json_answer(msgspec.to_builtins(await mend(node, ask)))
@@ -76,8 +77,10 @@ class RepairRoutes:
         if found.answer is not None:
             answer = found.answer
             value = self._masking.message(answer.type, msgspec.json.decode(bytes(answer.data)))
-            body["answer"] = {**msgspec.to_builtins(msgspec.structs.replace(answer, data=msgspec.Raw(b"0")))}
-            body["answer"]["data"] = value
+            body["answer"] = {
+                "service": answer.service, "stream": answer.stream, "version": answer.version, "type": answer.type,
+                "data": value,
+            }  # fmt: skip
         return {**body, "dry_run": True}
 
     async def _staged(self, asked: _Repair) -> Answer:

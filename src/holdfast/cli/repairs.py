@@ -1,0 +1,209 @@
+"""`holdfast retry`, `skip`, `undo`: a person's word on messages that wait and on sagas, one by one or in bulk.
+
+Each target is looked for in every service and repaired where it is, on record, with who and why; `--dry-run` shows the
+plan and changes nothing. A run that breaks off is said again: what is repaired answers `already`, or is not listed any
+more. Exit code 0 when all is applied or was so already, 1 when something is refused or a service does not answer.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from holdfast.cli.asking import get, post, services_at
+from holdfast.cli.lists import OfCause, OfFingerprint, OfService, OfType, Older, items_of
+from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.config import Settings
+from holdfast.core.record import parse_record_id
+from holdfast.errors import ConfigInvalid, HoldfastError
+
+Flag = Annotated[bool, Parameter(negative="")]
+By = Annotated[str, Parameter(name="--by", help="Who says so.")]
+Why = Annotated[str, Parameter(name="--why", help="For what reason. Both are recorded.")]
+DryRun = Annotated[bool, Parameter(name="--dry-run", negative="", help="Say what it would do, and do nothing.")]
+Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
+
+
+def retry(
+    *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, data: Data = "",
+    service: OfService = "", cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
+    dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+) -> int:  # fmt: skip
+    """Try parked messages again, or what stuck sagas were refused.
+
+    For example:
+    - `holdfast retry order@17 --by "on call" --why "release 12 mends it"`
+
+    - `holdfast retry --parked --cause KeyError --by "on call" --why "release 12 mends it" --dry-run`
+
+    - `holdfast retry order@17 --data '{"sku": "tea", "order_id": "o1", "quantity": 2}' --by me --why "a typo"`
+
+    Parameters
+    ----------
+    targets
+        Messages (service@position) or sagas (Type/id).
+    parked
+        All parked messages that the filters leave.
+    stuck
+        All stuck sagas that the filters leave.
+    data
+        The payload to try in the place of the old one; of one message.
+    """
+    filters = {"cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
+    settings = settings_of(config)
+    urls = services_at(settings, url or [])
+    found = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
+    extra: dict[str, Any] = {}
+    if data:
+        if len(targets) != 1 or parked or stuck:
+            raise ConfigInvalid("--data changes one message: name it, and no other")
+        extra["data"] = data_of(data)
+    return carry_out(settings, urls, found, {"kind": "retry", "by": by, "why": why, **extra}, dry_run, as_json)
+
+
+def skip(
+    *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, service: OfService = "",
+    cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
+    dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+) -> int:  # fmt: skip
+    """Answer messages that wait with a no, or pass over what stuck sagas were refused.
+
+    For example: `holdfast skip order@17 --by "on call" --why "the order is a test"`
+
+    Parameters
+    ----------
+    targets
+        Messages (service@position) or sagas (Type/id).
+    parked
+        All parked messages that the filters leave.
+    stuck
+        All stuck sagas that the filters leave.
+    """
+    filters = {"cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
+    settings = settings_of(config)
+    urls = services_at(settings, url or [])
+    found = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
+    return carry_out(settings, urls, found, {"kind": "skip", "by": by, "why": why}, dry_run, as_json)
+
+
+def undo(
+    *targets: str, by: By, why: Why, unsettled: Flag = False, service: OfService = "", cause: OfCause = "",
+    older: Older = 0, dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+) -> int:  # fmt: skip
+    """Undo running sagas that are not past their point of no return.
+
+    For example: `holdfast undo CheckoutSaga/01jd... --by "on call" --why "the customer called" --dry-run`
+
+    Parameters
+    ----------
+    targets
+        Sagas (Type/id).
+    unsettled
+        All that have not ended, as far as the filters leave them.
+    """
+    settings = settings_of(config)
+    urls = services_at(settings, url or [])
+    filters = {"cause": cause, "older": older}
+    found = _targets(settings, urls, targets, {"unsettled": unsettled}, filters, service)
+    return carry_out(settings, urls, found, {"kind": "undo", "by": by, "why": why}, dry_run, as_json)
+
+
+def data_of(text: str) -> Any:
+    """The value of a `--data` flag. Raises ConfigInvalid."""
+    try:
+        return json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"--data: {error}") from None
+
+
+def _targets(
+    settings: Settings, urls: Mapping[str, str], targets: Sequence[str], lists: Mapping[str, bool],
+    filters: Mapping[str, Any], service: str,
+) -> list[tuple[str, str]]:  # fmt: skip
+    """(service, target) of all that is to be repaired. Raises ConfigInvalid, HoldfastError where one is nowhere."""
+    chosen = [name for name, wanted in lists.items() if wanted]
+    if bool(targets) == bool(chosen):
+        raise ConfigInvalid(f"name targets, or say {' or '.join(f'--{name}' for name in lists)}: one of the two")
+    found = [(locate(settings, urls, target), target) for target in targets]
+    for name in chosen:
+        items, _, silent = items_of(settings, urls, name, filters, service)
+        found += [(one["service"], one.get("id") or one["message"]) for one in items]
+        for who, reason in silent.items():
+            print(f"! {who}: {reason}", file=sys.stderr)
+    return found
+
+
+def locate(settings: Settings, urls: Mapping[str, str], target: str) -> str:
+    """The service that a target is at. Raises HoldfastError."""
+    silent: dict[str, str] = {}
+    for name, where in urls.items():
+        try:
+            if "/" in target:
+                there = get(where, "/ops/trail", {"stream": target, "limit": 1}, settings)["records"]
+            else:
+                there = get(where, "/ops/parked", {"message": target, "all": 1}, settings)["items"]
+        except HoldfastError as error:
+            silent[name] = str(error)
+            continue
+        if there:
+            return name
+    if not silent and (receiver := _receiver(settings, urls, target)):
+        return receiver
+    more = f"; no answer from {', '.join(silent)}" if silent else ""
+    raise HoldfastError(f"no service has {target[:200]} waiting, nor a saga of that name{more}")
+
+
+def _receiver(settings: Settings, urls: Mapping[str, str], target: str) -> str:
+    """The service that a message was sent to, by its record: where it does not wait, it has been decided there."""
+    parsed = parse_record_id(target)
+    if parsed is None or parsed[0] not in urls or parsed[1] < 1:
+        return ""
+    query = {"after": parsed[1] - 1, "limit": 1}
+    records = get(urls[parsed[0]], "/ops/log", query, settings)["records"]
+    to = str(records[0]["destination"]) if records and records[0]["id"] == target else ""
+    return to if to in urls else ""
+
+
+def carry_out(
+    settings: Settings, urls: Mapping[str, str], found: Sequence[tuple[str, str]], body: Mapping[str, Any],
+    dry_run: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Repair one after the other, saying what became of each; a refusal does not stop the rest. The exit code."""
+    results: list[dict[str, Any]] = []
+    for number, (service, target) in enumerate(found, 1):
+        try:
+            asked = {**body, "target": target, "dry_run": dry_run}
+            result = dict(post(urls[service], "/ops/repairs", asked, settings))
+            if dry_run and result.get("answer"):
+                result["then"] = _then(settings, urls, result["answer"])
+        except HoldfastError as error:
+            result = {"service": service, "target": target, "how": "refused", "note": str(error)}
+        results.append(result)
+        if not as_json:
+            print(_shown(result, f"{number}/{len(found)}"), flush=True)
+    refused = [one for one in results if one["how"] == "refused"]
+    text = f"{len(results) - len(refused)} of {len(results)}" + (" planned" if dry_run else " repaired")
+    say({"results": results, "refused": len(refused)}, as_json=as_json, text=text)
+    return 1 if refused else 0
+
+
+def _then(settings: Settings, urls: Mapping[str, str], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the service that would get the answer would do with it; why that cannot be told."""
+    service = answer["service"]
+    if service not in urls:
+        return {"service": service, "does": [f"{service} is not among the services asked"]}
+    try:
+        return post(urls[service], "/ops/plans", answer, settings)
+    except HoldfastError as error:
+        return {"service": service, "does": [str(error)]}
+
+
+def _shown(result: Mapping[str, Any], number: str) -> str:
+    note = f": {result['note']}" if result.get("note") else ""
+    lines = [f"{number}  {result['service']}  {result['target']}  {result['how']}{note}"]
+    lines += [f"    {text}" for text in result.get("does", ())]
+    lines += [f"    then {result['then']['service']}: {text}" for text in result.get("then", {}).get("does", ())]
+    return "\n".join(lines)
