@@ -109,7 +109,7 @@ async def test_a_step_after_the_pivot_is_passed_over_or_asked_again() -> None:
         first = sale(virtual, "o1", post="book")
         found = await stuck_one(virtual)
         for kind, decision in (("undo", ""), ("resolve", "refused")):
-            with pytest.raises(Exception, match="stuck|done or undone"):
+            with pytest.raises(Exception, match=r"stuck|done or undone"):
                 await mend(virtual.nodes["desk"], ask(kind, found["id"], decision))
         await mend(virtual.nodes["desk"], ask("skip", found["id"]))
         assert (await first).answer == Sold("o1")
@@ -174,7 +174,7 @@ def test_what_others_need_cannot_be_passed_over() -> None:
         ("resolve", "closes it by hand (--undone): nothing more is asked of anybody"),
     ]
     for verb in ("skip", "done"):
-        with pytest.raises(Contradicted, match="the answer|its answer"):
+        with pytest.raises(Contradicted, match=r"the answer|its answer"):
             mended(saga, state, verb, "me", "why")
 
 
