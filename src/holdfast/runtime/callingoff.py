@@ -1,9 +1,9 @@
 """Calling off: a cancel that follows the command it names down the ordered conversation.
 
 The cancel comes after its command, always: so either that waits here undecided, and is answered `cancelled`; or it has
-begun a saga here, which turns back if it is not past its pivot; or it is decided, or being carried out, and the cancel
-does nothing: the answer is on its way. Comes after exchange, before the writer, as `runtime.received` does for
-everything else.
+begun a saga here, which turns back if it is not past its pivot; or it is being carried out, and is not tried again if
+that fails with nothing done; or it is decided, and the cancel does nothing: the answer is on its way. Comes after
+exchange, before the writer, as `runtime.received` does for everything else.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from holdfast.core.message import Rejection
 from holdfast.core.record import CALL_OFF
 from holdfast.errors import Rejected
 from holdfast.runtime.envelope import Handled
+from holdfast.runtime.places import Place
 from holdfast.runtime.received import MessageWork, envelope_of
 from holdfast.runtime.sagarecords import Target
 
 if TYPE_CHECKING:
-    from holdfast.runtime.places import Place
     from holdfast.runtime.waiting import Waiting
 
 logger = logging.getLogger("holdfast.callingoff")
@@ -45,8 +45,8 @@ def incoming(
 class CallOffWork:
     """One cancel on its way through the writer."""
 
-    __slots__ = ("_done", "_handled", "_move", "_number", "_place", "_producer", "_record", "_stream", "_target",
-                 "_waiting", "lane")  # fmt: skip
+    __slots__ = ("_done", "_handled", "_marked", "_move", "_number", "_place", "_producer", "_record", "_stream",
+                 "_target", "_waiting", "lane")  # fmt: skip
 
     def __init__(
         self, waiting: "Waiting", producer: str, record: WireRecord, move: Move, done: "asyncio.Future[None] | None"
@@ -55,6 +55,8 @@ class CallOffWork:
         self._done, self.lane = done, producer
         self._handled: Handled | None = None
         self._place: Place | None = None
+        self._marked: Place | None = None
+        """What is being carried out, and is to be answered `cancelled` if nothing comes of it."""
         self._stream, self._number = "", 0
         try:
             self._target = msgspec.json.decode(bytes(record.data), type=Target).version
@@ -71,14 +73,18 @@ class CallOffWork:
     def handle(self) -> Batch | None:
         """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
         waiting, record, handled = self._waiting, self._record, Handled()
-        self._place, self._handled = None, handled
+        self._place, self._marked, self._handled = None, None, handled
         at = waiting.clock.now_us()
         found = waiting.asked_by(self._producer, record.stream, self._target)
-        if found is not None and not found[1].running and not found[1].held.started:
+        if found is not None and (found[1].running or found[1].held.unknown):
+            self._marked = found[1]
+            rows = (waiting.row_of(Place(found[1].key, msgspec.structs.replace(found[1].held, called_off=True), True)),)
+            return Batch((), (), (self._move,), rows)
+        if found is not None:
             self._stream, self._place = found
             self._number = waiting.take(self._stream, self._place)
             waiting.answer_unheard(self._place, CANCELLED, at, handled)
-        elif found is None:
+        else:
             for stream in self.streams:
                 cause = Rejection("cancelled", "its caller called it off")
                 envelope = envelope_of(self._producer, record, at)
@@ -90,6 +96,9 @@ class CallOffWork:
         self._waiting.settled(self._handled, position)
         if self._place is not None:
             self._waiting.again(self._stream)
+        if self._marked is not None:
+            self._marked.held.called_off = True
+            self._waiting.called_off(self._marked)
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -107,3 +116,44 @@ class CallOffWork:
         """Nothing of it was written; the sender will say it again."""
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
+
+
+class CancelledWork:
+    """The answer `cancelled` to a command whose cancel came while it was carried out, nothing of which was done."""
+
+    __slots__ = ("_handled", "_number", "_place", "_stream", "_taken", "_waiting", "lane", "streams")
+
+    def __init__(self, waiting: "Waiting", stream: str, place: Place) -> None:
+        self._waiting, self._stream, self._place = waiting, stream, place
+        self.lane, self.streams = "", ()
+        self._handled: Handled | None = None
+        self._number, self._taken = 0, False
+
+    def handle(self) -> Batch | None:
+        """Answer it, and let it wait no more."""
+        waiting, handled, self._taken = self._waiting, Handled(), False
+        if not waiting.has(self._stream, self._place.key):
+            return None
+        waiting.answer_unheard(self._place, CANCELLED, waiting.clock.now_us(), handled)
+        self._number, self._taken = waiting.take(self._stream, self._place), True
+        self._handled = handled
+        return Batch(tuple(handled.records), (), (), tuple(handled.rows))
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        self._waiting.settled(self._handled, position)
+        self._waiting.retried(self._stream)
+
+    def taken_back(self) -> None:
+        """It waits as before."""
+        if self._taken:
+            self._waiting.put_in([(self._stream, self._number, self._place)])
+            self._taken = False
+
+    def duplicate(self, found: Duplicate) -> None:
+        """It has no fresh rows: this cannot be."""
+        self.failed(RuntimeError("a cancel has no fresh rows"))
+
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; it is tried again."""
+        self._waiting.retried(self._stream, later=True)

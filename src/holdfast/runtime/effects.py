@@ -48,12 +48,12 @@ class Effects:
         self._ready[stream] = None
         self._open()
 
-    async def close(self, *, drain: bool = True) -> None:
-        """Begin no more calls. What runs may end, unless `drain` is False: what is cut off is unknown."""
+    async def close(self, seconds: float) -> None:
+        """Begin no more calls. What runs may end for so long; what is cut off is unknown."""
         self._closed = True
         tasks = list(self._running.values())
-        if drain and tasks:
-            await asyncio.wait(tasks)
+        if seconds and tasks:
+            await asyncio.wait(tasks, timeout=seconds)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,6 +105,8 @@ class Effects:
                     f"what became of attempt {held.started} is unknown, and there is no probe to ask"
                 )
                 return self.waiting.keep_failed(stream, place, unknown)
+        if held.called_off and not held.unknown:
+            return self.waiting.keep_failed(stream, place, NotDone("it was called off"))
         held.started, held.unknown = held.started + 1, True
         await self._note(ATTEMPTED, {"attempt": held.started}, stream, place, envelope)
         try:
@@ -147,9 +149,14 @@ class Effects:
         context = Context(envelope.at, envelope.id, key, label, envelope.tx)
         attempt = Attempt(key_of(envelope.tx, envelope.id, effect.name), max(1, place.held.started), context)
         limit = asyncio.timeout(effect.seconds)
+        mine = asyncio.current_task()
         try:
             async with limit:
                 found = await function(command, attempt)
+        except asyncio.CancelledError as error:
+            if mine is not None and mine.cancelling():
+                raise
+            raise CommandFailed(f"{function.__name__} was cancelled from within") from error
         except TimeoutError as error:
             if limit.expired():
                 raise CommandFailed(f"{function.__name__} took longer than {effect.seconds:g} s") from error

@@ -124,9 +124,7 @@ class Node:
         await self.doubts.stop()
         self.waiting.stop()
         self.edge.crashed(Unavailable("the service is stopping"))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.gather(self.transactions.close(drain=drain), self.effects.close(drain=drain))
+        await asyncio.gather(self._end_transactions(drain), self.effects.close(DRAIN_SECONDS if drain else 0))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.writer.close(drain=drain)
@@ -137,6 +135,11 @@ class Node:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
         await self.store.close()
+
+    async def _end_transactions(self, drain: bool) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.transactions.close(drain=drain)
 
     async def _drain_exchange(self) -> None:
         """Give peers that are up a moment to acknowledge what they were sent; the rest waits in the log."""

@@ -29,6 +29,8 @@ class Held(msgspec.Struct, omit_defaults=True):
     """The id of the repair that changed its payload."""
     started: int = 0
     """Of an effect: the attempts that were flushed."""
+    called_off: bool = False
+    """A cancel came while it was carried out: it is answered `cancelled` once it is known that nothing was done."""
     unknown: bool = False
     """Of an effect: an attempt was made, and what became of it is not known."""
 

@@ -21,6 +21,7 @@ from holdfast.core.stage import read
 from holdfast.errors import Rejected
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
+from holdfast.runtime.callingoff import CancelledWork
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.failure import failure_of
@@ -156,7 +157,7 @@ class Waiting:
 
     def items(self) -> list[tuple[str, Held]]:
         """(stream, message) of all that waits, each stream's in order."""
-        return [(stream, place.held) for stream, queue in self._queues.items() for place in queue]
+        return [(stream, place.held) for stream, place in self.places()]
 
     def places(self) -> list[tuple[str, Place]]:
         """(stream, place) of all that waits, each stream's in order."""
@@ -202,20 +203,12 @@ class Waiting:
             held.parked, held.next_at = now, 0
         else:
             held.next_at = now + policy.delay_us(held.attempts, self.clock.random())
-        logger.log(
-            logging.ERROR if held.parked else logging.WARNING,
-            "a message is parked: its handler failed too often"
-            if held.parked
-            else "a message waits: its handler failed",
-            extra={
-                "stream": stream,
-                "message_id": held.id,
-                "attempts": held.attempts,
-                "fingerprint": held.fingerprint,
-                "correlation_id": held.record.correlation or held.record.tx,
-            },
-            exc_info=error,
-        )
+        extra = {
+            "stream": stream, "message_id": held.id, "attempts": held.attempts, "fingerprint": held.fingerprint,
+            "correlation_id": held.record.correlation or held.record.tx,
+        }  # fmt: skip
+        level, how = (logging.ERROR, "is parked") if held.parked else (logging.WARNING, "waits")
+        logger.log(level, "a message %s: its handler failed", how, extra=extra, exc_info=error)
 
     def _schedule(self) -> None:
         queues = self._queues.items()
@@ -373,6 +366,12 @@ class Waiting:
         if not queue:
             self.freed(stream, 0)
 
+    def called_off(self, place: Place) -> None:
+        """A cancel came for what is being carried out, or waits to be asked about: what is parked is looked at anew."""
+        stream = place.key.rpartition("#")[0]
+        if not place.held.unknown and not place.running and self.has(stream, place.key) and self._writer is not None:
+            self._writer.submit(CancelledWork(self, stream, place))
+
     def release(self, stream: str, place: "Place") -> None:
         """A person has had a message tried again: its attempts are counted anew."""
         held = place.held
@@ -384,10 +383,13 @@ class Waiting:
         return Row("waiting", place.key, encode(place.held))
 
     def keep_failed(self, stream: str, place: "Place", error: Exception) -> None:
-        """A handler failed: its message waits, with a new backoff, once that is durable."""
-        self._failed(stream, place.held, error)
+        """A handler failed: its message waits, with a new backoff, once that is durable; or it is called off."""
         if self._writer is None:
             return
+        if place.held.called_off and not place.held.unknown:
+            self._writer.submit(CancelledWork(self, stream, place))
+            return
+        self._failed(stream, place.held, error)
         work = BatchWork(Batch(rows=(self.row_of(place),)))
         work.done.add_done_callback(lambda done: self.retried(stream, later=done.exception() is not None))
         self._writer.submit(work)
