@@ -1,8 +1,8 @@
 """The shop, to be broken: `python -m shop.trouble WHAT` makes one command fail, in every process, until it is mended.
 
 `shop.trouble:shop` is the shop of `shop.services`, whose deciders first look into the file `trouble` of the folder they
-run in: `reserve` (or `reserve eggs`, of that product or order alone) breaks; `refuse release` says no. `buy` and `audit`
-are what its customers and its books say. Only docs/repair.md and its test use it.
+run in: `reserve` (or `reserve eggs`, of that product or order alone) breaks; `refuse release` says no. `buy` is what a
+customer hears, `audit` what the books say. Only docs/repair.md and its test use it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast import Client, HoldfastError, Rejected, Retry, Service
 from holdfast.cli.asking import get
-from holdfast.cli.shared import settings_of
+from holdfast.cli.shared import say, settings_of
 from holdfast.config import Settings
 from holdfast.errors import Pending
 from shop import services
@@ -79,9 +79,11 @@ def books(urls: dict[str, str], settings: Settings) -> int:
     }
     placed = [event["data"]["order_id"] for event in feeds["order"] if ".placed." in event["type"]]
     checks = audit(feeds, dict.fromkeys(placed))
+    lines: list[str] = []
     for check in checks:
-        print(f"{'ok  ' if check.passed or not check.counted else 'WRONG'} {check.name} ({check.counted})")
-        print("".join(f"      {text}\n" for text in check.violations), end="")
+        lines.append(f"{'ok  ' if not check.violations else 'WRONG'} {check.name} ({check.counted})")
+        lines += [f"      {text}" for text in check.violations]
+    say(None, as_json=False, text="\n".join(lines))
     return sum(bool(check.violations) for check in checks)
 
 
@@ -89,7 +91,7 @@ def main(what: list[str]) -> int:
     """`buy ORDER PRODUCT CUSTOMER [declined]`, `audit`, `mended`, or the trouble to make."""
     settings = settings_of(None)
     if what[:1] == ["buy"]:
-        print(asyncio.run(buy(settings.urls(), *what[1:])))
+        say(None, as_json=False, text=asyncio.run(buy(settings.urls(), *what[1:])))
     elif what == ["audit"]:
         return 1 if books(settings.urls(), settings) else 0
     elif what == ["mended"]:
@@ -103,5 +105,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except HoldfastError as error:
-        print(f"shop.trouble: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"shop.trouble: {error}")
