@@ -180,7 +180,7 @@ def test_a_saga_alone() -> None:
 
 
 def test_a_saga_alone_is_undone() -> None:
-    """A deadline or a no before the pivot undoes in reverse; a rejected undo is tried again, and stuck after the last."""
+    """A deadline or a no before the pivot undoes in reverse; a rejected undo is tried again, and in the end stuck."""
     scenario = given(CheckoutSaga, CHECKOUT).answered("place", PLACED).answered("reserve", TEA, CUP)
     scenario.overdue("charge").then_asks()
     scenario.answered("charge", Rejection("declined")).then_asks(Release("tea", "o1"), Release("cup", "o1"))

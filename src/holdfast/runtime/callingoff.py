@@ -78,7 +78,9 @@ class CallOffWork:
         found = waiting.asked_by(self._producer, record.stream, self._target)
         if found is not None and (found[1].running or found[1].held.unknown):
             self._marked = found[1]
-            rows = (waiting.row_of(Place(found[1].key, msgspec.structs.replace(found[1].held, called_off=True), True)),)
+            marked = Place(found[1].key, msgspec.structs.replace(found[1].held, called_off=True), True)
+            # A handler commits beside the writer, so a row put here might come after its own word that it is gone.
+            rows = (waiting.row_of(marked),) if found[1].held.started else ()
             return Batch((), (), (self._move,), rows)
         if found is not None:
             self._stream, self._place = found

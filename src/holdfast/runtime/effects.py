@@ -39,8 +39,6 @@ class Effects:
         self._ready: dict[str, None] = {}
         """Streams whose first message is to be tried, in order."""
         self._running: dict[str, asyncio.Task[None]] = {}
-        self.settling: set[str] = set()
-        """Keys of the messages whose outcome is on its way to the log: none gets two."""
         self._closed = False
 
     def take(self, stream: str) -> None:
@@ -80,6 +78,8 @@ class Effects:
         place = self.waiting.first(stream)
         if place is None:
             return self.waiting.retried(stream)
+        if place.key in self.waiting.leaving:
+            return None  # a person has said what became of it: that goes on when it has landed
         place.running = True
         try:
             await self._carry_out(stream, place)
@@ -204,10 +204,10 @@ class OutcomeWork:
     def handle(self) -> Batch | None:
         """The answer, and that nothing waits for it any more."""
         dispatch, stream, envelope = self._effects.dispatch, self._stream, self._envelope
-        if self._key in self._effects.settling or not self._effects.waiting.has(stream, self._key):
+        if not self._effects.waiting.has(stream, self._key):
             self.done.set_exception(Contradicted(f"{envelope.id} has an outcome already"))
             return None
-        self._effects.settling.add(self._key)
+        self._effects.waiting.leaving.add(self._key)
         entry = self._effects.memory[stream]
         handled = self._handled = Handled()
         handled.reads.append((stream, entry.version))
@@ -232,7 +232,7 @@ class OutcomeWork:
         """It is durable."""
         waiting = self._effects.waiting
         waiting.gone(self._stream, self._key)
-        self._effects.settling.discard(self._key)
+        waiting.leaving.discard(self._key)
         waiting.settled(self._handled, position)
         waiting.retried(self._stream)
         if not self.done.done():
@@ -241,7 +241,7 @@ class OutcomeWork:
     def taken_back(self) -> None:
         """It waits as before."""
         self._handled = None
-        self._effects.settling.discard(self._key)
+        self._effects.waiting.leaving.discard(self._key)
 
     def duplicate(self, found: Duplicate) -> None:
         """It has no fresh rows: this cannot be."""
@@ -249,6 +249,7 @@ class OutcomeWork:
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written: it is unknown still."""
-        self._effects.settling.discard(self._key)
+        self._effects.waiting.leaving.discard(self._key)
+        self._effects.waiting.retried(self._stream, later=True)
         if not self.done.done():
             self.done.set_exception(error)

@@ -125,7 +125,8 @@ async def _mend_message(node: "Node", ask: Ask) -> Mended:
     node.writer.submit(work)
     position = await asyncio.shield(work.done)
     if position is None:
-        return Mended(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
+        how = "it is being tried now" if place.running else "it does not wait any more"
+        return Mended(node.name, ask.kind, ask.target, "already", note=how)
     identity = record_id(node.name, position)
     if ask.kind == "retry":
         if edited is not None and node.waiting.has(stream, place.key):
@@ -230,7 +231,9 @@ class _MessageWork:
         """The word; with it, of a message that is skipped, the answer."""
         node, ask, held, self._taken = self._node, self._ask, self._place.held, False
         waiting, handled = node.waiting, Handled()
-        if not waiting.has(self._stream, self._place.key):
+        if self._place.key in waiting.leaving:
+            raise Contradicted(f"{held.id} has an outcome already")
+        if not waiting.has(self._stream, self._place.key) or (ask.kind == "retry" and self._place.running):
             self.done.set_result(None)
             return None
         at = node.clock.now_us()
@@ -239,7 +242,7 @@ class _MessageWork:
             body |= {"type": self._edited.type, "data": self._edited.data} if self._edited is not None else {}
             handled.records.append(_word(RETRIED, body, self._stream, held, at))
             fresh = msgspec.structs.replace(held, parked=0, attempts=0, next_at=0)
-            if self._edited is None:
+            if self._edited is None and self._stream.partition("/")[0] not in node.service.handlers:
                 handled.rows.append(waiting.row_of(Place(self._place.key, fresh, True)))
         else:
             if refused(node, ask, self._stream, self._place):

@@ -59,6 +59,8 @@ class Waiting:
         """Told the stream of an effect whose first message is to be tried."""
         self.consumers: dict[str, Callable[[Held], Handled]] = {}
         """Consumer -> how it decides an event that waits; the consumers of feeds enter themselves."""
+        self.leaving: set[str] = set()
+        """Keys of messages whose outcome is on its way to the log: none gets two, and no row of one is put again."""
         self._queues: dict[str, deque[Place]] = {}
         self._sequence = 0
         self._writer: Writer | None = None
@@ -70,6 +72,7 @@ class Waiting:
         self._writer = writer
         self._queues.clear()
         self._retrying.clear()
+        self.leaving.clear()
         after = ""
         while rows := await self.store.scan("waiting", after=after):
             for key, data in rows:
@@ -126,7 +129,7 @@ class Waiting:
 
     def has(self, stream: str, key: str) -> bool:
         """Whether the message of that row waits."""
-        return any(place.key == key for place in self._queues.get(stream, ()))
+        return key not in self.leaving and any(place.key == key for place in self._queues.get(stream, ()))
 
     def gone(self, stream: str, key: str) -> None:
         """The message of that row waits no more."""
@@ -344,7 +347,7 @@ class Waiting:
             for place in queue:
                 held = place.held
                 if held.producer == producer and (held.record.stream, held.record.version) == (stream, version):
-                    return found, place
+                    return (found, place) if place.key not in self.leaving else None
         return None
 
     def answer_unheard(self, place: "Place", no: Rejected, envelope_at: int, handled: Handled) -> None:
