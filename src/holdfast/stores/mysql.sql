@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS meta (
 -- The log: every row a record, in commit order, never changed and never deleted.
 CREATE TABLE IF NOT EXISTS log (
     position    BIGINT PRIMARY KEY,       -- 1, 2, ... without gaps but those a leap recorded in incarnations
-    kind        VARBINARY(20) NOT NULL,   -- event, command, answer, saga, repair
+    kind        VARBINARY(20) NOT NULL,   -- event, command, answer, saga, effect, repair
     destination VARBINARY(200) NOT NULL,  -- the service it is for; '' when it stays at home
     stream      VARBINARY(1000) NOT NULL, -- Type/key of the aggregate or saga; '' for none
     version     BIGINT,                   -- 1, 2, ... in the stream; NULL when it does not count (a rejection)

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS meta (name text PRIMARY KEY, value text NOT NULL);
 -- The log: every row a record, in commit order, never changed and never deleted.
 CREATE TABLE IF NOT EXISTS log (
     position    bigint PRIMARY KEY,       -- 1, 2, ... without gaps but those a leap recorded in incarnations
-    kind        text NOT NULL,            -- event, command, answer, saga, repair
+    kind        text NOT NULL,            -- event, command, answer, saga, effect, repair
     destination text NOT NULL,            -- the service it is for; '' when it stays at home
     stream      text COLLATE "C" NOT NULL, -- Type/key of the aggregate or saga; '' for none
     version     bigint,                   -- 1, 2, ... in the stream; NULL when it does not count (a rejection)

@@ -36,7 +36,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 -- The log: every row a record, in commit order, never changed and never deleted.
 CREATE TABLE log (
     position    INTEGER PRIMARY KEY,    -- 1, 2, ... without gaps but those a leap recorded in incarnations
-    kind        TEXT NOT NULL,          -- event, command, answer, saga, repair
+    kind        TEXT NOT NULL,          -- event, command, answer, saga, effect, repair
     destination TEXT NOT NULL,          -- the service it is for; '' when it stays at home
     stream      TEXT NOT NULL,          -- Type/key of the aggregate or saga; '' for none
     version     INTEGER,                -- 1, 2, ... in the stream; NULL when it does not count (a rejection)

@@ -15,6 +15,7 @@ pytest-asyncio in any mode, and no service around the store. A failing test name
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -171,6 +172,16 @@ class StoreConformance:
         group = [Batch(), append("A/1", 0, 3), Batch(), Batch(reads=(("A/1", 3),)), append("A/2", 0)]
         assert await store.commit(group) == [Committed(position) for position in (1, 1, 4, 4, 4)]
         assert [record.position for record in await everything(store)] == [1, 2, 3, 4]
+
+    async def test_every_kind_of_record_is_kept(self, store: Store) -> None:
+        """What a record is, is read back as it was written, and can be asked for."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        batch = Batch(tuple(msgspec.structs.replace(FULL, kind=kind, stream="", version=0) for kind in kinds))
+        await store.commit([batch])
+        assert [record.kind for record in await everything(store)] == list(kinds)
+        for position, kind in enumerate(kinds, 1):
+            page = await store.read(0, 100, kinds=(kind,))
+            assert [record.position for record in page.records] == [position]
 
     async def test_a_page_says_how_far_the_search_went(self, store: Store) -> None:
         """Everything that matches in (after, upto] is in the page; upto is never past the head nor past a cut."""
