@@ -14,6 +14,7 @@ import msgspec
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.effect import EFFECT_SECONDS, EffectType
 from holdfast.core.handler import HANDLER_SECONDS, HandlerType
+from holdfast.core.invariant import Happened, Invariant
 from holdfast.core.message import Command, Contract, MessageType, message_type
 from holdfast.core.retry import Retry
 from holdfast.core.saga import SagaType
@@ -321,7 +322,33 @@ class System:
             if service.name in self.services:
                 raise Misuse(f"system {name!r}: two services are named {service.name!r}")
             self.services[service.name] = service
+        self.invariants: dict[str, Invariant] = {}
+        """By name: what must be true of the system, see `invariant`."""
         if not self.services:
             raise Misuse(f"system {name!r}: has no services")
         for service in self.services.values():
             service.check_staged(self.services)
+
+    @overload
+    def invariant(self, declared: T, /) -> T: ...
+    @overload
+    def invariant(self, declared: F, /) -> F: ...
+    @overload
+    def invariant(self, /, *, key: Callable[[Happened], Any]) -> Callable[[T], T]: ...
+    def invariant(self, declared: Any = None, /, *, key: Callable[[Happened], Any] | None = None) -> Any:
+        """Register something that must be true; what is wrong is yielded, in sentences.
+
+        A function takes what `Happened` in one settled transaction. A class folds: `settled(self, tx)` takes one after
+        another, `holds(self)` judges what was folded so far; `holds(self, in_flight)` is also given the transactions
+        with something left to happen. `key` says to which keys a transaction belongs: then there is one instance a
+        key, and only those that were touched are judged again. Raises Misuse.
+        """
+
+        def register(declared: Any) -> Any:
+            found = Invariant(declared, key)
+            if found.name in self.invariants:
+                raise Misuse(f"system {self.name!r}: two invariants are named {found.name!r}")
+            self.invariants[found.name] = found
+            return declared
+
+        return register if declared is None else register(declared)

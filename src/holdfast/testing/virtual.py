@@ -9,10 +9,12 @@ nothing can happen any more a run ends with `RuntimeError`, it never hangs.
 import asyncio
 import functools
 import hashlib
-import math
+import heapq
 import random
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -51,37 +53,117 @@ STALLED_SECONDS = 5.0
 """Real seconds that a loop without a timer waits for another thread before it gives up."""
 
 
-class _Selector(selectors.SelectSelector):
-    """Asks what is ready and never waits; the time it was told to wait passes on the loop's clock."""
+class _Due:
+    """A callback that the loop is to make, soon or at a time; the little of `asyncio.Handle` that is asked for."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.elapsed = 0.0
+    __slots__ = ("args", "callback", "context", "off", "when_")
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            ready = super().select(STALLED_SECONDS)
-            if not ready:
-                raise RuntimeError("nothing can happen any more: every task waits, and there is no timer")
-            return ready
-        ready = super().select(0)
-        if not ready:
-            # Far from zero a float cannot tell a timer that is due from one that is about to be: time always passes.
-            self.elapsed = max(self.elapsed + timeout, math.nextafter(self.elapsed, math.inf))
-        return ready
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, when: float = 0.0
+    ) -> None:
+        self.callback, self.args, self.when_, self.off = callback, args, when, False
+        self.context = copy_context() if context is None else context
+
+    def cancel(self) -> None:
+        """Do not make it."""
+        self.off = True
+        self.callback, self.args = _nothing, ()
+
+    def cancelled(self) -> bool:
+        """Whether it is not to be made."""
+        return self.off
+
+    def when(self) -> float:
+        """When it is due, by the loop's clock."""
+        return self.when_
+
+
+def _nothing() -> None:
+    return None
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, with the source of all chance in it."""
+    """An event loop in virtual time, with the source of all chance in it.
+
+    It asks the system for nothing unless something of the outside (a socket, another thread) is waited for. Callbacks
+    run in the order they were asked for, those that are due at one time in the order they were set.
+    """
 
     def __init__(self, seed: int = 0) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
+        super().__init__()
+        self._elapsed = 0.0
+        self._soon: deque[_Due] = deque()
+        self._later: list[tuple[float, int, _Due]] = []
+        self._order = 0
         self.random = random.Random(seed)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
-        return self._virtual.elapsed
+        return self._elapsed
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Call back in the next round."""
+        due = _Due(callback, args, context)
+        self._soon.append(due)
+        return due
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        """The same, from another thread."""
+        due = self.call_soon(callback, *args, context=context)
+        self._write_to_self()  # type: ignore[attr-defined]
+        return due
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Call back at a virtual time."""
+        due = _Due(callback, args, context, when)
+        self._order += 1
+        heapq.heappush(self._later, (when, self._order, due))
+        return due
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Call back after virtual seconds."""
+        return self.call_at(self._elapsed + delay, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        """One round: what is ready; where nothing is, time jumps to what is due next."""
+        soon, later = self._soon, self._later
+        if not soon:
+            self._poll(0.0)
+            while later and later[0][2].off:
+                heapq.heappop(later)
+            if not soon and not later and not self._stopping:  # type: ignore[attr-defined]
+                self._poll(STALLED_SECONDS)
+                if not soon:
+                    raise RuntimeError("nothing can happen any more: every task waits, and there is no timer")
+            if not soon and later:
+                self._elapsed = max(self._elapsed, later[0][0])
+                while later and later[0][0] <= self._elapsed:
+                    soon.append(heapq.heappop(later)[2])
+        for _ in range(len(soon)):
+            due = soon.popleft()
+            if due.off:
+                continue
+            try:
+                due.context.run(due.callback, *due.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"{due.callback!r} failed", "exception": error})
+
+    def _poll(self, seconds: float) -> None:
+        """Take in what the outside has to say; the loop's own pipe is all there is where nobody asks for more."""
+        selector: selectors.BaseSelector = self._selector  # type: ignore[attr-defined]
+        if seconds or len(selector.get_map()) > 1:
+            self._process_events(selector.select(seconds))  # type: ignore[attr-defined]
+            while self._ready:  # type: ignore[attr-defined]
+                handle = self._ready.popleft()  # type: ignore[attr-defined]
+                self._soon.append(_Due(handle._run, (), None))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._soon.clear()
+        self._later.clear()
+        super().close()
 
 
 class VirtualClock:

@@ -1,0 +1,129 @@
+"""The audit: a system's invariants run over its logs, page by page, as they are read.
+
+Each page goes into the cut, what the cut admits opens and settles transactions, and what has settled is judged once; a
+fold is judged again only where it was touched. So the work grows with what is new, not with the log, and what is kept
+in memory with what is in flight and with the keys of the folds. Pure: `runtime.auditing` reads pages from services.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast.core.cut import Cut, Seen
+from holdfast.core.invariant import Happened, Judge, Types, Violation
+from holdfast.core.message import Contract
+from holdfast.core.service import System
+from holdfast.core.settled import Mark, Settling
+
+VIOLATIONS_MAX = 1_000
+"""Violations of single transactions that are kept; past it they are counted."""
+CAUSES = "causes"
+"""The name under which it is said that a record's cause is in no log."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an audit has found so far."""
+
+    violations: tuple[Violation, ...]
+    counted: dict[str, int]
+    """Invariant -> how many transactions, or keys of a fold, it found something to judge in."""
+    settled: int
+    """Transactions that were judged."""
+    open: int
+    """Transactions with something left to happen."""
+    oldest_us: int
+    """When the oldest of these began; 0 where there is none."""
+    cut: dict[str, int]
+    """Service -> position up to which it was judged."""
+    more: int = 0
+    """Violations that are not among `violations`."""
+
+    @property
+    def passed(self) -> bool:
+        """True when nothing is wrong, and every invariant had something to judge."""
+        return not self.violations and all(self.counted.values())
+
+
+class Audit:
+    """The invariants of one system, and how far they have come."""
+
+    def __init__(self, system: System) -> None:
+        self.cut = Cut(system.services)
+        self.settling = Settling(system)
+        self._types = Types(_contracts(system))
+        self._judges = [Judge(one) for one in system.invariants.values()]
+        self._flight = any(one.wants_flight for one in system.invariants.values())
+        self._marks: dict[str, deque[Mark]] = {name: deque() for name in system.services}
+        self._single: list[Violation] = []
+        self._more = 0
+        self._settled = 0
+        self._lost: dict[str, str] = {}
+        """Log -> the cause it waited for when it was checked last."""
+        self._causeless: list[Violation] = []
+
+    def take(self, service: str, records: Sequence[Seen], upto: int, *, head: int, mark: Mark | None) -> None:
+        """A page of a service's log after `cut.read[service]`, and what that service had received before `head`."""
+        self.cut.take(service, records, upto, whole=upto >= head)
+        if mark is not None:
+            self._marks[service].append(mark)
+
+    @property
+    def stale(self) -> bool:
+        """True when a transaction went on after it had settled: begin anew."""
+        return bool(self.settling.reopened)
+
+    def check(self) -> list[Violation]:
+        """Judge what the pages so far allow; single transactions' new violations, and every fold's present ones."""
+        for log, run in self.cut.advance():
+            self.settling.take(log, run)
+        for service, marks in self._marks.items():
+            newest = None
+            while marks and marks[0].head <= self.cut.at[service]:
+                newest = marks.popleft()
+            if newest is not None:
+                self.settling.mark(service, newest)
+        fresh: list[Violation] = []
+        for found in self.settling.settled():
+            self._settled += 1
+            tx = Happened(found, self._types, settled=True)
+            for judge in self._judges:
+                fresh += judge.settled(tx)
+        room = max(0, VIOLATIONS_MAX - len(self._single))
+        self._single += fresh[:room]
+        self._more += len(fresh[room:])
+        self._look_for_causes()
+        return fresh + self._folded() + self._causeless
+
+    def _folded(self) -> list[Violation]:
+        flying = [Happened(found, self._types, settled=False) for found in self.settling.open.values()]
+        return [one for judge in self._judges for one in judge.check(flying if self._flight else ())]
+
+    def _look_for_causes(self) -> None:
+        """Records whose cause is past the end of its log, though that was read again since."""
+        blocked = {log: cause for log, cause in self.cut.blocked().items() if self._past(cause)}
+        said = "a record of {0} after {0}@{1} was caused by {2}, which is not there: was a store restored?"
+        self._causeless = [
+            Violation(CAUSES, said.format(log, self.cut.at[log], cause), (cause,))
+            for log, cause in blocked.items() if self._lost.get(log) == cause
+        ]  # fmt: skip
+        self._lost = blocked
+
+    def _past(self, cause: str) -> bool:
+        log, _, position = cause.rpartition("@")
+        return self.cut.read_whole(log) and int(position) > self.cut.read[log]
+
+    def report(self) -> Report:
+        """All that was found; to be asked after `check`."""
+        folds = [one for judge in self._judges for one in judge.wrong]
+        opened = self.settling.open.values()
+        return Report(
+            (*self._single, *folds, *self._causeless), {judge.invariant.name: judge.counted for judge in self._judges},
+            self._settled, len(opened), min((one.at for one in opened), default=0), dict(self.cut.at), self._more,
+        )  # fmt: skip
+
+
+def _contracts(system: System) -> dict[str, Contract]:
+    """The contracts of the services, and of all whose events they take."""
+    found = {event.contract: event.home for service in system.services.values() for event in service.fed_by()}
+    return found | {name: service.contract for name, service in system.services.items()}

@@ -1,0 +1,285 @@
+"""Invariants: what must be true of a system, written once as a function over what happened.
+
+Three kinds. A function judges each settled transaction by itself. A class folds settled transactions and says whether
+what it has folded holds, whole or per key. One whose `holds` takes a second argument is also given what is in flight.
+All see events as they were recorded, in causal order, within a consistent cut (`core.cut`, `core.settled`); a violation
+names the records that it was found in. Pure; compiled when declared, fails with `Misuse`. `core.audit` runs them.
+"""
+
+import copy
+import inspect
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from holdfast.core.cut import Seen
+from holdfast.core.message import Contract, Event, MessageType, Rejection, decode_stored
+from holdfast.core.record import REJECTED, record_id
+from holdfast.core.settled import Open
+from holdfast.core.state import hints_of
+from holdfast.errors import Invalid, Misuse
+
+E = TypeVar("E", bound=Event)
+
+RECORDS_NAMED_MAX = 20
+"""Records that a violation names at the most; of a fold, the last ones that went into it."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """Something that is not as it must be."""
+
+    invariant: str
+    says: str
+    records: tuple[str, ...] = ()
+    """Ids of the records that make it."""
+    tx: str = ""
+    """The transaction, where it is one; of a fold the last that went into it."""
+    correlation: str = ""
+    key: str = ""
+    """Of a fold by key: the key."""
+
+
+class Types:
+    """Which message a stored type is, of the services of one system."""
+
+    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+        self._contracts = contracts
+        self._known: dict[str, MessageType | None] = {}
+
+    def of(self, stored: str) -> MessageType | None:
+        """The message, or None for one of no contract that is known."""
+        if stored not in self._known:
+            contract = self._contracts.get(stored.partition(".")[0])
+            found = contract.find(stored) if contract is not None else None
+            self._known[stored] = found[0] if found is not None else None
+        return self._known[stored]
+
+
+class Happened:
+    """What happened in one transaction: its events, causes before effects, and its outcome."""
+
+    def __init__(self, found: Open, types: Types, *, settled: bool) -> None:
+        self._open, self._types = found, types
+        self.settled = settled
+        """False while something of it is left to happen."""
+        self._decoded: dict[int, Event] = {}
+        self._looked: dict[str, None] = {}
+
+    @property
+    def tx(self) -> str:
+        """Its id."""
+        return self._open.tx
+
+    @property
+    def correlation(self) -> str:
+        """The label that its caller gave, or its id."""
+        return self._open.correlation or self._open.tx
+
+    @property
+    def at_us(self) -> int:
+        """When it began, in microseconds since 1970-01-01 UTC."""
+        return self._open.at
+
+    def of(self, *kinds: type[E]) -> list[E]:
+        """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
+        found: list[E] = []
+        for number, (log, record) in enumerate(self._open.records):
+            kind = self._types.of(record.type) if record.kind == "event" else None
+            if kind is not None and kind.cls in kinds:
+                self._looked[record_id(log, record.position)] = None
+                found.append(cast(E, self._decode(number, kind, record)))
+        return found
+
+    def __contains__(self, kind: type[Event]) -> bool:
+        """Whether an event of this class is among them."""
+        return bool(self.of(kind))
+
+    @property
+    def outcome(self) -> Event | Rejection | None:
+        """What its caller was answered, or is; None where it has no answer (yet)."""
+        for number, (log, record) in enumerate(self._open.records):
+            if record.outcome:
+                self._looked[record_id(log, record.position)] = None
+                if record.type == REJECTED:
+                    return msgspec.json.decode(record.data, type=Rejection)
+                kind = self._types.of(record.type)
+                return self._decode(number, kind, record) if kind is not None else None
+        return None
+
+    def looked_at(self) -> tuple[str, ...]:
+        """Ids of the records that were asked for since this was asked."""
+        found, self._looked = tuple(self._looked), {}
+        return found
+
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all its events and answers."""
+        return tuple(record_id(log, record.position) for log, record in self._open.records)
+
+    def _decode(self, number: int, kind: MessageType, record: Seen) -> Event:
+        if number not in self._decoded:
+            self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
+        return self._decoded[number]
+
+
+class Invariant:
+    """A declared invariant, with what it has seen so far."""
+
+    def __init__(self, declared: Any, key: Callable[[Happened], Any] | None) -> None:
+        self.declared, self.key = declared, key
+        self.name: str = declared.__name__
+        self.doc = (inspect.getdoc(declared) or self.name).partition("\n")[0].rstrip(".")
+        """What it says must be so."""
+        self.folds = inspect.isclass(declared)
+        self.keyed_settled = self.wants_flight = False
+        if self.folds:
+            self._check_fold(declared)
+        elif key is not None or not callable(declared) or _parameters(declared) != 1:
+            raise Misuse(f"{self.name}: an invariant takes what happened in one transaction; `key` is for a class")
+
+    def _check_fold(self, cls: type[Any]) -> None:
+        settled, holds = getattr(cls, "settled", None), getattr(cls, "holds", None)
+        if not callable(settled) or not callable(holds):
+            raise Misuse(f"{self.name}: an invariant that is a class has settled(self, tx) and holds(self)")
+        takes, given = _parameters(settled), _parameters(holds)
+        if takes not in (2, 3) or (takes == 3 and self.key is None):
+            raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
+        if given not in (1, 2):
+            raise Misuse(f"{self.name}.holds takes nothing, or the transactions in flight")
+        self.keyed_settled, self.wants_flight = takes == 3, given == 2
+        hints_of(cls, self.name)
+
+    def fresh(self) -> Any:
+        """A new instance of a fold, its mutable defaults copied."""
+        made = self.declared()
+        for name in hints_of(self.declared, self.name):
+            if hasattr(self.declared, name):
+                setattr(made, name, copy.deepcopy(getattr(self.declared, name)))
+        return made
+
+    def keys(self, tx: Happened) -> Iterable[Hashable]:
+        """The keys that a transaction belongs to: of a fold without `key` the one there is."""
+        if self.key is None:
+            return ("",)
+        found: Any = self.key(tx)
+        if found is None:
+            return ()
+        many = isinstance(found, Iterable) and not isinstance(found, str | bytes | tuple)
+        return tuple(dict.fromkeys(cast(Iterable[Hashable], found))) if many else (found,)
+
+
+def _parameters(function: Callable[..., Any]) -> int:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise Misuse(f"{function.__qualname__}: an invariant is a plain function: it judges what is given to it")
+    return len(inspect.signature(function).parameters)
+
+
+class _Fold:
+    """One key of a fold."""
+
+    __slots__ = ("records", "state", "tx")
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.records: deque[str] = deque(maxlen=RECORDS_NAMED_MAX)
+        self.tx: tuple[str, str] = ("", "")
+
+
+class Judge:
+    """One invariant at work on one system."""
+
+    def __init__(self, invariant: Invariant) -> None:
+        self.invariant = invariant
+        self.counted = 0
+        """Transactions, or keys of a fold, that it found something to judge in."""
+        self._folds: dict[Hashable, _Fold] = {}
+        self._dirty: dict[Hashable, None] = {}
+        self._flown: dict[Hashable, None] = {}
+        """Keys that something in flight belonged to when it was checked last."""
+        self._wrong: dict[Hashable, list[Violation]] = {}
+
+    def settled(self, tx: Happened) -> list[Violation]:
+        """Take one settled transaction; what is wrong with it, where it is judged by itself."""
+        tx.looked_at()
+        if self.invariant.folds:
+            return self._fold(tx)
+        said, error = _said(lambda: self.invariant.declared(tx))
+        looked = tx.looked_at()
+        self.counted += bool(looked)
+        records = (looked or tx.ids())[:RECORDS_NAMED_MAX]
+        name = self.invariant.name
+        return [Violation(name, text, records, tx.tx, tx.correlation) for text in (*said, *error)]
+
+    def _fold(self, tx: Happened) -> list[Violation]:
+        invariant = self.invariant
+        try:
+            for key in invariant.keys(tx):
+                fold = self._folds.get(key)
+                if fold is None:
+                    fold = self._folds[key] = _Fold(invariant.fresh())
+                fold.state.settled(tx, key) if invariant.keyed_settled else fold.state.settled(tx)
+                if looked := tx.looked_at():
+                    self.counted += not fold.records
+                    fold.records.extend(looked)
+                    fold.tx = (tx.tx, tx.correlation)
+                    self._dirty[key] = None
+        except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+            return [Violation(invariant.name, _failure(error), tx.ids()[:RECORDS_NAMED_MAX], tx.tx, tx.correlation)]
+        return []
+
+    def check(self, in_flight: Iterable[Happened]) -> list[Violation]:
+        """What does not hold of what was folded so far, at a consistent cut."""
+        if not self.invariant.folds:
+            return []
+        flying: dict[Hashable, list[Happened]] = {}
+        if self.invariant.wants_flight:
+            for tx in in_flight:
+                for key in self.invariant.keys(tx):
+                    flying.setdefault(key, []).append(tx)
+        for key in dict.fromkeys((*self._dirty, *self._flown, *flying)):
+            fold = self._folds.get(key)
+            if fold is None:
+                fold = self._folds[key] = _Fold(self.invariant.fresh())
+            found = self._check(key, fold, flying.get(key, []))
+            self._wrong.pop(key, None)
+            if found:
+                self._wrong[key] = found
+        self._dirty, self._flown = {}, dict.fromkeys(flying)
+        return self.wrong
+
+    @property
+    def wrong(self) -> list[Violation]:
+        """What did not hold of a fold when it was checked last."""
+        return [one for found in self._wrong.values() for one in found]
+
+    def _check(self, key: Hashable, fold: _Fold, flying: list[Happened]) -> list[Violation]:
+        wants = self.invariant.wants_flight
+        for tx in flying:
+            tx.looked_at()
+        said, error = _said(lambda: fold.state.holds(flying) if wants else fold.state.holds())
+        looked = [record for tx in flying for record in tx.looked_at()]
+        records = tuple([*fold.records, *looked][-RECORDS_NAMED_MAX:])
+        shown = "/".join(map(str, cast(tuple[Any, ...], key))) if isinstance(key, tuple) else str(key)
+        tx, correlation = fold.tx
+        return [Violation(self.invariant.name, text, records, tx, correlation, shown) for text in (*said, *error)]
+
+
+def _said(judge: Callable[[], Any]) -> tuple[list[str], list[str]]:
+    """(what an invariant says is wrong, how it failed itself)."""
+    said: list[str] = []
+    try:
+        found: Any = judge()
+        if isinstance(found, str) or (found is not None and not isinstance(found, Iterable)):
+            return [], [f"must yield sentences about what is wrong; it returned {found!r:.100}"]
+        for text in cast(Iterable[Any], found or ()):
+            said.append(str(text))
+    except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+        return said, [_failure(error)]
+    return said, []
+
+
+def _failure(error: Exception) -> str:
+    shown = str(error) if isinstance(error, Invalid) else f"{type(error).__name__}: {error}"
+    return f"could not judge: {shown}"[:500]
+
