@@ -21,7 +21,7 @@ from holdfast.errors import Gap
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, virtual_time
-from holdfast.testing.virtual import VirtualClock
+from holdfast.testing import VirtualClock
 from holdfast.transports.local import LocalTransport
 from ring import ask, until
 from trading import ALL, Move, Order, Trade, Traded, balances, events, make, system

@@ -15,7 +15,7 @@ from holdfast import Rejection, Retry
 from holdfast.errors import CommandError, CommandFailed, KeyReused, Unavailable
 from holdfast.runtime.inquiry import parked, stuck
 from holdfast.runtime.mending import Ask, mend
-from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from ring import until
 from selling import Broken, Faults, Sell, Sold, Take, bodies, system, types
 

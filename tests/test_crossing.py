@@ -26,7 +26,7 @@ from holdfast import (
     undo,
 )
 from holdfast.runtime.inquiry import parked
-from holdfast.testing.virtual import run_virtual
+from holdfast.testing import run_virtual
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from holdfast import Rejected, Rejection
 from holdfast.errors import Contradicted, KeyReused, Pending
 from holdfast.runtime.inquiry import parked
 from holdfast.runtime.mending import Ask, Mended, mend
-from holdfast.testing.virtual import run_virtual, virtual_time
+from holdfast.testing import run_virtual, virtual_time
 
 
 @virtual_time

@@ -12,7 +12,7 @@ from holdfast.core.aggregate import AggregateType
 from holdfast.core.escrow import Differs, Moves, beside, moves_of
 from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, given, virtual_time
-from holdfast.testing.virtual import run_virtual
+from holdfast.testing import run_virtual
 from ring import ask, until
 from trading import ALL, Order, Rename, Renamed, Take, Took, Trade, Traded, events, system
 

@@ -18,7 +18,7 @@ from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.edge import Outcome
 from holdfast.runtime.stages import Stages
 from holdfast.testing import VirtualSystem
-from holdfast.testing.virtual import run_virtual
+from holdfast.testing import run_virtual
 from ring import ask
 
 left, right, desk = Contract("left"), Contract("right"), Contract("desk")

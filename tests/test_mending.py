@@ -15,7 +15,7 @@ from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.inquiry import stuck, unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import Given, Plan, plan, plan_answer
-from holdfast.testing.virtual import VirtualSystem, virtual_time
+from holdfast.testing import VirtualSystem, virtual_time
 from selling import Faults, Sell, Sold, system, types
 
 SLOW = Retry(attempts_max=1000, first_seconds=30, last_seconds=30, jitter=0)

@@ -11,7 +11,7 @@ from holdfast.errors import Busy, Contradicted, Invalid, Misuse, NotFound
 from holdfast.runtime.inquiry import parked
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan
-from holdfast.testing.virtual import VirtualSystem, virtual_time
+from holdfast.testing import VirtualSystem, virtual_time
 from selling import Book, Booked, Faults, Sell, Sold, Take, bodies, system, types
 
 TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)

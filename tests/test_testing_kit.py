@@ -69,7 +69,7 @@ def test_timers_fire_in_the_order_of_their_times() -> None:
 
 def test_a_run_that_waits_for_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every task waits and no timer is set, the run fails and says so: it does not hang."""
-    monkeypatch.setattr("holdfast.testing.virtual.STALLED_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.testing.loop.STALLED_SECONDS", 0.01)
 
     async def main() -> None:
         await asyncio.Event().wait()

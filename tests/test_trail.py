@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from holdfast import Client, start
-from holdfast.cli.trail import render
+from holdfast.core.tree import render
 from holdfast.core.record import Record
 from holdfast.core.trail import Item as Node
 from holdfast.core.trail import Trail, build

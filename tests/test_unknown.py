@@ -7,7 +7,7 @@ import pytest
 
 from holdfast import Command, Contract, Event, Rejection, Retry, Service, System, answer, step
 from holdfast.errors import CommandError
-from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from selling import Faults, Sell, Sold, bodies, system, types
 
 SLOW = Retry(attempts_max=1000, first_seconds=30, last_seconds=30, jitter=0)

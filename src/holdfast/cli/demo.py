@@ -167,7 +167,8 @@ async def _tell(report: Report, shown: Demonstration) -> None:
 
 def _trail(id: str, shown: Demonstration) -> str:
     """The tree of one id, over all services."""
-    from holdfast.cli.trail import ask, render
+    from holdfast.cli.trail import ask
+    from holdfast.core.tree import render
     from holdfast.config import Settings
     from holdfast.core.trail import build
 

@@ -4,9 +4,7 @@ Asks each service's `/ops/trail` and merges the answers (`core.trail`). A servic
 the rest is shown: then the exit code is 1, as it is when something is unfinished.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -17,9 +15,8 @@ from holdfast.cli.targets import load_target
 from holdfast.config import Settings
 from holdfast.core.record import Headers, Record, parse_record_id
 from holdfast.core.trail import Item, Trail, build
+from holdfast.core.tree import render
 from holdfast.errors import HoldfastError, NotFound
-
-DATA_CHARACTERS_MAX = 90
 
 
 def trail(id: str, *, url: Urls = None, target: str = "", config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -102,43 +99,6 @@ def to_record(row: Mapping[str, Any]) -> Record:
             if row.get(name) is not None
         },
     )
-
-
-def render(trail: Trail) -> str:
-    """The tree as text: time since the first record, id, what it is, on which stream, its payload."""
-    if not trail.counted:
-        return "nothing is known of it"
-    first = min(item.record.at for item in trail.roots)
-    begun = datetime.fromtimestamp(first / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    many = "transaction" if len(trail.transactions) == 1 else "transactions"
-    lines = [f"{many} {', '.join(trail.transactions)}  ({trail.counted} records, from {begun})"]
-    todo: list[tuple[Item, str, str]] = [(item, "", "") for item in reversed(trail.roots)]
-    while todo:
-        item, before, indent = todo.pop()
-        lines.append(before + describe(item, first))
-        children = [
-            (child, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
-            for child, last in ((child, number == len(item.children) - 1) for number, child in enumerate(item.children))
-        ]
-        todo.extend(reversed(children))
-    if trail.unfinished:
-        lines.append("unfinished:")
-    for open_ in trail.unfinished:
-        lines.append(f"  {open_.what} {open_.id}: {open_.why}")
-        if open_.next:
-            lines.append(f"    next: {', '.join(open_.next)}")
-    return "\n".join(lines if trail.unfinished else [*lines, "settled: nothing is left to happen, as far as was asked"])
-
-
-def describe(item: Item, first: int) -> str:
-    """One record on one line."""
-    record = item.record
-    to = f" -> {record.destination}" if record.destination else ""
-    data = record.data.decode("utf-8", "replace")
-    data = data if len(data) <= DATA_CHARACTERS_MAX else data[: DATA_CHARACTERS_MAX - 1] + "…"
-    where = f"  {record.stream}" if record.stream else ""
-    type_ = re.sub(r"^holdfast\.", "", record.type)
-    return f"+{(record.at - first) / 1000:.1f} ms  {item.id}  {record.kind} {type_}{to}{where}  {data}"
 
 
 def as_value(trail: Trail) -> dict[str, Any]:

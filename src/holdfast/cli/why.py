@@ -15,9 +15,10 @@ from holdfast.cli.asking import services_at
 from holdfast.cli.gathering import gather
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.timeline import draw
-from holdfast.cli.trail import as_value, render
+from holdfast.cli.trail import as_value
 from holdfast.core.story import Story, ago, tell
 from holdfast.core.trail import Trail, build
+from holdfast.core.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
 
 

@@ -1,0 +1,343 @@
+"""The fault explorer: it hunts for the schedule of faults that breaks a system, and prints it as a test.
+
+`explore` runs a scenario in virtual time, first undisturbed, which shows the points at which something can go wrong;
+then with every single fault at every point, then with pairs, then with several faults and latencies drawn by chance.
+After each run the system must settle and its invariants must hold. A failure is shrunk to the fewest faults that still
+show it, and raised as `Found`: what is wrong, a ready test, and the trail of the transaction. One seed decides all: the
+same seed gives the same runs, and the same logs. (TigerBeetle's and FoundationDB's simulators are the models.)
+"""
+
+import asyncio
+import functools
+import gc
+import inspect
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.core.audit import Audit, Report
+from holdfast.core.invariant import Violation
+from holdfast.core.service import Service, System
+from holdfast.runtime.auditing import read_all
+from holdfast.testing.faults import Fault, Faults, kinds_at
+from holdfast.testing.loop import VirtualLoop
+from holdfast.testing.telling import as_test, told
+from holdfast.testing.virtual import VirtualSystem
+
+__all__ = ["Exploration", "Found", "Schedule", "explore", "explored", "replay"]
+
+Scenario = Callable[[VirtualSystem], Coroutine[Any, Any, None]]
+Made = System | Service | Callable[[], System | Service]
+
+SCHEDULES = 1_000
+FAULTS_MAX = 6
+"""Faults of a run drawn by chance, at the most."""
+SETTLE_SECONDS = 900.0
+"""Virtual seconds within which everything has to come to an end once the scenario has: several times the longest delay
+before something is tried again."""
+SCENARIO_SECONDS = 3_600.0
+ROUNDS_MAX = 500_000
+JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
+COLLECT_EVERY = 50
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """One run: which faults where, and the seed of all the rest."""
+
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    jitter: bool = False
+    """Messages and flushes take times drawn by chance."""
+
+
+class Outcome(msgspec.Struct):
+    """What came of one run."""
+
+    schedule: Schedule
+    seen: list[tuple[str, int]]
+    hit: list[Fault]
+    violations: tuple[Violation, ...]
+    digest: str = ""
+    told: str = ""
+
+
+class Exploration(msgspec.Struct):
+    """What was explored."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    """Of processor time."""
+    singles: int = 0
+    pairs: int = 0
+    drawn: int = 0
+    """Runs with one fault, with two, and drawn by chance."""
+    seen: dict[tuple[str, int], int] = {}
+    """Point -> runs that met it."""
+    hit: dict[Fault, int] = {}
+    """Fault -> runs in which it happened."""
+    missed: tuple[Fault, ...] = ()
+    """Faults that were chosen, whose point no run with them reached."""
+
+    @property
+    def never_hit(self) -> list[tuple[str, int]]:
+        """Points that were met and at which nothing ever went wrong."""
+        where = {(fault.where, fault.number) for fault in self.hit}
+        return [point for point in self.seen if point not in where]
+
+    def __str__(self) -> str:
+        rate = self.runs / self.seconds if self.seconds else 0.0
+        parts = f"{self.singles} with one fault, {self.pairs} with two, {self.drawn} drawn"
+        text = f"{self.runs} schedules ({parts}), {rate:.0f} per second of processor time; "
+        text += f"{len(self.seen)} points seen, faults at {len(self.seen) - len(self.never_hit)} of them"
+        for what, points in (
+            ("nothing went wrong at", [f"{where}#{number}" for where, number in self.never_hit]),
+            ("never reached", [str(fault) for fault in self.missed]),
+        ):
+            if points:
+                text += f"; {what} {', '.join(points[:20])}" + (f" and {len(points) - 20} more" if points[20:] else "")
+        return text
+
+
+class Found(AssertionError):
+    """A schedule that breaks the system: what is wrong, a test that shows it, and the trail."""
+
+    def __init__(self, text: str, outcome: Outcome, exploration: Exploration) -> None:
+        super().__init__(text)
+        self.schedule, self.violations, self.exploration = outcome.schedule, outcome.violations, exploration
+
+
+def explore(
+    system: Made,
+    scenario: Scenario,
+    *,
+    invariants: Iterable[Any] = (),
+    schedules: int = SCHEDULES,
+    seconds: float | None = None,
+    seed: int = 0,
+    stuck: bool = False,
+) -> Exploration:
+    """Hunt for a schedule that breaks the system, in so many runs or so many seconds, whichever is over first.
+
+    `system` is a System, or a function that makes one where its services keep something of their own. `scenario` is
+    what callers do; `VirtualSystem.ask` asks until there is an answer. Judged are the system's invariants, and those in
+    `invariants`; that the scenario raises nothing; and that everything settles, no saga `stuck` unless that is allowed.
+    Raises Found.
+    """
+    explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
+    limit = None if seconds is None else time.monotonic() + seconds
+    exploration = explorer.exploration
+    with _quiet():
+        for schedule in itertools.islice(explorer.schedules(schedules, seed), schedules):
+            outcome = explorer.run(schedule)
+            if outcome.violations:
+                raise explorer.found(outcome)
+            if limit is not None and time.monotonic() > limit:
+                break
+    return exploration
+
+
+def replay(
+    system: Made, scenario: Scenario, schedule: Schedule, *, invariants: Iterable[Any] = (), stuck: bool = False
+) -> Outcome:
+    """One run, as an exploration made it. Raises Found where it breaks the system."""
+    explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
+    with _quiet():
+        outcome = explorer.run(schedule, keep=True)
+    if outcome.violations:
+        raise Found(explorer.text(outcome), outcome, explorer.exploration)
+    return outcome
+
+
+def explored(system: Made, **options: Any) -> Callable[[Scenario], Callable[[], None]]:
+    """Make a scenario a test, under any runner: `@explored(shop, schedules=500)`. Takes the options of `explore`."""
+
+    def make(scenario: Scenario) -> Callable[[], None]:
+        @functools.wraps(scenario)
+        def run() -> None:
+            explore(system, scenario, **options)
+
+        # A runner must not take the scenario's parameter for a fixture.
+        run.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        return run
+
+    return make
+
+
+class _Explorer:
+    def __init__(self, system: Made, scenario: Scenario, invariants: tuple[Any, ...], *, stuck: bool) -> None:
+        self._made, self._scenario, self._more, self._stuck = system, scenario, invariants, stuck
+        self.exploration = Exploration(seen={}, hit={})
+        self._missed: dict[Fault, None] = {}
+
+    def schedules(self, wanted: int, seed: int) -> Iterator[Schedule]:
+        """Every schedule to be run, the simplest first. What one run shows is asked for before the next is made."""
+        chance, exploration = random.Random(seed), self.exploration
+        yield Schedule(seed=seed)
+        points = list(exploration.seen)
+        single = [Fault(kind, where, number) for where, number in points for kind in kinds_at(where)]
+        for fault in single:
+            exploration.singles += 1
+            yield Schedule((fault,), seed)
+        # Half of what is left is for pairs: of all of them, or as many as fit, evenly over the run.
+        for pair in _pairs(single, chance, max(0, wanted - len(single)) // 2):
+            exploration.pairs += 1
+            yield Schedule(pair, seed)
+        met = [point for point in exploration.seen]
+        while True:
+            chosen = chance.sample(met, min(len(met), chance.randint(1, FAULTS_MAX)))
+            faults = tuple(Fault(chance.choice(kinds_at(where)), where, number) for where, number in chosen)
+            exploration.drawn += 1
+            yield Schedule(faults, chance.getrandbits(32), jitter=True)
+
+    def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
+        """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
+        exploration, faults = self.exploration, Faults(schedule.faults)
+        begun = time.process_time()
+        outcome = _in_virtual_time(lambda: self._play(schedule, faults, keep=keep), schedule.seed)
+        exploration.seconds += time.process_time() - begun
+        exploration.runs += 1
+        for point in faults.seen:
+            exploration.seen[point] = exploration.seen.get(point, 0) + 1
+        for fault in faults.hit:
+            exploration.hit[fault] = exploration.hit.get(fault, 0) + 1
+        self._missed.update(dict.fromkeys(fault for fault in schedule.faults if fault not in faults.hit))
+        exploration.missed = tuple(fault for fault in self._missed if fault not in exploration.hit)
+        if exploration.runs % COLLECT_EVERY == 0:
+            gc.collect()
+        return outcome
+
+    async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> Outcome:
+        made: Any = self._made if isinstance(self._made, System | Service) else self._made()
+        system = VirtualSystem(made, flush_seconds=0.0, latency_seconds=0.0, faults=faults)
+        for declared in self._more:
+            if declared.__name__ not in system.system.invariants:
+                system.system.invariant(declared)
+        if schedule.jitter:
+            system.transport.jitter = JITTER
+            for store in system.stores.values():
+                store.flush_seconds = system.random.choice(JITTER)
+        violations = await self._judged(system)
+        outcome = Outcome(schedule, faults.seen, faults.hit, violations)
+        if keep:
+            outcome.digest = system.digest()
+            outcome.told = told(system, violations) if violations else ""
+        return outcome
+
+    async def _judged(self, system: VirtualSystem) -> tuple[Violation, ...]:
+        """Run, wait until all is settled, and say what is wrong."""
+        try:
+            await system.__aenter__()
+            async with asyncio.timeout(SCENARIO_SECONDS):
+                await self._scenario(system)
+        except Exception as error:  # noqa: BLE001 - whatever the scenario raises is what is wrong
+            return (Violation("scenario", f"{type(error).__name__}: {error}"[:2000]),)
+        try:
+            await system.settle(within_seconds=SETTLE_SECONDS)
+        except AssertionError as error:
+            return (Violation("settles", str(error)[:2000]),)
+        stuck = () if self._stuck else await _stuck(system)
+        audit = Audit(system.system)
+        await read_all(audit, system.nodes)
+        report = audit.report()
+        return (*stuck, *report.violations, *self._open(audit, report))
+
+    def _open(self, audit: Audit, report: Report) -> list[Violation]:
+        """Transactions that have not settled though nothing moves any more."""
+        if self._stuck or not report.open:
+            return []
+        return [
+            Violation("settles", f"transaction {one.tx} has not ended", (), one.tx, one.correlation)
+            for one in audit.settling.open.values()
+        ]
+
+    def found(self, outcome: Outcome) -> Found:
+        """Shrink a schedule that breaks the system, and say what it shows."""
+        names = {one.invariant for one in outcome.violations}
+        shrunk = self._shrink(outcome.schedule, names)
+        shown = self.run(shrunk, keep=True)
+        return Found(self.text(shown), shown, self.exploration)
+
+    def _shrink(self, schedule: Schedule, names: set[str]) -> Schedule:
+        """The fewest faults that break the same invariant; without latencies drawn by chance where it goes without."""
+
+        def breaks(candidate: Schedule) -> bool:
+            return bool(names & {one.invariant for one in self.run(candidate).violations})
+
+        if schedule.jitter and breaks(plain := Schedule(schedule.faults, schedule.seed)):
+            schedule = plain
+        smaller = True
+        while smaller:
+            smaller = False
+            for fault in schedule.faults:
+                rest = tuple(one for one in schedule.faults if one != fault)
+                candidate = msgspec.structs.replace(schedule, faults=rest)
+                if breaks(candidate):
+                    schedule, smaller = candidate, True
+                    break
+        if schedule.seed and breaks(plain := msgspec.structs.replace(schedule, seed=0)):
+            schedule = plain
+        return schedule
+
+    def text(self, outcome: Outcome) -> str:
+        """What is wrong, as a person reads it."""
+        wrong = [f"{one.invariant}: {one.says}" + (f"  [{', '.join(one.records)}]" if one.records else "")
+                 for one in outcome.violations[:10]]  # fmt: skip
+        test = as_test(self._made, self._scenario, outcome.schedule, wrong[0])
+        return "\n".join((*wrong, "", test, "", outcome.told, "", str(self.exploration)))
+
+
+def _pairs(single: Sequence[Fault], chance: random.Random, most: int) -> Iterator[tuple[Fault, Fault]]:
+    """Two faults, the earlier first: all pairs, or as many as may be, drawn evenly."""
+    count = len(single)
+    if count * (count - 1) // 2 <= most:
+        yield from itertools.combinations(single, 2)
+        return
+    done: set[tuple[int, int]] = set()
+    while len(done) < most:
+        one, other = sorted((chance.randrange(count), chance.randrange(count)))
+        if one != other and (one, other) not in done:
+            done.add((one, other))
+            yield single[one], single[other]
+
+
+async def _stuck(system: VirtualSystem) -> tuple[Violation, ...]:
+    found = [
+        Violation("settles", f"{stream} of {name} is stuck: {entry.cause}", (), entry.tx)
+        for name, node in system.nodes.items() if node.dispatch.sagas.stuck
+        for stream, entry in await node.sagas(status="stuck")
+    ]  # fmt: skip
+    return tuple(found)
+
+
+def _in_virtual_time(main: Callable[[], Coroutine[Any, Any, Outcome]], seed: int) -> Outcome:
+    """Run to the end, and leave what is still going on where it is: nobody will ask for it."""
+    loop = VirtualLoop(seed)
+    loop.rounds_left = ROUNDS_MAX
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+
+class _quiet:  # noqa: N801 - a context manager is read as a verb
+    """What the runtime logs of faults that were meant says nothing; garbage is collected between runs."""
+
+    def __enter__(self) -> None:
+        self._level, self._collects = logging.root.manager.disable, gc.isenabled()
+        logging.disable(logging.CRITICAL)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def __exit__(self, *error: object) -> None:
+        logging.disable(self._level)
+        gc.unfreeze()
+        if self._collects:
+            gc.enable()

@@ -1,0 +1,76 @@
+"""What the fault explorer says of a schedule that breaks a system: a test to paste, and the trail of what went wrong.
+
+Comes after a run was judged; before whoever reads it. Cannot fail: what has no name that can be imported is written as
+it stands, for a person to put right.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.core.invariant import Violation
+from holdfast.core.record import parse_record_id
+from holdfast.core.trail import build
+from holdfast.core.tree import render
+
+if TYPE_CHECKING:
+    from holdfast.testing.virtual import VirtualSystem
+
+TRANSACTIONS_TOLD_MAX = 2
+
+
+def as_test(system: Any, scenario: Callable[..., Any], schedule: msgspec.Struct, wrong: str) -> str:
+    """The source of a test that plays a schedule."""
+    imports = {"from holdfast.testing import Fault, Schedule, replay"}
+    where, shown = _name_of(system)
+    imports.add(f"from {where} import {shown}")
+    name = scenario.__qualname__.rpartition(".")[2]
+    imports.add(f"from {scenario.__module__} import {name}")
+    lines = [f"        {fault!r}," for fault in getattr(schedule, "faults", ())]
+    faults = "(\n" + "\n".join(lines) + "\n    )" if lines else "()"
+    more = "".join(f", {field}={getattr(schedule, field)!r}" for field in ("seed", "jitter") if getattr(schedule, field))
+    return "\n".join(
+        (
+            *sorted(imports),
+            "",
+            "",
+            f"def test_{name}_found() -> None:",
+            f'    """{wrong.splitlines()[0][:100]}"""',
+            f"    faults = {faults}",
+            f"    replay({shown}, {name}, Schedule(faults{more}))",
+        )
+    )
+
+
+def _name_of(system: Any) -> tuple[str, str]:
+    """(module, name) under which a system, or the function that makes it, can be imported."""
+    if inspect.isfunction(system):
+        return system.__module__, system.__qualname__.rpartition(".")[2]
+    for name, module in list(sys.modules.items()):
+        for found, value in list(vars(module).items()) if module is not None and name != "__main__" else ():
+            if value is system and not found.startswith("_"):
+                return name, found
+    return "...", "system"
+
+
+def told(system: "VirtualSystem", violations: Sequence[Violation]) -> str:
+    """The trails of the transactions that violations name, as text."""
+    logs = {name: system.log(name) for name in system.stores}
+    by_id = {(name, record.position): record for name, log in logs.items() for record in log}
+    named: dict[str, None] = {}
+    for violation in violations:
+        ids = [parse_record_id(text) for text in violation.records]
+        found = [by_id[one].tx for one in ids if one in by_id]
+        named.update(dict.fromkeys([violation.tx] if violation.tx else reversed(found)))
+    if not named:  # it does not settle: the last transaction that anything happened in
+        last = max((record for log in logs.values() for record in log), key=lambda one: one.at, default=None)
+        named = {last.tx: None} if last is not None else {}
+    sagas = {name: service.sagas for name, service in system.services.items()}
+    trails: list[str] = []
+    for tx in list(named)[:TRANSACTIONS_TOLD_MAX]:
+        mine = {name: [record for record in log if record.tx == tx] for name, log in logs.items()}
+        trails.append(render(build(mine, sagas)))
+    return "\n\n".join(trails)
