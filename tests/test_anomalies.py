@@ -20,8 +20,7 @@ from holdfast.core.stage import CANCEL, CONFIRM, DIED, DONE, HELD, Decision, wri
 from holdfast.errors import Gap
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing import VirtualSystem, virtual_time
-from holdfast.testing import VirtualClock
+from holdfast.testing import VirtualClock, VirtualSystem, virtual_time
 from holdfast.transports.local import LocalTransport
 from ring import ask, until
 from trading import ALL, Move, Order, Trade, Traded, balances, events, make, system

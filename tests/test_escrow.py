@@ -11,8 +11,7 @@ from holdfast import Command, Context, Contract, Event, Rejected, Rejection, Ser
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.escrow import Differs, Moves, beside, moves_of
 from holdfast.errors import Misuse
-from holdfast.testing import VirtualSystem, given, virtual_time
-from holdfast.testing import run_virtual
+from holdfast.testing import VirtualSystem, given, run_virtual, virtual_time
 from ring import ask, until
 from trading import ALL, Order, Rename, Renamed, Take, Took, Trade, Traded, events, system
 

@@ -17,8 +17,7 @@ from holdfast import Command, Contract, Event, Rejected, Rejection, Service, Sys
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.edge import Outcome
 from holdfast.runtime.stages import Stages
-from holdfast.testing import VirtualSystem
-from holdfast.testing import run_virtual
+from holdfast.testing import VirtualSystem, run_virtual
 from ring import ask
 
 left, right, desk = Contract("left"), Contract("right"), Contract("desk")

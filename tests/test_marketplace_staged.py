@@ -14,8 +14,7 @@ import pytest
 
 from holdfast import Command, Rejection
 from holdfast.core.cloudevent import to_batch
-from holdfast.testing import VirtualSystem, virtual_time
-from holdfast.testing import run_virtual
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from marketplace import together
 from marketplace.contracts.cart import AddItem, CheckedOut, Checkout
 from marketplace.contracts.customer import AddCustomer

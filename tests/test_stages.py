@@ -12,8 +12,7 @@ from holdfast import Rejection, Service, answer, pivot, step
 from holdfast import undo as undoes
 from holdfast.core.batch import Conflict
 from holdfast.errors import Misuse
-from holdfast.testing import VirtualSystem, virtual_time
-from holdfast.testing import run_virtual
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from ring import ask, until
 from trading import Move, Moved, Order, Trade, Traded, balances, desk, events, make, system
 

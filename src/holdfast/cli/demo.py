@@ -168,9 +168,9 @@ async def _tell(report: Report, shown: Demonstration) -> None:
 def _trail(id: str, shown: Demonstration) -> str:
     """The tree of one id, over all services."""
     from holdfast.cli.trail import ask
-    from holdfast.core.tree import render
     from holdfast.config import Settings
     from holdfast.core.trail import build
+    from holdfast.core.tree import render
 
     found, _ = ask(shown.supervisor.urls, id, Settings())
     return render(build(found))

@@ -165,8 +165,9 @@ class Invariant:
         found: Any = self.key(tx)
         if found is None:
             return ()
-        many = isinstance(found, Iterable) and not isinstance(found, str | bytes | tuple)
-        return tuple(dict.fromkeys(cast(Iterable[Hashable], found))) if many else (found,)
+        if isinstance(found, str | bytes | tuple) or not isinstance(found, Iterable):
+            return (cast(Hashable, found),)
+        return tuple(dict.fromkeys(cast(Iterable[Hashable], found)))
 
 
 def _parameters(function: Callable[..., Any]) -> int:
@@ -273,7 +274,7 @@ def _said(judge: Callable[[], Any]) -> tuple[list[str], list[str]]:
         if isinstance(found, str) or (found is not None and not isinstance(found, Iterable)):
             return [], [f"must yield sentences about what is wrong; it returned {found!r:.100}"]
         for text in cast(Iterable[Any], found or ()):
-            said.append(str(text))
+            said.append(str(text))  # noqa: PERF401 - what was said before it failed is kept
     except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
         return said, [_failure(error)]
     return said, []
@@ -282,4 +283,3 @@ def _said(judge: Callable[[], Any]) -> tuple[list[str], list[str]]:
 def _failure(error: Exception) -> str:
     shown = str(error) if isinstance(error, Invalid) else f"{type(error).__name__}: {error}"
     return f"could not judge: {shown}"[:500]
-

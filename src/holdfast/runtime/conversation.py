@@ -9,7 +9,6 @@ other failure is tried again with backoff.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
 from typing import Protocol
 
 from holdfast.core.batch import Cursor
@@ -27,9 +26,10 @@ from holdfast.errors import (
     Unreachable,
 )
 from holdfast.ports.clock import Clock
-from holdfast.ports.store import Incarnation, Store
+from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.callingoff import incoming
+from holdfast.runtime.history import History
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
 
@@ -44,45 +44,6 @@ BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS, BACKOFF_GROWTH = 0.05, 5.0, 1.5
 """A process that dies is back within a second: whoever waits for it should not sleep much longer than it was away."""
 LIVE_RECORDS_MAX = 10_000
 """Records kept in memory for a peer; past it they are read from the store when the peer is back."""
-
-
-class History:
-    """The incarnations of this log: which cursors it has ever given out."""
-
-    def __init__(self, incarnations: Sequence[Incarnation]) -> None:
-        self.incarnations = tuple(incarnations)
-
-    @property
-    def current(self) -> Incarnation:
-        """The incarnation that writes now."""
-        return self.incarnations[-1]
-
-    def at(self, position: int) -> tuple[Incarnation, int]:
-        """The incarnation that wrote a position, and its last position (0: it writes still)."""
-        end = 0
-        for found in reversed(self.incarnations):
-            if found.first <= position:
-                return found, end
-            end = found.first - 1
-        return self.incarnations[0], end
-
-    def check(self, cursor: Cursor, head: int, who: str) -> None:
-        """Raise Forked unless this log has given out the cursor."""
-        if cursor.position == 0:
-            return
-        for number, found in enumerate(self.incarnations):
-            if found.id == cursor.incarnation:
-                later = self.incarnations[number + 1 :]
-                end = later[0].first - 1 if later else head
-                bridged = max((one.bridged for one in later), default=0)
-                if cursor.position <= max(end, bridged):
-                    return
-                raise Forked(
-                    f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: a store was restored"
-                )
-        if cursor.position <= max((found.bridged for found in self.incarnations), default=0):
-            return  # of an opening that the backup did not know; a repair has bridged what it wrote
-        raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
 
 
 class Party(Protocol):
@@ -123,6 +84,9 @@ class Conversation:
         self._receiving: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._heart: asyncio.TimerHandle | None = None
+        self._said = True
+        """Since the last beat."""
         self._forgiven = False
         self._asks = False
         """The next frame says nothing and asks where the peer stands."""
@@ -138,8 +102,9 @@ class Conversation:
 
     async def stop(self) -> None:
         """Send no more."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for handle in (self._alarm, self._heart):
+            if handle is not None:
+                handle.cancel()
         tasks = [task for task in (self._task, self._receiving) if task is not None]
         for task in tasks:
             task.cancel()
@@ -305,13 +270,11 @@ class Conversation:
         return _bounded(records, max(head, records[-1].position if records else 0))
 
     async def _run(self) -> None:
+        self._beat()
         while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS * (0.75 + self.exchange.clock.random() / 2)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await self._wake.wait()
             self._wake.clear()
+            self._said = True
             try:
                 await self._say()
                 self.failure, self.failures, self.halted = None, 0, False
@@ -324,6 +287,14 @@ class Conversation:
                 self.heard = True
                 await self._fail(ExchangeError(f"{type(error).__name__}: {error}"))
                 self._wake.set()
+
+    def _beat(self) -> None:
+        """Every so often, where nothing was said in between, something is."""
+        if not self._said:
+            self._wake.set()
+        self._said = False
+        seconds = HEARTBEAT_SECONDS * (0.75 + self.exchange.clock.random() / 2)
+        self._heart = asyncio.get_running_loop().call_later(seconds, self._beat)
 
     async def _say(self) -> None:
         seen = self.acked

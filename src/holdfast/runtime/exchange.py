@@ -16,7 +16,8 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.callingoff import incoming
-from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation, History
+from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation
+from holdfast.runtime.history import History
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer

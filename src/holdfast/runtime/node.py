@@ -23,12 +23,12 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.consumers import ReactionConsumer, SagaConsumer
-from holdfast.runtime.conversation import History
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY, Dispatch
 from holdfast.runtime.edge import Edge
 from holdfast.runtime.effects import Effects
 from holdfast.runtime.exchange import Exchange
 from holdfast.runtime.feeds import Consumer, Feeds
+from holdfast.runtime.history import History
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.resolving import Doubts, standing
 from holdfast.runtime.sagas import OpenSaga
@@ -80,7 +80,8 @@ class Node:
         self.conversations: Exchange | None = None
         self.started = False
         self.started_at = 0
-        self._news: asyncio.Future[None] | None = None
+        self._news: set[asyncio.Future[None]] = set()
+        """Those who wait for something to be flushed."""
         self._recovering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -132,8 +133,7 @@ class Node:
             if drain:
                 await self._drain_exchange()
             await self.conversations.close()
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        self._tell_news()
         await self.store.close()
 
     async def _end_transactions(self, drain: bool) -> None:
@@ -197,11 +197,20 @@ class Node:
         return await (self.standing(tx) if service == self.name else self.transport.standing(service, tx))
 
     async def _wait_news(self, seconds: float) -> None:
-        if self._news is None or self._news.done():
-            self._news = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.shield(self._news)
+        """Wait until something is flushed, or so long."""
+        loop = asyncio.get_running_loop()
+        news: asyncio.Future[None] = loop.create_future()
+        self._news.add(news)
+        timer = loop.call_later(seconds, _come, news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+            self._news.discard(news)
+
+    def _tell_news(self) -> None:
+        for news in self._news:
+            _come(news)
 
     async def sagas(self, *, status: str = "", after: str = "", limit: int = 100) -> list[tuple[str, OpenSaga]]:
         """(stream, entry) of sagas that have not ended, by stream name; `status`: running, undoing or stuck."""
@@ -228,8 +237,8 @@ class Node:
     def _flushed(self, head: int, records: list[Record]) -> None:
         if self.conversations is not None:
             self.conversations.flushed(records)
-        if self._news is not None and not self._news.done() and records:
-            self._news.set_result(None)
+        if records:
+            self._tell_news()
 
     def _crashed(self) -> None:
         self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
@@ -302,3 +311,8 @@ class Node:
 
 def _failure(error: Exception | None) -> str:
     return "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _come(news: "asyncio.Future[None]") -> None:
+    if not news.done():
+        news.set_result(None)

@@ -13,7 +13,9 @@ import gc
 import inspect
 import itertools
 import logging
+import os
 import random
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
@@ -25,6 +27,7 @@ from holdfast.core.invariant import Violation
 from holdfast.core.service import Service, System
 from holdfast.runtime.auditing import read_all
 from holdfast.testing.faults import Fault, Faults, kinds_at
+from holdfast.testing.forking import run_all
 from holdfast.testing.loop import VirtualLoop
 from holdfast.testing.telling import as_test, told
 from holdfast.testing.virtual import VirtualSystem
@@ -43,7 +46,8 @@ before something is tried again."""
 SCENARIO_SECONDS = 3_600.0
 ROUNDS_MAX = 500_000
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
-COLLECT_EVERY = 50
+BATCH = 50
+"""Runs of one worker between two looks at what was found."""
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -63,7 +67,11 @@ class Outcome(msgspec.Struct):
     hit: list[Fault]
     violations: tuple[Violation, ...]
     digest: str = ""
+    """Of all logs."""
     told: str = ""
+    """The trails of the transactions that are wrong."""
+    seconds: float = 0.0
+    """Of processor time."""
 
 
 class Exploration(msgspec.Struct):
@@ -120,25 +128,44 @@ def explore(
     seconds: float | None = None,
     seed: int = 0,
     stuck: bool = False,
+    workers: int | None = None,
 ) -> Exploration:
     """Hunt for a schedule that breaks the system, in so many runs or so many seconds, whichever is over first.
 
     `system` is a System, or a function that makes one where its services keep something of their own. `scenario` is
     what callers do; `VirtualSystem.ask` asks until there is an answer. Judged are the system's invariants, and those in
     `invariants`; that the scenario raises nothing; and that everything settles, no saga `stuck` unless that is allowed.
-    Raises Found.
+    Runs are made in `workers` processes, forked; None: one a core, where this process has one thread; 0: in this one.
+    What a scenario keeps outside of the system is seen in this process only with 0. Raises Found.
     """
     explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
     limit = None if seconds is None else time.monotonic() + seconds
-    exploration = explorer.exploration
+    many = _workers() if workers is None else workers
     with _quiet():
-        for schedule in itertools.islice(explorer.schedules(schedules, seed), schedules):
-            outcome = explorer.run(schedule)
-            if outcome.violations:
-                raise explorer.found(outcome)
+        for batch in _batches(explorer.stages(schedules, seed), schedules, max(1, many) * BATCH):
+            for outcome in run_all(explorer.run, batch, many, Outcome):
+                explorer.note(outcome)
+                if outcome.violations:
+                    raise explorer.found(outcome)
             if limit is not None and time.monotonic() > limit:
                 break
-    return exploration
+    return explorer.exploration
+
+
+def _workers() -> int:
+    """How many processes to run in: forking is for a process with one thread."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "fork") and threading.active_count() == 1 else 0
+
+
+def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, size: int) -> Iterator[list[Schedule]]:
+    """Schedules in the order of their stages, so many at a time. A stage is asked for when the one before is done."""
+    for stage in stages:
+        schedules = iter(stage)
+        while batch := list(itertools.islice(schedules, min(size, wanted))):
+            wanted -= len(batch)
+            yield batch
+            if not wanted:
+                return
 
 
 def replay(
@@ -174,44 +201,48 @@ class _Explorer:
         self.exploration = Exploration(seen={}, hit={})
         self._missed: dict[Fault, None] = {}
 
-    def schedules(self, wanted: int, seed: int) -> Iterator[Schedule]:
-        """Every schedule to be run, the simplest first. What one run shows is asked for before the next is made."""
+    def stages(self, wanted: int, seed: int) -> Iterator[Iterable[Schedule]]:
+        """Schedules, the simplest first. Each stage builds on what those before have shown."""
         chance, exploration = random.Random(seed), self.exploration
-        yield Schedule(seed=seed)
-        points = list(exploration.seen)
-        single = [Fault(kind, where, number) for where, number in points for kind in kinds_at(where)]
-        for fault in single:
-            exploration.singles += 1
-            yield Schedule((fault,), seed)
+        yield [Schedule(seed=seed)]
+        single = [Fault(kind, where, number) for where, number in exploration.seen for kind in kinds_at(where)]
+        yield [Schedule((fault,), seed) for fault in single]
         # Half of what is left is for pairs: of all of them, or as many as fit, evenly over the run.
-        for pair in _pairs(single, chance, max(0, wanted - len(single)) // 2):
-            exploration.pairs += 1
-            yield Schedule(pair, seed)
-        met = [point for point in exploration.seen]
-        while True:
-            chosen = chance.sample(met, min(len(met), chance.randint(1, FAULTS_MAX)))
-            faults = tuple(Fault(chance.choice(kinds_at(where)), where, number) for where, number in chosen)
-            exploration.drawn += 1
-            yield Schedule(faults, chance.getrandbits(32), jitter=True)
+        yield (Schedule(pair, seed) for pair in _pairs(single, chance, max(0, wanted - exploration.runs) // 2))
+        met = list(exploration.seen)
+
+        def drawn() -> Iterator[Schedule]:
+            while True:
+                chosen = chance.sample(met, min(len(met), chance.randint(1, FAULTS_MAX)))
+                faults = tuple(Fault(chance.choice(kinds_at(where)), where, number) for where, number in chosen)
+                yield Schedule(faults, chance.getrandbits(32), jitter=True)
+
+        yield drawn()
 
     def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
         """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
-        exploration, faults = self.exploration, Faults(schedule.faults)
         begun = time.process_time()
-        outcome = _in_virtual_time(lambda: self._play(schedule, faults, keep=keep), schedule.seed)
-        exploration.seconds += time.process_time() - begun
-        exploration.runs += 1
-        for point in faults.seen:
-            exploration.seen[point] = exploration.seen.get(point, 0) + 1
-        for fault in faults.hit:
-            exploration.hit[fault] = exploration.hit.get(fault, 0) + 1
-        self._missed.update(dict.fromkeys(fault for fault in schedule.faults if fault not in faults.hit))
-        exploration.missed = tuple(fault for fault in self._missed if fault not in exploration.hit)
-        if exploration.runs % COLLECT_EVERY == 0:
-            gc.collect()
+        outcome = _in_virtual_time(lambda: self._play(schedule, keep=keep), schedule.seed)
+        outcome.seconds = time.process_time() - begun
         return outcome
 
-    async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> Outcome:
+    def note(self, outcome: Outcome) -> None:
+        """Take a run into what is known of all."""
+        exploration, schedule = self.exploration, outcome.schedule
+        exploration.runs += 1
+        exploration.seconds += outcome.seconds
+        exploration.drawn += schedule.jitter
+        exploration.singles += not schedule.jitter and len(schedule.faults) == 1
+        exploration.pairs += not schedule.jitter and len(schedule.faults) == 2
+        for point in outcome.seen:
+            exploration.seen[point] = exploration.seen.get(point, 0) + 1
+        for fault in outcome.hit:
+            exploration.hit[fault] = exploration.hit.get(fault, 0) + 1
+        self._missed.update(dict.fromkeys(fault for fault in schedule.faults if fault not in outcome.hit))
+        exploration.missed = tuple(fault for fault in self._missed if fault not in exploration.hit)
+
+    async def _play(self, schedule: Schedule, *, keep: bool) -> Outcome:
+        faults = Faults(schedule.faults)
         made: Any = self._made if isinstance(self._made, System | Service) else self._made()
         system = VirtualSystem(made, flush_seconds=0.0, latency_seconds=0.0, faults=faults)
         for declared in self._more:
@@ -268,20 +299,17 @@ class _Explorer:
         def breaks(candidate: Schedule) -> bool:
             return bool(names & {one.invariant for one in self.run(candidate).violations})
 
-        if schedule.jitter and breaks(plain := Schedule(schedule.faults, schedule.seed)):
-            schedule = plain
-        smaller = True
-        while smaller:
-            smaller = False
-            for fault in schedule.faults:
-                rest = tuple(one for one in schedule.faults if one != fault)
-                candidate = msgspec.structs.replace(schedule, faults=rest)
-                if breaks(candidate):
-                    schedule, smaller = candidate, True
-                    break
-        if schedule.seed and breaks(plain := msgspec.structs.replace(schedule, seed=0)):
-            schedule = plain
-        return schedule
+        faults, seed, jitter = schedule.faults, schedule.seed, schedule.jitter
+        if jitter and breaks(Schedule(faults, seed)):
+            jitter = False
+        place = 0
+        while place < len(faults):
+            rest = (*faults[:place], *faults[place + 1 :])
+            if breaks(Schedule(rest, seed, jitter)):
+                faults, place = rest, 0
+            else:
+                place += 1
+        return Schedule(faults, 0 if seed and breaks(Schedule(faults, 0, jitter)) else seed, jitter)
 
     def text(self, outcome: Outcome) -> str:
         """What is wrong, as a person reads it."""
@@ -317,16 +345,14 @@ async def _stuck(system: VirtualSystem) -> tuple[Violation, ...]:
 def _in_virtual_time(main: Callable[[], Coroutine[Any, Any, Outcome]], seed: int) -> Outcome:
     """Run to the end, and leave what is still going on where it is: nobody will ask for it."""
     loop = VirtualLoop(seed)
-    loop.rounds_left = ROUNDS_MAX
+    loop.rounds_left, loop.left = ROUNDS_MAX, True
     try:
         return loop.run_until_complete(main())
     finally:
-        for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
 
 
-class _quiet:  # noqa: N801 - a context manager is read as a verb
+class _quiet:
     """What the runtime logs of faults that were meant says nothing; garbage is collected between runs."""
 
     def __enter__(self) -> None:

@@ -70,6 +70,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._soon: deque[_Due] = deque()
         self._later: list[tuple[float, int, _Due]] = []
         self._order = 0
+        self.left = False
+        """Set, tasks that go on at the end of the run are left where they are."""
         self.rounds_left = -1
         """Rounds after which the run ends with RuntimeError; below 0: no bound."""
         self.random = random.Random(seed)
@@ -77,6 +79,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._elapsed
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> Any:
+        """A task; where the run is `left` at its end, nobody is told that it was not awaited."""
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
+        if self.left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        return task
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         """Call back in the next round."""
@@ -127,17 +136,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 due.context.run(due.callback, *due.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - as asyncio does: a callback ends nothing but itself
                 self.call_exception_handler({"message": f"{due.callback!r} failed", "exception": error})
 
     def _poll(self, seconds: float) -> None:
         """Take in what the outside has to say; the loop's own pipe is all there is where nobody asks for more."""
-        selector: selectors.BaseSelector = self._selector  # type: ignore[attr-defined]
+        outside: Any = self
+        selector: selectors.BaseSelector = outside._selector
         if seconds or len(selector.get_map()) > 1:
-            self._process_events(selector.select(seconds))  # type: ignore[attr-defined]
-            while self._ready:  # type: ignore[attr-defined]
-                handle = self._ready.popleft()  # type: ignore[attr-defined]
-                self._soon.append(_Due(handle._run, (), None))
+            outside._process_events(selector.select(seconds))
+            while outside._ready:
+                self._soon.append(_Due(outside._ready.popleft()._run, (), None))
 
     def close(self) -> None:
         """Let go of everything."""

@@ -31,7 +31,9 @@ def as_test(system: Any, scenario: Callable[..., Any], schedule: msgspec.Struct,
     imports.add(f"from {scenario.__module__} import {name}")
     lines = [f"        {fault!r}," for fault in getattr(schedule, "faults", ())]
     faults = "(\n" + "\n".join(lines) + "\n    )" if lines else "()"
-    more = "".join(f", {field}={getattr(schedule, field)!r}" for field in ("seed", "jitter") if getattr(schedule, field))
+    more = "".join(
+        f", {field}={getattr(schedule, field)!r}" for field in ("seed", "jitter") if getattr(schedule, field)
+    )
     return "\n".join(
         (
             *sorted(imports),
@@ -50,7 +52,7 @@ def _name_of(system: Any) -> tuple[str, str]:
     if inspect.isfunction(system):
         return system.__module__, system.__qualname__.rpartition(".")[2]
     for name, module in list(sys.modules.items()):
-        for found, value in list(vars(module).items()) if module is not None and name != "__main__" else ():
+        for found, value in list(getattr(module, "__dict__", {}).items()) if name != "__main__" else ():
             if value is system and not found.startswith("_"):
                 return name, found
     return "...", "system"

@@ -1,0 +1,50 @@
+"""The history of a log: its incarnations, and which cursors it has ever given out.
+
+Each opening for writing begins an incarnation. A cursor of one that is unknown, or past the end of one, comes from a
+store that was restored: `Forked`. Comes after the store said them; exchange, feeds and repairs ask.
+"""
+
+from collections.abc import Sequence
+
+from holdfast.core.batch import Cursor
+from holdfast.errors import Forked
+from holdfast.ports.store import Incarnation
+
+
+class History:
+    """The incarnations of this log: which cursors it has ever given out."""
+
+    def __init__(self, incarnations: Sequence[Incarnation]) -> None:
+        self.incarnations = tuple(incarnations)
+
+    @property
+    def current(self) -> Incarnation:
+        """The incarnation that writes now."""
+        return self.incarnations[-1]
+
+    def at(self, position: int) -> tuple[Incarnation, int]:
+        """The incarnation that wrote a position, and its last position (0: it writes still)."""
+        end = 0
+        for found in reversed(self.incarnations):
+            if found.first <= position:
+                return found, end
+            end = found.first - 1
+        return self.incarnations[0], end
+
+    def check(self, cursor: Cursor, head: int, who: str) -> None:
+        """Raise Forked unless this log has given out the cursor."""
+        if cursor.position == 0:
+            return
+        for number, found in enumerate(self.incarnations):
+            if found.id == cursor.incarnation:
+                later = self.incarnations[number + 1 :]
+                end = later[0].first - 1 if later else head
+                bridged = max((one.bridged for one in later), default=0)
+                if cursor.position <= max(end, bridged):
+                    return
+                raise Forked(
+                    f"{who} has received up to {cursor.position}, but {found.id} ended at {end}: a store was restored"
+                )
+        if cursor.position <= max((found.bridged for found in self.incarnations), default=0):
+            return  # of an opening that the backup did not know; a repair has bridged what it wrote
+        raise Forked(f"{who} has received from incarnation {cursor.incarnation!r}, which this log does not know")
