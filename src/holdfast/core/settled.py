@@ -4,8 +4,8 @@ A transaction is open while a message of it is on its way or waits, an event of 
 reacts to it, or a saga of it has not ended. Whether a message was taken is not asked of its effects (it may have none)
 but of the cursors that are committed with them: a `Mark` says what one service had received, and what of it waited. A
 mark counts once the cut has come to the head that it was true at, so whatever that service made of the message is in
-the cut as well. Comes after `core.cut`; before `core.invariant`, which judges. A transaction can be opened again (a person
-repairs it, a late answer makes its saga stuck): then it is named in `reopened`, and whoever asks begins anew.
+the cut as well. Comes after `core.cut`; before `core.invariant`, which judges. A transaction can be opened again (a
+person repairs it, a late answer makes its saga stuck): then it is named in `reopened`, and whoever asks begins anew.
 """
 
 from collections import deque

@@ -16,6 +16,8 @@ from holdfast.core.record import parse_record_id
 from holdfast.core.trail import build
 from holdfast.core.tree import render
 
+__all__: list[str] = []
+
 if TYPE_CHECKING:
     from holdfast.testing.virtual import VirtualSystem
 
