@@ -8,14 +8,14 @@ from typing import Any
 import aiohttp
 
 from holdfast import HoldfastError
-from marketplace.audit import Check, audit
+from marketplace.audit import audit
 from marketplace.data import Size
 from marketplace.driver import Api, Driver, ingest, session
 from marketplace.evidence import gather, settled
 from marketplace.workload import Mix
 
 TITLE = "The Online Marketplace, eight processes"
-TARGET = "marketplace.system:system"
+TARGET = JUDGED = "marketplace.system:system"
 SERVICES = ("cart", "product", "shipment", "stock", "order", "payment", "seller", "customer")
 """In the order they end: first those that send commands."""
 NOUN = "transactions"
@@ -78,17 +78,18 @@ class Load:
         marks = self._driver.marks if self._driver is not None else []
         return sorted((mark.finished - mark.submitted) * 1000 for mark in marks if mark.finished)
 
-    async def audit(self) -> list[Check]:
+    async def checks(self) -> list[tuple[str, int, list[str]]]:
         """Every check, from feeds, /ops and dashboards."""
         assert self._driver is not None
         await settled(self._urls, self._http, seconds=CALM_SECONDS)
-        return audit(await gather(self._urls, self._http, self._driver.told()))
+        found = audit(await gather(self._urls, self._http, self._driver.told()))
+        return [(one.name, one.counted, one.violations) for one in found]
 
-    def telling(self, checks: list[Check]) -> str:
+    def telling(self, wrong: list[str]) -> str:
         """The label of one checkout worth looking at: one that is wrong, or one that was undone."""
         marks = [m for m in self._driver.marks if m.kind == "CUSTOMER_SESSION"] if self._driver is not None else []
-        wrong = "\n".join(text for check in checks for text in check.violations)
-        ranked = sorted(marks, key=lambda mark: (mark.tid in wrong, mark.status == "NOT_ACCEPTED"), reverse=True)
+        said = "\n".join(wrong)
+        ranked = sorted(marks, key=lambda mark: (mark.tid in said, mark.status == "NOT_ACCEPTED"), reverse=True)
         return ranked[0].tid if ranked else ""
 
     async def get(self, service: str, path: str) -> Any:

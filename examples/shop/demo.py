@@ -1,13 +1,13 @@
-"""The shop as `holdfast demo --example shop` runs it: its customers as load, its audit as the judge."""
+"""The shop as `holdfast demo --example shop` runs it: its customers as load, its invariants as the judge."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from shop.audit import Check, audit
-from shop.drive import Order, Shoppers
+from shop.drive import COMPLETED, Order, Shoppers
 
 TITLE = "A shop of four processes"
 TARGET = "shop.services:shop"
+JUDGED = "shop.invariants:shop"
+"""Where its invariants are declared."""
 SERVICES = ("order", "stock", "payment", "shipping")
 """In the order they end: first the one that sends commands."""
 NOUN = "orders"
@@ -52,22 +52,27 @@ class Load:
         """What customers waited, sorted."""
         return self.shoppers.totals.latencies_ms()
 
-    async def audit(self) -> list[Check]:
-        """Every check, from the feeds alone."""
-        feeds: dict[str, list[dict[str, Any]]] = {name: await self.shoppers.feed(name) for name in SERVICES}
-        return audit(feeds, {order.id: order.told for order in self.shoppers.totals.orders.values()})
+    async def checks(self) -> list[tuple[str, int, list[str]]]:
+        """What customers were told, beside what the shop recorded."""
+        events = await self.shoppers.feed("order")
+        placed = {event["data"]["order_id"] for event in events if event["type"] == "order.placed.v1"}
+        confirmed = {event["data"]["order_id"] for event in events if event["type"] == "order.confirmed.v1"}
+        told = {order.id: order.told for order in self.shoppers.totals.orders.values() if order.told}
+        wrong = [f"{id}: its customer was told {said}" for id, said in told.items()
+                 if (said == COMPLETED) != (id in confirmed) or id not in placed]  # fmt: skip
+        wrong += [f"{id} was never submitted" for id in placed - self.shoppers.totals.orders.keys()]
+        return [("What customers were told is so", len(told), wrong)]
 
-    def telling(self, checks: list[Check]) -> str:
+    def telling(self, wrong: list[str]) -> str:
         """The correlation id of one order worth looking at: one that is wrong, one that had to be asked again, or one
         that was undone."""
-        orders = self.shoppers.totals.orders
-        wrong = [text.split(": ", 1)[1].split(" ", 1)[0].rstrip(":") for check in checks for text in check.violations]
-        rank = {order: 3 for order in wrong if order in orders}
+        said = "\n".join(wrong)
 
         def telling(order: Order) -> tuple[int, int]:
-            return rank.get(order.id, 0) + (order.told == "rejected"), min(order.tries, 5)
+            named = order.id in said or (order.correlation != "" and order.correlation in said)
+            return 3 * named + (order.told == "rejected"), min(order.tries, 5)
 
-        told = [order for order in orders.values() if order.correlation]
+        told = [order for order in self.shoppers.totals.orders.values() if order.correlation]
         return max(told, key=telling).correlation if told else ""
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from holdfast import HoldfastError
 CUSTOMERS = 32
 PRODUCTS = ("apple", "bread", "cheese", "dates", "eggs")
 UNITS = 1_000_000
+COMPLETED, REJECTED = "completed", "rejected"
 REFUSED_CARD = "4000000000000002"
 """The number that card companies give out for a card that is declined."""
 RETRY_SECONDS = 0.1
@@ -107,7 +108,7 @@ class Shoppers:
                 status, correlation = 0, ""  # what became of it is unknown: the same key asks again
             order.correlation = correlation or order.correlation
             if status in (200, 409):
-                order.told = "completed" if status == 200 else "rejected"
+                order.told = COMPLETED if status == 200 else REJECTED
                 order.seconds = time.monotonic() - order.begun
                 return
             if status not in (0, 503, 504):

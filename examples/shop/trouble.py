@@ -2,7 +2,7 @@
 
 `shop.trouble:shop` is the shop of `shop.services`, whose deciders first look into the file `trouble` of the folder they
 run in: `reserve` (or `reserve eggs`, of that product or order alone) breaks; `refuse release` says no. `buy` is what a
-customer hears, `audit` what the books say. Only docs/repair.md and its test use it.
+customer hears. Only docs/repair.md and its test use it.
 """
 
 import asyncio
@@ -14,12 +14,9 @@ from typing import Any
 import msgspec
 
 from holdfast import Client, HoldfastError, Rejected, Retry, Service
-from holdfast.cli.asking import get
 from holdfast.cli.shared import say, settings_of
-from holdfast.config import Settings
 from holdfast.errors import Pending
 from shop import services
-from shop.audit import audit
 from shop.contracts import Checkout, Item, Restock
 
 SWITCH = Path("trouble")
@@ -72,28 +69,11 @@ async def buy(urls: dict[str, str], order: str, sku: str, customer: str, card: s
         await client.close()
 
 
-def books(urls: dict[str, str], settings: Settings) -> int:
-    """Compare what the four services' events say; how many of the checks fail."""
-    feeds: dict[str, list[Any]] = {
-        service: get(url, "/events", {"limit": 1000}, settings) for service, url in urls.items()
-    }
-    placed = [event["data"]["order_id"] for event in feeds["order"] if ".placed." in event["type"]]
-    checks = audit(feeds, dict.fromkeys(placed))
-    lines: list[str] = []
-    for check in checks:
-        lines.append(f"{'ok  ' if not check.violations else 'WRONG'} {check.name} ({check.counted})")
-        lines += [f"      {text}" for text in check.violations]
-    say(None, as_json=False, text="\n".join(lines))
-    return sum(bool(check.violations) for check in checks)
-
-
 def main(what: list[str]) -> int:
-    """`buy ORDER PRODUCT CUSTOMER [declined]`, `audit`, `mended`, or the trouble to make."""
+    """`buy ORDER PRODUCT CUSTOMER [declined]`, `mended`, or the trouble to make."""
     settings = settings_of(None)
     if what[:1] == ["buy"]:
         say(None, as_json=False, text=asyncio.run(buy(settings.urls(), *what[1:])))
-    elif what == ["audit"]:
-        return 1 if books(settings.urls(), settings) else 0
     elif what == ["mended"]:
         SWITCH.unlink(missing_ok=True)
     else:

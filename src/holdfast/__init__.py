@@ -11,6 +11,7 @@ declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to ea
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
            `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
 run        `System`, `start`, `Running`, `Client`   services together, and the way in
+           `Happened`   what happened in a transaction, as an invariant of the system sees it
            errors: `holdfast.errors`
 """
 
@@ -19,6 +20,7 @@ from holdfast.compose import start
 from holdfast.core.aggregate import decide, escrow, evolve
 from holdfast.core.effect import Attempt
 from holdfast.core.handler import Transaction
+from holdfast.core.invariant import Happened
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.retry import Retry
 from holdfast.core.saga import answer, pivot, step, undo
@@ -36,6 +38,7 @@ __all__ = [
     "Contract",
     "Event",
     "Every",
+    "Happened",
     "HoldfastError",
     "Keyed",
     "Query",

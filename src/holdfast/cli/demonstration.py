@@ -1,7 +1,7 @@
 """The demonstration: an example as processes under load and SIGKILL, until it has settled, and its audit.
 
-Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and lets the
-example's audit judge. An example is a package with a `demo` module: TITLE, TARGET, SERVICES, NOUN and a `Load`.
+Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and judges the
+example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and a `Load`.
 `cli.demo` comes after it and shows what it found. Nothing of it outlives it but, where something was wrong, the folder.
 Fails with `ConfigInvalid` where the example or a process cannot be started.
 """
@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import holdfast
+from holdfast.cli.audit import line_of
+from holdfast.cli.auditing import audit_urls
 from holdfast.cli.processes import CHILD, Supervisor
+from holdfast.cli.targets import load_target
 from holdfast.config import ServiceSettings, Settings
+from holdfast.core.audit import CAUSES
 from holdfast.errors import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -36,9 +40,12 @@ PATIENCE_SECONDS = 20.0
 STILL_SECONDS = 6.0
 """How long everything may stand still before it is said not to settle."""
 LOOK_SECONDS = 0.25
+AUDIT_SECONDS = 10.0
+"""How long the audit waits for what has not settled."""
 
 
-class Check(Protocol):
+@dataclass
+class Check:
     """One thing an audit looked at."""
 
     name: str
@@ -48,7 +55,7 @@ class Check(Protocol):
     @property
     def passed(self) -> bool:
         """True when something was counted and nothing was wrong."""
-        ...
+        return self.counted > 0 and not self.violations
 
 
 class Load(Protocol):
@@ -75,12 +82,12 @@ class Load(Protocol):
         """What a service answers to a GET; None where it does not."""
         ...
 
-    async def audit(self) -> list[Any]:
-        """Every `Check`."""
+    async def checks(self) -> list[tuple[str, int, list[str]]]:
+        """What no log can tell: (name, counted, violations) of each check of what customers were told and shown."""
         ...
 
-    def telling(self, checks: list[Any]) -> str:
-        """The correlation id of something worth looking at."""
+    def telling(self, wrong: list[str]) -> str:
+        """The correlation id of something worth looking at: among what is wrong, if anything is."""
         ...
 
     async def close(self) -> None:
@@ -160,6 +167,7 @@ class Demonstration:
         chosen = importlib.import_module(f"{example}.demo")
         self.title, self.noun = str(chosen.TITLE), str(chosen.NOUN)
         self.services: tuple[str, ...] = chosen.SERVICES
+        self._judged = str(chosen.JUDGED)
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         child = (sys.executable, "-m", "holdfast.testing.sabotage", sabotage) if sabotage else CHILD
         self.servers: dict[str, Server] = {}
@@ -270,7 +278,7 @@ class Demonstration:
 
     async def _audit(self, settled: bool, per_s: float) -> Report:
         load = self.load
-        found = await load.audit()
+        found = [*await asyncio.to_thread(self._judge), *(Check(*one) for one in await load.checks())]
         waited = load.latencies_ms()
         latency = {
             "p50": round(statistics.median(waited), 1) if waited else 0.0,
@@ -278,8 +286,20 @@ class Demonstration:
         }
         return Report(
             load.submitted, load.completed, load.undone, load.in_flight, len(self.status.kills), per_s, latency, found,
-            settled, load.telling(found),
+            settled, load.telling([text for one in found for text in one.violations]),
         )  # fmt: skip
+
+    def _judge(self) -> list[Check]:
+        """The invariants of the system, judged on what its services recorded; and that all of it settled."""
+        system = load_target(self._judged, pins=False)
+        report, silent = audit_urls(system, self.supervisor.urls, Settings(), seconds=AUDIT_SECONDS)
+        lines: dict[str, list[str]] = {name: [] for name in (*report.counted, CAUSES)}
+        for one in report.violations:
+            lines[one.invariant].append(line_of(one))
+        found = [Check(system.invariants[name].doc, counted, lines[name]) for name, counted in report.counted.items()]
+        left = [f"{report.open} transactions have not settled"] if report.open else []
+        left += [f"{name} did not answer: {why}" for name, why in silent.items()]
+        return [Check("Every transaction settled", report.settled, [*left, *lines[CAUSES]]), *found]
 
     async def _watch(self) -> None:
         """Look at every service a few times a second."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import holdfast
+from holdfast.cli.audit import audit
 from holdfast.cli.backup import backup
 from holdfast.cli.check_config import check_config
 from holdfast.cli.contract import contract
@@ -36,6 +37,7 @@ for verb in (
     run,
     events,
     why,
+    audit,
     trail,
     sagas,
     stages,

@@ -6,10 +6,12 @@ Comes last: `compose` (or a test) gives it stores and transports. Starting fails
 import asyncio
 from collections.abc import Callable, Mapping
 
+from holdfast.core.audit import Report
 from holdfast.core.service import Service, System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
+from holdfast.runtime.auditing import audit
 from holdfast.runtime.node import Node
 
 
@@ -44,6 +46,10 @@ class Running:
     async def close(self, *, drain: bool = True) -> None:
         """Stop every node; with `drain` what waits is committed first."""
         await asyncio.gather(*(node.close(drain=drain) for node in self.nodes.values()))
+
+    async def audit(self, *, seconds: float = 0.0) -> Report:
+        """What the system's invariants say of all that has happened; waits so long for what is in flight."""
+        return await audit(self.system, self.nodes, seconds=seconds)
 
     async def __aenter__(self) -> "Running":
         await self.start()

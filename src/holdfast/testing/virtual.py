@@ -25,7 +25,6 @@ from holdfast.core.stage import Standing
 from holdfast.errors import CommandError, HoldfastError, Invalid, KeyReused, StoreError, StoreFailed, Unreachable
 from holdfast.ports.store import Lent
 from holdfast.runtime import edge
-from holdfast.runtime.auditing import audit
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
@@ -341,7 +340,7 @@ class VirtualSystem:
 
     async def audit(self) -> Report:
         """What the system's invariants say of all that is settled."""
-        return await audit(self.system, self.nodes)
+        return await self.running.audit()
 
     async def settle(self, *, within_seconds: float = 600.0) -> None:
         """Wait until nothing is left to do anywhere: no saga open but stuck ones, every message and event handled.

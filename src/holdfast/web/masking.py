@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.message import MASK, Contract, masked, masks_of
+from holdfast.core.cut import NOTHING, Seen
+from holdfast.core.message import MASK, Contract, encode, masked, masks_of
 from holdfast.core.record import REJECTED, Record, record_id
 from holdfast.core.service import Service
 from holdfast.core.state import Shape
@@ -32,6 +33,8 @@ class Masking:
             for message in contract.by_name.values():
                 _collect(message.masks, self._names)
         self._shapes: dict[int, Any] = {}
+        self._sensitive: dict[str, bool] = {}
+        """Stored type -> whether a payload of it has to be looked into."""
 
     def record(self, log: str, record: Record) -> dict[str, Any]:
         """A record as plain values, masked."""
@@ -42,6 +45,20 @@ class Masking:
             "version": record.version, "destination": record.destination,
             "headers": msgspec.to_builtins(record.headers),
         }  # fmt: skip
+
+    def brief(self, record: Seen) -> Seen:
+        """A record as an audit sees it, masked; its payload untouched where nothing in it is sensitive."""
+        if record.data is NOTHING or not self._is_sensitive(record.type):
+            return record
+        return msgspec.structs.replace(record, data=msgspec.Raw(encode(self._payload(record.type, bytes(record.data)))))
+
+    def _is_sensitive(self, stored: str) -> bool:
+        if stored not in self._sensitive:
+            contract = self._contracts.get(stored.partition(".")[0])
+            found = contract.find(stored) if contract is not None else None
+            plain = found is not None and not found[0].masks and not (found[1] and self._names)
+            self._sensitive[stored] = not plain and bool(self._names or not stored.startswith("holdfast."))
+        return self._sensitive[stored]
 
     def message(self, stored: str, value: Any) -> Any:
         """A message as plain values, masked by its type."""

@@ -17,12 +17,13 @@ from holdfast.core.record import REJECTED
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime import inquiry
+from holdfast.runtime.auditing import reading
 from holdfast.runtime.node import Node
 from holdfast.runtime.resolving import coordinator_of
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 
-PAGE_DEFAULT, PAGE_MAX = 100, 1000
+PAGE_DEFAULT, PAGE_MAX, BRIEF_MAX = 100, 1000, 10_000
 TRAIL_MAX = 10_000
 POSITION_MAX = 2**63 - 1
 STATUSES = ("running", "undoing", "committed", "cancelling", "stuck")
@@ -46,8 +47,12 @@ class OpsRoutes:
         return json_answer({"records": rows, "complete": len(rows) < limit})
 
     async def log(self, request: Request) -> Answer:
-        """Records of every kind after a position."""
+        """Records of every kind after a position; `brief=1`: as an audit reads them, with what was received."""
         after = request.number("after", 0, POSITION_MAX)
+        if request.query.get("brief") == "1":
+            page = await reading(self._running(), after, max(1, request.number("limit", PAGE_DEFAULT, BRIEF_MAX)))
+            records = tuple(self._masking.brief(record) for record in page.records)
+            return json_answer(msgspec.structs.replace(page, records=records))
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         head = self._running().writer.head
         page = await self._node.store.read(after, limit, upto=head) if after < head else None

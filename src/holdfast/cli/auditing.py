@@ -1,0 +1,108 @@
+"""Auditing over HTTP: pages of `/ops/log` of each service into an audit, at a pace that leaves the services their time.
+
+Comes after configuration, which says where the services are; before `cli.audit` and the demonstration. A service that
+does not answer is named, and the rest is judged: what has to do with it stays open.
+"""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from holdfast.cli.asking import parsed, request
+from holdfast.config import Settings
+from holdfast.core.audit import Audit, Report
+from holdfast.core.invariant import Violation
+from holdfast.core.service import System
+from holdfast.errors import HoldfastError, Misuse
+from holdfast.runtime.auditing import Reading
+
+PAGE = 2_000
+ROUND_SECONDS = 0.5
+"""Between two rounds when there is nothing new."""
+_decoder = msgspec.json.Decoder(Reading)
+
+
+class HttpAudit:
+    """The invariants of a system at work on services that run elsewhere."""
+
+    def __init__(self, system: System, urls: Mapping[str, str], settings: Settings, *, share: float = 1.0) -> None:
+        if missing := [name for name in system.services if name not in urls]:
+            raise Misuse(f"where is {missing[0]}? An audit needs every service: give --url {missing[0]}=URL")
+        self._system, self._urls, self._settings, self._share = system, urls, settings, share
+        self._audit = Audit(system)
+        self.silent: dict[str, str] = {}
+        """Service -> why it did not answer when it was asked last."""
+        self.heads = dict.fromkeys(system.services, 0)
+
+    def round(self) -> list[Violation]:
+        """Read each log to its head of now, and judge: what is wrong with transactions that have just settled, and all
+        that does not hold of the folds."""
+        if self._audit.stale:
+            self._audit = Audit(self._system)
+        self.silent = {}
+        for name in self._system.services:
+            try:
+                self._read(name)
+            except HoldfastError as error:
+                self.silent[name] = str(error)
+        return self._audit.check()
+
+    def _read(self, name: str) -> None:
+        upto = -1
+        while True:
+            begun = time.monotonic()
+            after = self._audit.cut.read[name]
+            status, _, body = request(
+                self._urls[name], "/ops/log", {"brief": 1, "after": after, "limit": PAGE}, self._settings
+            )
+            page = _page(self._urls[name], status, body)
+            upto = page.head if upto < 0 else upto
+            self._audit.take(name, page.records, page.upto, head=page.head, mark=page.mark)
+            self.heads[name] = page.head
+            if self._share < 1:
+                self._audit.check()
+                time.sleep((time.monotonic() - begun) * (1 / self._share - 1))
+            if page.upto >= upto:
+                return
+
+    @property
+    def behind(self) -> int:
+        """Records that there are and were not judged yet."""
+        return sum(max(0, head - self._audit.cut.at[name]) for name, head in self.heads.items())
+
+    @property
+    def stale(self) -> bool:
+        """True when all has to be read anew."""
+        return self._audit.stale
+
+    def report(self) -> Report:
+        """All that was found."""
+        return self._audit.report()
+
+
+def _page(url: str, status: int, body: bytes) -> Reading:
+    if status == 200:
+        try:
+            return _decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise HoldfastError(f"{url} answered /ops/log with something else: {error}") from None
+    parsed(url, status, body)
+    raise HoldfastError(f"{url} answered {status}")
+
+
+def audit_urls(
+    system: System, urls: Mapping[str, str], settings: Settings, *, seconds: float
+) -> tuple[Report, dict[str, str]]:
+    """Judge all that has happened; wait so long for what is in flight. The report, and who did not answer, and why.
+
+    Raises Misuse where there is nothing to judge, or a service is not named.
+    """
+    found = HttpAudit(system, urls, settings)
+    end = time.monotonic() + seconds
+    while True:
+        found.round()
+        report = found.report()
+        if (not report.open and not found.behind and not found.stale and not found.silent) or time.monotonic() > end:
+            return report, found.silent
+        time.sleep(min(ROUND_SECONDS, seconds / 10))
