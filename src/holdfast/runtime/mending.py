@@ -122,18 +122,23 @@ async def _mend_message(node: "Node", ask: Ask) -> Mended:
         return await _settle(node, ask, stream, place)
     edited = edited_of(node, ask, stream, place.held)
     work = _MessageWork(node, ask, stream, place, edited)
-    node.writer.submit(work)
-    position = await asyncio.shield(work.done)
-    if position is None:
-        how = "it is being tried now" if place.running else "it does not wait any more"
-        return Mended(node.name, ask.kind, ask.target, "already", note=how)
-    identity = record_id(node.name, position)
-    if ask.kind == "retry":
+    try:
+        node.writer.submit(work)
+        position = await asyncio.shield(work.done)
+        if position is None:
+            how = "it is being tried now" if place.running else "it does not wait any more"
+            return Mended(node.name, ask.kind, ask.target, "already", note=how)
+        identity = record_id(node.name, position)
         if edited is not None and node.waiting.has(stream, place.key):
             place.held.record, place.held.edited = edited, identity
             second = BatchWork(Batch(rows=(node.waiting.row_of(place),)))
             node.writer.submit(second)
             await asyncio.shield(second.done)
+    finally:
+        if work.changes:
+            place.changing = False
+            node.waiting.again(stream)
+    if ask.kind == "retry":
         node.waiting.release(stream, place)
     return Mended(node.name, ask.kind, ask.target, "applied", identity)
 
@@ -217,14 +222,16 @@ def _word(stored: str, body: dict[str, Any], stream: str, held: Held, at: int) -
 class _MessageWork:
     """Retry or skip of a message, on its way through the writer."""
 
-    __slots__ = ("_ask", "_edited", "_handled", "_node", "_number", "_place", "_stream", "_taken", "done", "lane",
-                 "streams")  # fmt: skip
+    __slots__ = ("_ask", "_edited", "_handled", "_node", "_number", "_place", "_stream", "_taken", "changes", "done",
+                 "lane", "streams")  # fmt: skip
 
     def __init__(self, node: "Node", ask: Ask, stream: str, place: Place, edited: WireRecord | None) -> None:
         self._node, self._ask, self._stream, self._place, self._edited = node, ask, stream, place, edited
         self.lane, self.streams = "", ()
         self._handled: Handled | None = None
         self._number, self._taken = 0, False
+        self.changes = False
+        """The message is not tried until its new payload is durable."""
         self.done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     def handle(self) -> Batch | None:
@@ -239,6 +246,10 @@ class _MessageWork:
         at = node.clock.now_us()
         body: dict[str, Any] = {"by": ask.by, "why": ask.why, "message": held.id}
         if ask.kind == "retry":
+            if self._place.changing:
+                raise Contradicted(f"{held.id} is being changed by somebody else now")
+            # A try that began while the word is flushed would end under another id, and so another idempotency key.
+            self._place.changing = self.changes = self._edited is not None
             body |= {"type": self._edited.type, "data": self._edited.data} if self._edited is not None else {}
             handled.records.append(_word(RETRIED, body, self._stream, held, at))
             fresh = msgspec.structs.replace(held, parked=0, attempts=0, next_at=0)
@@ -268,6 +279,8 @@ class _MessageWork:
         if self._taken:
             self._node.waiting.put_in([(self._stream, self._number, self._place)])
             self._taken = False
+        if self.changes:
+            self._place.changing = self.changes = False
 
     def duplicate(self, found: Duplicate) -> None:
         """It has no fresh rows: this cannot be."""

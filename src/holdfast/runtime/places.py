@@ -43,12 +43,14 @@ class Held(msgspec.Struct, omit_defaults=True):
 class Place:
     """A message's place in the queue of its stream. Compared by identity."""
 
-    __slots__ = ("blocked", "durable", "held", "key", "running")
+    __slots__ = ("blocked", "changing", "durable", "held", "key", "running")
 
     def __init__(self, key: str, held: Held, durable: bool) -> None:
         self.key, self.held, self.durable = key, held, durable
         """`durable`: its row is committed; until then it is not tried."""
         self.blocked = False
         """It was tried, and waits until who holds the stream has let go."""
+        self.changing = False
+        """A person's changed payload is on its way to it: until that is durable it is not tried."""
         self.running = False
         """Its handler is at work on it now."""

@@ -235,9 +235,10 @@ class Waiting:
         self._schedule()
 
     def _rests(self, stream: str) -> bool:
-        """True while its first message is being tried, is parked, or waits for who holds the stream."""
+        """True while its first message is being tried, is parked or changed, or waits for who holds the stream."""
         queue = self._queues.get(stream)
-        return stream in self._retrying or bool(queue and (queue[0].blocked or queue[0].held.parked))
+        first = queue[0] if queue else None
+        return stream in self._retrying or bool(first and (first.blocked or first.changing or first.held.parked))
 
     def _retry(self, stream: str) -> None:
         if self._writer is None:
@@ -270,7 +271,7 @@ class Waiting:
         The place is the message's where it has been taken from the queue.
         """
         queue = self._queues.get(stream)
-        if not queue or not queue[0].durable:
+        if not queue or not queue[0].durable or queue[0].changing:
             return None, None, None
         place = queue[0]
         key, held = place.key, place.held
@@ -329,9 +330,9 @@ class Waiting:
             self.freed(stream, 0)
 
     def first(self, stream: str) -> "Place | None":
-        """The place of the message that is next on a stream, if it is durable."""
+        """The place of the message that is next on a stream, if it is durable and not being changed."""
         queue = self._queues.get(stream)
-        return queue[0] if queue and queue[0].durable else None
+        return queue[0] if queue and queue[0].durable and not queue[0].changing else None
 
     def find(self, message: str) -> "tuple[str, Place] | None":
         """The stream and place of a message that waits, by its id `producer@position`."""

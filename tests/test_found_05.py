@@ -1,0 +1,39 @@
+"""Defects of ask and repair that a review found, each by its smallest case (G4, G5, G11)."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from cards.contracts import Bought, Charge
+from charging import Provider, buy, office
+from holdfast.runtime.mending import Ask, mend
+from holdfast.testing.virtual import virtual_time
+
+
+def ask(kind: Any, target: str, **fields: Any) -> Ask:
+    """A repair of somebody, for some reason."""
+    return Ask(kind, target, "on call", "the handler is mended", **fields)
+
+
+@virtual_time
+async def test_a_change_that_meets_a_call_charges_nobody_twice() -> None:
+    """G5: a call's time comes while a person's changed payload is being flushed: the call and its probe have one key,
+    and what the provider did is what the sale was told."""
+    provider = Provider()
+    provider.faults["o1"] = ["not done", "lost after"]
+    async with office(provider) as virtual:
+        sale, node, store = buy(virtual), virtual.nodes["wallet"], virtual.stores["wallet"]
+        while not node.waiting.places() or not node.waiting.places()[0][1].held.error:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        ((_, place),) = node.waiting.places()
+        assert not place.running and not place.held.unknown
+        old = msgspec.json.decode(bytes(place.held.record.data), type=Charge)
+        changed = msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(old, amount_cents=1)))
+        store.flush_seconds = 1
+        assert (await mend(node, ask("retry", place.held.id, data=changed))).how == "applied"
+        store.flush_seconds = 0.001
+        answer = await sale
+        await virtual.settle()
+        assert len({key for _, _, key, number in provider.calls if number == 2}) == 1, provider.calls
+        assert answer == Bought("o1", "seat o1", 1) and provider.count("charge", "o1") == 1
