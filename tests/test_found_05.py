@@ -7,13 +7,23 @@ import msgspec
 
 from cards.contracts import Bought, Charge
 from charging import Provider, buy, office
+from holdfast import Retry
+from holdfast.runtime.inquiry import why
 from holdfast.runtime.mending import Ask, mend
-from holdfast.testing.virtual import virtual_time
+from holdfast.testing.virtual import VirtualSystem, virtual_time
+from selling import Faults, Sell, system
+
+TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
 
 
 def ask(kind: Any, target: str, **fields: Any) -> Ask:
     """A repair of somebody, for some reason."""
     return Ask(kind, target, "on call", "the handler is mended", **fields)
+
+
+def sale(virtual: VirtualSystem, order: str, **fields: Any) -> "asyncio.Task[Any]":
+    """A sale asked for at the desk, on its way."""
+    return asyncio.get_running_loop().create_task(virtual.client.send(Sell(order, **fields), wait_seconds=3000))
 
 
 @virtual_time
@@ -37,3 +47,17 @@ async def test_a_change_that_meets_a_call_charges_nobody_twice() -> None:
         await virtual.settle()
         assert len({key for _, _, key, number in provider.calls if number == 2}) == 1, provider.calls
         assert answer == Bought("o1", "seat o1", 1) and provider.count("charge", "o1") == 1
+
+
+@virtual_time
+async def test_why_of_a_key_shows_what_waits_there() -> None:
+    """From the key of an aggregate, or its stream, what is parked on it is found, though others have ended there."""
+    faults = Faults()
+    async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
+        await sale(virtual, "o1")
+        faults.broken.add("take:tea")
+        sale(virtual, "o2")
+        await asyncio.sleep(10)
+        for id in ("tea", "Item/tea"):
+            told, _ = await why(virtual.nodes["depot"], id=id)
+            assert [one["parked"] > 0 for one in told["waiting"]] == [True], id

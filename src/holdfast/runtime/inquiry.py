@@ -39,8 +39,9 @@ class Found(msgspec.Struct):
 async def find(node: "Node", id: str) -> Found:
     """What an id names in this service, and its transactions, the newest last."""
     store = node.store
+    waiting = list(dict.fromkeys(held.record.tx for stream, held in node.waiting.items() if _names(id, stream, held)))
     if "/" in id and (found := await _of_stream(node, id)):
-        return _found("stream", found)
+        return _found("stream", found, waiting)
     parsed = parse_record_id(id)
     if parsed is not None and parsed[0] == node.name and 0 < parsed[1] <= node.writer.head:
         page = await store.read(parsed[1] - 1, 1)
@@ -58,9 +59,8 @@ async def find(node: "Node", id: str) -> Found:
         for record in await _of_stream(node, f"{name}/{id}")
     ]  # fmt: skip
     if records:
-        return _found("key", sorted(records, key=lambda record: record.position))
-    waiting = dict.fromkeys(held.record.tx for stream, held in node.waiting.items() if _names(id, stream, held))
-    return Found("waiting", list(waiting)[-TRANSACTIONS_MAX:], len(waiting) > TRANSACTIONS_MAX)
+        return _found("key", sorted(records, key=lambda record: record.position), waiting)
+    return _found("waiting", [], waiting)
 
 
 def _names(id: str, stream: str, held: Held) -> bool:
@@ -74,8 +74,9 @@ async def _of_stream(node: "Node", stream: str) -> list[Record]:
     return list(loaded.records) or await node.store.related(stream=stream, limit=RECORDS_MAX)
 
 
-def _found(named: str, records: list[Record]) -> Found:
-    transactions = list(dict.fromkeys(record.tx for record in records))
+def _found(named: str, records: list[Record], waiting: Sequence[str] = ()) -> Found:
+    """What was found; `waiting`: the transactions of what waits there, which are named whatever else is left out."""
+    transactions = list(dict.fromkeys([*(record.tx for record in records if record.tx not in waiting), *waiting]))
     return Found(named, transactions[-TRANSACTIONS_MAX:], len(transactions) > TRANSACTIONS_MAX)
 
 
