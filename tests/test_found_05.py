@@ -8,7 +8,7 @@ import msgspec
 from cards.contracts import Bought, Charge
 from charging import Provider, buy, office
 from holdfast import Retry
-from holdfast.runtime.inquiry import why
+from holdfast.runtime.inquiry import unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.testing.virtual import VirtualSystem, virtual_time
 from selling import Faults, Sell, system
@@ -61,3 +61,13 @@ async def test_why_of_a_key_shows_what_waits_there() -> None:
         for id in ("tea", "Item/tea"):
             told, _ = await why(virtual.nodes["depot"], id=id)
             assert [one["parked"] > 0 for one in told["waiting"]] == [True], id
+
+
+@virtual_time
+async def test_a_deadline_that_was_met_blocks_nothing() -> None:
+    """A step that was answered in time has no deadline any more: `why` names none that will not pass."""
+    async with VirtualSystem(system(Faults(broken={"book:*"}), retry=TWICE, deadline=600)) as virtual:
+        sale(virtual, "o1")
+        await asyncio.sleep(10)
+        (found,) = await unsettled(virtual.nodes["desk"])
+        assert [one["name"] for one in found["timers"]] == ["deadline:book"]

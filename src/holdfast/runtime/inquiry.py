@@ -19,6 +19,7 @@ from holdfast.ports.store import Loaded
 from holdfast.runtime.edge import Request
 from holdfast.runtime.places import Held, Place
 from holdfast.runtime.resolving import coordinator_of
+from holdfast.runtime.sagas import timer_key
 
 if TYPE_CHECKING:
     from holdfast.runtime.node import Node
@@ -101,10 +102,23 @@ async def sagas_of(node: "Node", records: list[Record]) -> list[dict[str, Any]]:
 
 async def sagas_at(node: "Node", streams: Sequence[str]) -> list[dict[str, Any]]:
     """Where these sagas stand: what each waits for, what comes next, when it is woken, what a person can do."""
-    timers = node.timers.of(set(streams)) if streams else {}
+    timers = await _timers(node, streams)
     loaded = await node.store.load(list(streams)) if streams else []
     found = [_saga(node, stream, one, timers.get(stream, [])) for stream, one in zip(streams, loaded, strict=True)]
     return [one for one in found if one is not None]
+
+
+async def _timers(node: "Node", streams: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """Saga -> (name, due) of its timers that are set still: what was answered in time is woken by none."""
+    set_ = [
+        (stream, one) for stream, found in (node.timers.of(set(streams)) if streams else {}).items() for one in found
+    ]
+    rows = await node.store.get("timer", [timer_key(due, stream, name) for stream, (name, due) in set_]) if set_ else []
+    there: dict[str, list[tuple[str, int]]] = {}
+    for (stream, one), row in zip(set_, rows, strict=True):
+        if row is not None:
+            there.setdefault(stream, []).append(one)
+    return there
 
 
 def _saga(node: "Node", stream: str, loaded: Loaded, timers: list[tuple[str, int]]) -> dict[str, Any] | None:
