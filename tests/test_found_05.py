@@ -8,6 +8,7 @@ import msgspec
 from cards.contracts import Bought, Charge
 from charging import Provider, buy, office
 from holdfast import Retry
+from holdfast.core.story import Part, tell
 from holdfast.runtime.inquiry import unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.testing.virtual import VirtualSystem, virtual_time
@@ -71,3 +72,21 @@ async def test_a_deadline_that_was_met_blocks_nothing() -> None:
         await asyncio.sleep(10)
         (found,) = await unsettled(virtual.nodes["desk"])
         assert [one["name"] for one in found["timers"]] == ["deadline:book"]
+
+
+@virtual_time
+async def test_why_of_what_waits_behind_a_parked_message_leads_to_the_cure() -> None:
+    """Whose message waits behind a parked one reads its cause, and the repairs that free both."""
+    async with VirtualSystem(system(Faults(broken={"take:tea"}), retry=TWICE, deadline=0)) as virtual:
+        sale(virtual, "o1")
+        await asyncio.sleep(0.5)
+        sale(virtual, "o2")
+        await asyncio.sleep(10)
+        node = virtual.nodes["depot"]
+        first, second = (held for _, held in node.waiting.items())
+        told, _ = await why(node, tx=second.record.tx)
+        story = tell("o2", [Part("depot", "team-depot", waiting=told["waiting"])], {}, told["now"])
+        assert story.title.endswith("waits for a person: a message before one of it is parked")
+        (block,) = story.blocks
+        assert f"waits behind {first.id}: {first.id} (take) is parked after 2 tries: Broken: take of tea" in block.what
+        assert [one.command.split()[1:3] for one in story.repairs] == [["retry", first.id], ["skip", first.id]]

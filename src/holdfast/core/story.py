@@ -85,7 +85,7 @@ def tell(id: str, parts: Sequence[Part], silent: Mapping[str, str], now: int) ->
     return Story(
         title, settled, tuple(_happened(parts)), tuple(_stands(open_, waits, now)),
         tuple(f"{saga['id']}: {', then '.join(saga['next'])}" for saga in open_ if saga["next"]),
-        tuple(blocks), tuple(_repairs([*open_, *waits])),
+        tuple(blocks), tuple(_repairs([*open_, *waits, *(one["first"] for one in waits if one.get("first"))])),
     )  # fmt: skip
 
 
@@ -110,6 +110,8 @@ def _title(
         return f"{what} is stuck: it needs a person", False
     if any(one["parked"] for one in waits):
         return f"{what} waits for a person: a message of it is parked", False
+    if any(one.get("first") and one["first"]["parked"] for one in waits):
+        return f"{what} waits for a person: a message before one of it is parked", False
     if open_ or waits or any(part.held for part in parts):
         return f"{what} has not ended", False
     if silent:
@@ -282,7 +284,8 @@ def _waits(one: Mapping[str, Any], now: int) -> str:
     if one["parked"]:
         return f"{what} is parked after {one['attempts']} tries: {one['error']}{where} [{one['fingerprint']}]"
     if one["behind"]:
-        return f"{what} waits behind {one['behind']}"
+        first = f": {_waits(one['first'], now)}" if one.get("first") else ""
+        return f"{what} waits behind {one['behind']}{first}"
     if one["locked"]:
         return f"{what} waits for transaction {one['locked']}, which holds {one['stream']}"
     if one["error"]:
@@ -298,12 +301,12 @@ def _timer(name: str) -> str:
 
 
 def _repairs(items: list[dict[str, Any]]) -> list[Repair]:
-    found: list[Repair] = []
+    found: dict[str, Repair] = {}
     for item in items:
         for action in item["actions"]:
             command = f"holdfast {action['verb']} {action['target']} --by YOU --why REASON"
-            found.append(Repair(command, action["does"]))
-    return found
+            found.setdefault(command, Repair(command, action["does"]))
+    return list(found.values())
 
 
 def _name(stored: str) -> str:

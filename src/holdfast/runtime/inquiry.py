@@ -177,25 +177,25 @@ def _any_accepted(state: SagaState, step: str) -> bool:
 def waiting_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str, Any]]:
     """What waits here, of these transactions or all: why, behind what, and what a person can do."""
     found: list[dict[str, Any]] = []
-    firsts: dict[str, str] = {}
+    firsts: dict[str, Place] = {}
     for stream, place in node.waiting.places():
-        held = place.held
-        first = firsts.setdefault(stream, held.id)
-        if transactions is not None and held.record.tx not in transactions:
-            continue
-        behind = first if first != held.id else ""
-        holders = [] if behind else [one.hold.tx for one in node.dispatch.stages.held.get(stream, {}).values()]
-        found.append(_waits(node, stream, place, behind, holders[0] if holders else ""))
+        first = firsts.setdefault(stream, place)
+        if transactions is None or place.held.record.tx in transactions:
+            found.append(_waits(node, stream, place, first if first is not place else None))
     return found
 
 
-def _waits(node: "Node", stream: str, place: Place, behind: str, locked: str) -> dict[str, Any]:
+def _waits(node: "Node", stream: str, place: Place, first: Place | None = None) -> dict[str, Any]:
+    """One that waits; `first`: the one that is before it on its stream and holds it up."""
     held = place.held
+    holders = [] if first else [one.hold.tx for one in node.dispatch.stages.held.get(stream, {}).values()]
     return {
         "stream": stream, "message": held.id, "from": held.producer, "type": held.record.type, "tx": held.record.tx,
         "correlation": held.record.correlation, "since": held.since, "attempts": held.attempts,
         "next_at": held.next_at, "error": held.error, "where": held.where, "fingerprint": held.fingerprint,
-        "parked": held.parked, "unknown": held.unknown, "running": place.running, "behind": behind, "locked": locked,
+        "parked": held.parked, "unknown": held.unknown, "running": place.running,
+        "behind": first.held.id if first else "", "first": _waits(node, stream, first) if first else None,
+        "locked": holders[0] if holders else "",
         "actions": [msgspec.to_builtins(one) for one in message_actions(node, stream, held)],
     }  # fmt: skip
 
