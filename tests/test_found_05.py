@@ -4,15 +4,18 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 
 from cards.contracts import Bought, Charge
 from charging import Provider, buy, office
 from holdfast import Retry
 from holdfast.core.story import Part, tell
+from holdfast.errors import Invalid
 from holdfast.runtime.inquiry import unsettled, why
 from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.planning import plan
 from holdfast.testing.virtual import VirtualSystem, virtual_time
-from selling import Faults, Sell, system
+from selling import Faults, Sell, system, types
 
 TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
 
@@ -90,3 +93,21 @@ async def test_why_of_what_waits_behind_a_parked_message_leads_to_the_cure() -> 
         (block,) = story.blocks
         assert f"waits behind {first.id}: {first.id} (take) is parked after 2 tries: Broken: take of tea" in block.what
         assert [one.command.split()[1:3] for one in story.repairs] == [["retry", first.id], ["skip", first.id]]
+
+
+@virtual_time
+async def test_a_retry_of_what_has_not_failed_changes_nothing() -> None:
+    """A message that only waits behind another is not `applied` each time it is said, with a record each: `already`,
+    in the plan too; and a plan needs who and why as its repair does."""
+    async with VirtualSystem(system(Faults(broken={"take:tea"}), retry=TWICE, deadline=0)) as virtual:
+        sale(virtual, "o1")
+        await asyncio.sleep(0.5)
+        sale(virtual, "o2")
+        await asyncio.sleep(10)
+        node = virtual.nodes["depot"]
+        _, second = (held for _, held in node.waiting.items())
+        assert (await plan(node, ask("retry", second.id))).how == "already"
+        assert (await mend(node, ask("retry", second.id))).how == "already"
+        assert types(virtual, "depot", "repair") == []
+        with pytest.raises(Invalid, match="why"):
+            await plan(node, Ask("retry", second.id, "me", " "))

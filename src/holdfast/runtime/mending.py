@@ -59,12 +59,17 @@ class Mended(msgspec.Struct, frozen=True):
 
 async def mend(node: "Node", ask: Ask) -> Mended:
     """Carry out a repair in this service, when it is durable. Raises Invalid, NotFound, Contradicted, Unavailable."""
-    for name in ("by", "why", "target"):
-        if not getattr(ask, name).strip():
-            raise Invalid(f"a repair says who, why and of what: {name} is missing", errors=[(name, "missing")])
+    check_said(ask)
     if "/" in ask.target:
         return await _mend_saga(node, ask)
     return await _mend_message(node, ask)
+
+
+def check_said(ask: Ask) -> None:
+    """See that a repair says who, why and of what. Raises Invalid."""
+    for name in ("by", "why", "target"):
+        if not getattr(ask, name).strip():
+            raise Invalid(f"a repair says who, why and of what: {name} is missing", errors=[(name, "missing")])
 
 
 def held_at(node: "Node", target: str) -> tuple[str, Place] | None:
@@ -121,6 +126,8 @@ async def _mend_message(node: "Node", ask: Ask) -> Mended:
     if ask.kind == "resolve":
         return await _settle(node, ask, stream, place)
     edited = edited_of(node, ask, stream, place.held)
+    if note := in_turn(ask, place.held, edited):
+        return Mended(node.name, ask.kind, ask.target, "already", note=note)
     work = _MessageWork(node, ask, stream, place, edited)
     try:
         node.writer.submit(work)
@@ -167,6 +174,12 @@ def refused(node: "Node", ask: Ask, stream: str, place: Place) -> str:
     ):
         return "only a command can be changed"
     return ""
+
+
+def in_turn(ask: Ask, held: Held, edited: WireRecord | None) -> str:
+    """Why there is nothing to retry: it has not failed, and is as the word would make it; empty when there is."""
+    same = edited is None or bytes(edited.data) == bytes(held.record.data)
+    return "it has not failed: its turn comes" if ask.kind == "retry" and same and not held.error else ""
 
 
 def edited_of(node: "Node", ask: Ask, stream: str, held: Held) -> WireRecord | None:

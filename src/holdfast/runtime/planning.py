@@ -20,7 +20,7 @@ from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.mending import Ask, already, edited_of, held_at, refused, verb_of
+from holdfast.runtime.mending import Ask, already, check_said, edited_of, held_at, in_turn, refused, verb_of
 from holdfast.runtime.places import Held
 from holdfast.runtime.received import handle_message
 from holdfast.runtime.sagarecords import decode_answer
@@ -71,6 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 async def plan(node: "Node", ask: Ask) -> Plan:
     """What a repair would do in this service. Raises NotFound, Invalid, Contradicted."""
+    check_said(ask)
     if "/" in ask.target:
         return await _plan_saga(node, ask)
     found = held_at(node, ask.target)
@@ -80,6 +81,9 @@ async def plan(node: "Node", ask: Ask) -> Plan:
     if no := refused(node, ask, stream, place):
         raise Contradicted(no)
     held = place.held
+    edited = edited_of(node, ask, stream, held) if ask.kind == "retry" else None
+    if note := in_turn(ask, held, edited):
+        return Plan(node.name, ask.kind, ask.target, "already", (note,))
     if ask.kind == "skip":
         gone = "it is left out" if held.feed else f"{held.producer} is answered rejected (skipped)"
         return _with_answer(node, ask, held, gone, REJECTED, Rejection("skipped", ask.why, {"by": ask.by}))
@@ -90,7 +94,6 @@ async def plan(node: "Node", ask: Ask) -> Plan:
         return Plan(node.name, ask.kind, ask.target, "apply", (f"{held.producer} is answered with what data says",))
     if stream.partition("/")[0] in node.service.effects:
         return _plan_effect(node, ask, stream, held)
-    edited = edited_of(node, ask, stream, held)
     return await _plan_message(node, ask, stream, msgspec.structs.replace(held, record=edited or held.record))
 
 
