@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from cards.contracts import Bought, Charge
+from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, office
 from holdfast import Retry
 from holdfast.core.story import Part, tell
 from holdfast.errors import Invalid
 from holdfast.runtime.inquiry import unsettled, why
 from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.planning import plan
+from holdfast.runtime.planning import plan, plan_answer
 from holdfast.testing.virtual import VirtualSystem, virtual_time
 from selling import Faults, Sell, system, types
 
@@ -111,3 +111,26 @@ async def test_a_retry_of_what_has_not_failed_changes_nothing() -> None:
         assert types(virtual, "depot", "repair") == []
         with pytest.raises(Invalid, match="why"):
             await plan(node, Ask("retry", second.id, "me", " "))
+
+
+@virtual_time
+async def test_a_plan_of_an_outcome_reads_its_data() -> None:
+    """The plan of `resolve --done` refuses data that the repair would refuse, and names the answer, so that the saga
+    that would get it is planned too; an answer of a type that the saga does not know is invalid there."""
+    provider = Provider()
+    provider.faults["o1"] = ["lost after"]
+    async with office(provider, probe=False) as virtual:
+        buy(virtual)
+        await asyncio.sleep(2)
+        node = virtual.nodes["wallet"]
+        ((_, held),) = node.waiting.items()
+        for data in (None, msgspec.Raw(b'{"order_id": 7}')):
+            with pytest.raises(Invalid, match="Charged"):
+                await plan(node, ask("resolve", held.id, data=data, decision="done"))
+        event = msgspec.Raw(msgspec.json.encode(Charged("o1", 700, "ch")))
+        planned = await plan(node, ask("resolve", held.id, data=event, decision="done"))
+        assert planned.events == ("wallet.charged.v1",) and planned.answer is not None
+        after = await plan_answer(virtual.nodes["order"], planned.answer)
+        assert after.how == "apply" and after.sends
+        with pytest.raises(Invalid, match="nonsense"):
+            await plan_answer(virtual.nodes["order"], msgspec.structs.replace(planned.answer, type="nonsense"))

@@ -204,7 +204,7 @@ async def _settle(node: "Node", ask: Ask, stream: str, place: Place) -> Mended:
     envelope = envelope_of(held.producer, held.record, node.clock.now_us(), held.edited)
     outcome: Any = Rejected("refused", ask.why, by=ask.by)
     if ask.decision == "done":
-        outcome = _event_of(node, ask, held)
+        outcome = event_of(node, ask, held)
     body = {"by": ask.by, "why": ask.why, "message": held.id, "outcome": ask.decision}
     word = _word(RESOLVED, body, stream, held, envelope.at)
     work = OutcomeWork(node.effects, stream, place.key, held.started, envelope, outcome, word=word)
@@ -213,7 +213,8 @@ async def _settle(node: "Node", ask: Ask, stream: str, place: Place) -> Mended:
     return Mended(node.name, ask.kind, ask.target, "applied")
 
 
-def _event_of(node: "Node", ask: Ask, held: Held) -> Any:
+def event_of(node: "Node", ask: Ask, held: Held) -> Any:
+    """The event that a person says an effect's outcome is. Raises Invalid."""
     effect = node.service.effects[stream_of(node.dispatch, held.producer, held.record).partition("/")[0]]
     names = " or ".join(cls.__name__ for cls in effect.command.answers)
     if ask.data is None:

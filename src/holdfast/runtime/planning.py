@@ -16,11 +16,11 @@ from holdfast.core.message import Rejection, message_of
 from holdfast.core.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
 from holdfast.core.record import CALL_OFF, REJECTED
 from holdfast.core.saga import SagaType
-from holdfast.errors import Contradicted, NotFound
+from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.mending import Ask, already, check_said, edited_of, held_at, in_turn, refused, verb_of
+from holdfast.runtime.mending import Ask, already, check_said, edited_of, event_of, held_at, in_turn, refused, verb_of
 from holdfast.runtime.places import Held
 from holdfast.runtime.received import handle_message
 from holdfast.runtime.sagarecords import decode_answer
@@ -91,17 +91,25 @@ async def plan(node: "Node", ask: Ask) -> Plan:
         no = Rejection("refused", ask.why, {"by": ask.by})
         return _with_answer(node, ask, held, f"{held.producer} is answered rejected (refused)", REJECTED, no)
     if ask.kind == "resolve":
-        return Plan(node.name, ask.kind, ask.target, "apply", (f"{held.producer} is answered with what data says",))
+        event = event_of(node, ask, held)
+        stored = message_of(event).stored
+        planned = _with_answer(node, ask, held, f"{held.producer} is answered {stored}", stored, event)
+        return msgspec.structs.replace(planned, events=(stored,))
     if stream.partition("/")[0] in node.service.effects:
         return _plan_effect(node, ask, stream, held)
     return await _plan_message(node, ask, stream, msgspec.structs.replace(held, record=edited or held.record))
 
 
 async def plan_answer(node: "Node", given: Given) -> Plan:
-    """What a saga of this service would do with an answer. Raises NotFound."""
+    """What a saga of this service would do with an answer. Raises NotFound, Invalid."""
     saga, state = await _folded(node, given.stream)
     before = state.status
-    progress = answered(saga, state, given.version, decode_answer(saga, given.type, bytes(given.data)))
+    try:
+        answer = decode_answer(saga, given.type, bytes(given.data))
+    except LookupError:
+        why = f"{given.type[:200]} answers nothing that {saga.name} asks"
+        raise Invalid(why, errors=[("$.type", why)]) from None
+    progress = answered(saga, state, given.version, answer)
     if not progress:
         return Plan(node.name, "answer", given.stream, "already", (f"it does not wait for that; it is {before}",))
     return _of_progress(node, "answer", given.stream, state, progress)
