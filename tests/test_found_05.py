@@ -9,6 +9,7 @@ import pytest
 from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, office
 from holdfast import Retry
+from holdfast.cli.verbs import call
 from holdfast.core.story import Part, tell
 from holdfast.errors import Invalid
 from holdfast.runtime.inquiry import unsettled, why
@@ -134,3 +135,10 @@ async def test_a_plan_of_an_outcome_reads_its_data() -> None:
         assert after.how == "apply" and after.sends
         with pytest.raises(Invalid, match="nonsense"):
             await plan_answer(virtual.nodes["order"], msgspec.structs.replace(planned.answer, type="nonsense"))
+
+
+def test_who_does_not_answer_has_not_said_that_nothing_is_left() -> None:
+    """Where nobody who answered knows an id, the story does not say that nothing is left to happen."""
+    title = tell("o1" * 50_000, [Part("depot")], {"desk": "Unauthorized"}, 1).title
+    assert "not known" in title and "nothing is left" not in title and len(title) < 400
+    assert call(["why", "", "--url", "desk=http://127.0.0.1:1"]) == 2

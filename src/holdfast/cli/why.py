@@ -50,6 +50,8 @@ def why(
     svg
         Also draw a timeline into this file.
     """
+    if not id.strip():
+        raise ConfigInvalid("an id is needed: it is empty")
     settings = settings_of(config)
     parts, silent, now = gather(services_at(settings, url or []), id, settings)
     if not any(part.transactions or part.waiting for part in parts) and not silent:

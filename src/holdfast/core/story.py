@@ -114,6 +114,8 @@ def _title(
         return f"{what} waits for a person: a message before one of it is parked", False
     if open_ or waits or any(part.held for part in parts):
         return f"{what} has not ended", False
+    if silent and not any(part.transactions or part.records for part in parts):
+        return f"{id[:200]} is not known to any service that answered; {', '.join(silent)} did not answer", False
     if silent:
         return f"{what}: nothing is left to happen, as far as was asked; {', '.join(silent)} did not answer", False
     ends = [record for part in parts for record in part.records if record.headers.outcome]
