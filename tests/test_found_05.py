@@ -1,6 +1,7 @@
 """Defects of ask and repair that a review found, each by its smallest case (G4, G5, G11)."""
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 
 from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, office
-from holdfast import Retry
+from holdfast import Client, Command, Contract, Event, Retry, Service, System, decide, evolve
 from holdfast.cli.verbs import call
 from holdfast.core.story import Part, tell
 from holdfast.errors import Invalid
@@ -16,8 +17,10 @@ from holdfast.runtime.inquiry import unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan, plan_answer
 from holdfast.testing.virtual import VirtualSystem, virtual_time
-from selling import Faults, Sell, system, types
+from selling import Booked, Faults, Sell, system, types
+from serving import Far, until
 
+TOKEN, SECRET = "operate-operate", "a secret of the system, of some length"
 TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
 
 
@@ -142,3 +145,87 @@ def test_who_does_not_answer_has_not_said_that_nothing_is_left() -> None:
     title = tell("o1" * 50_000, [Part("depot")], {"desk": "Unauthorized"}, 1).title
     assert "not known" in title and "nothing is left" not in title and len(title) < 400
     assert call(["why", "", "--url", "desk=http://127.0.0.1:1"]) == 2
+
+
+echo = Contract("echo")
+
+
+@echo.event
+class Heard(Event):
+    order: str
+
+
+@echo.command(key="order")
+class Hear(Command[Heard]):
+    order: str
+
+
+def listener(broken: set[str]) -> Service:
+    """A service with two reactions to the same event."""
+    service = Service(echo, owner="team-echo", retry=Retry(attempts_max=1))
+
+    @service.aggregate
+    class Ear:
+        @decide(creates=True)
+        def hear(self, command: Hear) -> Heard:
+            return Heard(command.order)
+
+        @evolve
+        def has(self, event: Heard) -> None:
+            pass
+
+    @service.reaction
+    def first(event: Booked) -> Hear:
+        if "first" in broken:
+            raise RuntimeError("first")
+        return Hear(event.order)
+
+    @service.reaction
+    def second(event: Booked) -> Hear:
+        if "second" in broken:
+            raise RuntimeError("second")
+        return Hear(event.order)
+
+    return service
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line knows the secret and the operator's token."""
+    monkeypatch.setenv("HOLDFAST_OPERATOR_TOKEN", TOKEN)
+    monkeypatch.setenv("HOLDFAST_SECRET", SECRET)
+
+
+async def said(capsys: pytest.CaptureFixture[str], far: Far, *tokens: str) -> tuple[int, Any]:
+    """Exit code and what a verb says, run beside the services."""
+    capsys.readouterr()
+    flags = [flag for name, url in far.urls.items() for flag in ("--url", f"{name}={url}")]
+    code = await asyncio.to_thread(call, [*tokens, *flags, "--json"])
+    out = capsys.readouterr()
+    return code, json.loads(out.out) if out.out else out.err
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_one_event_that_parks_at_two_consumers_is_repaired_at_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """G11: two reactions of a service fail at one event. In bulk or by its id both are tried again, though the first
+    fails once more; what one of them is to leave out is said by its stream. A service that is away makes the exit 1."""
+    broken = {"first", "second"}
+    services = [*system(Faults()).services.values(), listener(broken)]
+    async with Far(System(services, name="all"), SECRET, operator_token=TOKEN) as far:
+        client, node = Client.http(far.urls), far.nodes["echo"]
+        await client.run(Sell("o1"))
+        await until(lambda: sum(bool(held.parked) for _, held in node.waiting.items()) == 2)
+        (first, held), (second, _) = node.waiting.items()
+        who = ("--by", "on call", "--why", "mended")
+        code, text = await said(capsys, far, "skip", held.id, *who)
+        assert code == 2 and first in text and second in text
+        broken.discard("second")
+        code, done = await said(capsys, far, "retry", "--parked", *who)
+        assert code == 0 and [one["how"] for one in done["results"]] == ["applied"] * 2
+        await until(lambda: [stream for stream, held in node.waiting.items() if held.parked] == [first])
+        code, done = await said(capsys, far, "skip", held.id, "--stream", first, *who)
+        assert code == 0 and len(done["results"]) == 1 and node.waiting.items() == []
+        await far.down("till")
+        code, done = await said(capsys, far, "retry", "--parked", *who)
+        assert code == 1 and list(done["silent"]) == ["till"] and done["results"] == []
+        await client.close()

@@ -24,13 +24,19 @@ Flag = Annotated[bool, Parameter(negative="")]
 By = Annotated[str, Parameter(name="--by", help="Who says so.")]
 Why = Annotated[str, Parameter(name="--why", help="For what reason. Both are recorded.")]
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="", help="Say what it would do, and do nothing.")]
+OfStream = Annotated[str, Parameter(name="--stream", help="Only what waits on this stream.")]
 Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
+
+Target = tuple[str, str, str]
+"""Service, message or saga, and the stream that a message waits on."""
+NOBODY: Mapping[str, str] = {}
 
 
 def retry(
     *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, data: Data = "",
-    service: OfService = "", cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
-    dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+    service: OfService = "", stream: OfStream = "", cause: OfCause = "", type: OfType = "",
+    fingerprint: OfFingerprint = "", older: Older = 0, dry_run: DryRun = False, url: Urls = None,
+    config: ConfigFile = None, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Try parked messages again, or what stuck sagas were refused.
 
@@ -52,21 +58,21 @@ def retry(
     data
         The payload to try in the place of the old one; of one message.
     """
-    filters = {"cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
+    filters = {"stream": stream, "cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
     settings = settings_of(config)
     urls = services_at(settings, url or [])
-    found = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
+    found, silent = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
     extra: dict[str, Any] = {}
     if data:
         if len(targets) != 1 or parked or stuck:
             raise ConfigInvalid("--data changes one message: name it, and no other")
         extra["data"] = data_of(data)
-    return carry_out(settings, urls, found, {"kind": "retry", "by": by, "why": why, **extra}, dry_run, as_json)
+    return carry_out(settings, urls, found, {"kind": "retry", "by": by, "why": why, **extra}, dry_run, as_json, silent)
 
 
 def skip(
     *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, service: OfService = "",
-    cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
+    stream: OfStream = "", cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
     dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Answer messages that wait with a no, or pass over what stuck sagas were refused.
@@ -82,11 +88,14 @@ def skip(
     stuck
         All stuck sagas that the filters leave.
     """
-    filters = {"cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
+    filters = {"stream": stream, "cause": cause, "type": type, "fingerprint": fingerprint, "older": older}
     settings = settings_of(config)
     urls = services_at(settings, url or [])
-    found = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
-    return carry_out(settings, urls, found, {"kind": "skip", "by": by, "why": why}, dry_run, as_json)
+    found, silent = _targets(settings, urls, targets, {"parked": parked, "stuck": stuck}, filters, service)
+    if targets and len(found) > len(targets):
+        places = ", ".join(f"{where} ({on})" for where, _, on in found)
+        raise ConfigInvalid(f"that waits at more than one place: {places}; say which: --service, --stream")
+    return carry_out(settings, urls, found, {"kind": "skip", "by": by, "why": why}, dry_run, as_json, silent)
 
 
 def undo(
@@ -107,8 +116,8 @@ def undo(
     settings = settings_of(config)
     urls = services_at(settings, url or [])
     filters = {"cause": cause, "older": older}
-    found = _targets(settings, urls, targets, {"unsettled": unsettled}, filters, service)
-    return carry_out(settings, urls, found, {"kind": "undo", "by": by, "why": why}, dry_run, as_json)
+    found, silent = _targets(settings, urls, targets, {"unsettled": unsettled}, filters, service)
+    return carry_out(settings, urls, found, {"kind": "undo", "by": by, "why": why}, dry_run, as_json, silent)
 
 
 def data_of(text: str) -> Any:
@@ -122,36 +131,43 @@ def data_of(text: str) -> Any:
 def _targets(
     settings: Settings, urls: Mapping[str, str], targets: Sequence[str], lists: Mapping[str, bool],
     filters: Mapping[str, Any], service: str,
-) -> list[tuple[str, str]]:  # fmt: skip
-    """(service, target) of all that is to be repaired. Raises ConfigInvalid, HoldfastError where one is nowhere."""
+) -> tuple[list[Target], dict[str, str]]:  # fmt: skip
+    """All that is to be repaired; why, by silent service. Raises ConfigInvalid, HoldfastError where one is nowhere."""
     chosen = [name for name, wanted in lists.items() if wanted]
     if bool(targets) == bool(chosen):
         raise ConfigInvalid(f"name targets, or say {' or '.join(f'--{name}' for name in lists)}: one of the two")
-    found = [(locate(settings, urls, target), target) for target in targets]
-    for name in chosen:
-        items, _, silent = items_of(settings, urls, name, filters, service)
-        found += [(one["service"], one.get("id") or one["message"]) for one in items]
-        for who, reason in silent.items():
-            print(f"! {who}: {reason}", file=sys.stderr)
-    return found
-
-
-def locate(settings: Settings, urls: Mapping[str, str], target: str) -> str:
-    """The service that a target is at. Raises HoldfastError."""
+    if service and service not in urls:
+        raise ConfigInvalid(f"--service {service!r}: there are {', '.join(urls)}")
+    there = {service: urls[service]} if service else urls
+    found = [one for target in targets for one in locate(settings, there, target, filters.get("stream", ""))]
     silent: dict[str, str] = {}
+    for name in chosen:
+        items, _, away = items_of(settings, urls, name, filters, service)
+        found += [(one["service"], one.get("id") or one["message"], one.get("stream", "")) for one in items]
+        silent |= away
+    for who, reason in silent.items():
+        print(f"! {who}: {reason}", file=sys.stderr)
+    return found, silent
+
+
+def locate(settings: Settings, urls: Mapping[str, str], target: str, stream: str = "") -> list[Target]:
+    """Where a target is: an event waits at each consumer that fails at it. Raises HoldfastError."""
+    silent: dict[str, str] = {}
+    found: list[Target] = []
     for name, where in urls.items():
         try:
             if "/" in target:
-                there = get(where, "/ops/trail", {"stream": target, "limit": 1}, settings)["records"]
+                if get(where, "/ops/trail", {"stream": target, "limit": 1}, settings)["records"]:
+                    found.append((name, target, ""))
             else:
-                there = get(where, "/ops/parked", {"message": target, "all": 1}, settings)["items"]
+                query = {"message": target, "stream": stream, "all": 1}
+                found += [(name, target, one["stream"]) for one in get(where, "/ops/parked", query, settings)["items"]]
         except HoldfastError as error:
             silent[name] = str(error)
-            continue
-        if there:
-            return name
+    if found:
+        return found
     if not silent and (receiver := _receiver(settings, urls, target)):
-        return receiver
+        return [(receiver, target, "")]
     more = f"; no answer from {', '.join(silent)}" if silent else ""
     raise HoldfastError(f"no service has {target[:200]} waiting, nor a saga of that name{more}")
 
@@ -168,14 +184,15 @@ def _receiver(settings: Settings, urls: Mapping[str, str], target: str) -> str:
 
 
 def carry_out(
-    settings: Settings, urls: Mapping[str, str], found: Sequence[tuple[str, str]], body: Mapping[str, Any],
-    dry_run: bool, as_json: bool,
+    settings: Settings, urls: Mapping[str, str], found: Sequence[Target], body: Mapping[str, Any],
+    dry_run: bool, as_json: bool, silent: Mapping[str, str] = NOBODY,
 ) -> int:  # fmt: skip
-    """Repair one after the other, saying what became of each; a refusal does not stop the rest. The exit code."""
+    """Repair one after the other, saying what became of each; a refusal does not stop the rest. The exit code is 1
+    too where a service did not say what there is to repair."""
     results: list[dict[str, Any]] = []
-    for number, (service, target) in enumerate(found, 1):
+    for number, (service, target, stream) in enumerate(found, 1):
         try:
-            asked = {**body, "target": target, "dry_run": dry_run}
+            asked = {**body, "target": target, "dry_run": dry_run, **({"stream": stream} if stream else {})}
             result = dict(post(urls[service], "/ops/repairs", asked, settings))
             if dry_run and result.get("answer"):
                 result["then"] = _then(settings, urls, result["answer"])
@@ -186,8 +203,8 @@ def carry_out(
             print(_shown(result, f"{number}/{len(found)}"), flush=True)
     refused = [one for one in results if one["how"] == "refused"]
     text = f"{len(results) - len(refused)} of {len(results)}" + (" planned" if dry_run else " repaired")
-    say({"results": results, "refused": len(refused)}, as_json=as_json, text=text)
-    return 1 if refused else 0
+    say({"results": results, "refused": len(refused), "silent": silent}, as_json=as_json, text=text)
+    return 1 if refused or silent else 0
 
 
 def _then(settings: Settings, urls: Mapping[str, str], answer: Mapping[str, Any]) -> dict[str, Any]:

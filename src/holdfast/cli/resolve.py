@@ -72,7 +72,7 @@ def resolve(
     if not (commit or cancel):
         body: dict[str, Any] = {"kind": "resolve", "decision": chosen[0], "by": by, "why": why}
         body |= {"data": data_of(data)} if data else {}
-        return carry_out(settings, services, [(locate(settings, services, tx), tx)], body, dry_run, as_json)
+        return carry_out(settings, services, locate(settings, services, tx), body, dry_run, as_json)
     return _staged(settings, services, tx, by, why, commit=commit, dry_run=dry_run, as_json=as_json)
 
 

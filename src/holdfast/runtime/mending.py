@@ -43,6 +43,8 @@ class Ask(msgspec.Struct, frozen=True):
     outcome is."""
     decision: str = ""
     """Of `resolve`: `done`, `refused` (an effect) or `undone` (a saga)."""
+    stream: str = ""
+    """Where a message waits on several, as an event that two consumers fail at: which. Empty: where it waits first."""
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -72,9 +74,9 @@ def check_said(ask: Ask) -> None:
             raise Invalid(f"a repair says who, why and of what: {name} is missing", errors=[(name, "missing")])
 
 
-def held_at(node: "Node", target: str) -> tuple[str, Place] | None:
+def held_at(node: "Node", target: str, stream: str = "") -> tuple[str, Place] | None:
     """The stream and place of a message that waits here; None where it does not wait any more. Raises NotFound."""
-    found = node.waiting.find(target)
+    found = node.waiting.find(target, stream)
     parsed = parse_record_id(target)
     if found is not None or parsed is None:
         if parsed is None:
@@ -117,7 +119,7 @@ async def _mend_saga(node: "Node", ask: Ask) -> Mended:
 
 
 async def _mend_message(node: "Node", ask: Ask) -> Mended:
-    found = held_at(node, ask.target)
+    found = held_at(node, ask.target, ask.stream)
     if found is None:
         return Mended(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
     stream, place = found

@@ -74,7 +74,7 @@ async def plan(node: "Node", ask: Ask) -> Plan:
     check_said(ask)
     if "/" in ask.target:
         return await _plan_saga(node, ask)
-    found = held_at(node, ask.target)
+    found = held_at(node, ask.target, ask.stream)
     if found is None:
         return Plan(node.name, ask.kind, ask.target, "already", ("it does not wait any more",))
     stream, place = found

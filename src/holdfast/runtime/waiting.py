@@ -334,13 +334,10 @@ class Waiting:
         queue = self._queues.get(stream)
         return queue[0] if queue and queue[0].durable and not queue[0].changing else None
 
-    def find(self, message: str) -> "tuple[str, Place] | None":
-        """The stream and place of a message that waits, by its id `producer@position`."""
-        for stream, queue in self._queues.items():
-            for place in queue:
-                if place.held.id == message:
-                    return stream, place
-        return None
+    def find(self, message: str, on: str = "") -> "tuple[str, Place] | None":
+        """The stream and place of a message that waits, by its id `producer@position`; `on`: which of its streams."""
+        places = (one for one in self.places() if one[1].held.id == message and on in ("", one[0]))
+        return next(places, None)
 
     def asked_by(self, producer: str, stream: str, version: int) -> "tuple[str, Place] | None":
         """The stream and place of a command that waits, by its stream and version in its producer's log."""

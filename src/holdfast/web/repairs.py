@@ -30,6 +30,8 @@ class _Repair(msgspec.Struct, forbid_unknown_fields=True):
     why: str
     target: str = ""
     """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
+    stream: str = ""
+    """Of a message that waits on several: which."""
     data: msgspec.Raw = msgspec.Raw()
     """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
     decision: str = ""
@@ -62,7 +64,7 @@ class RepairRoutes:
         if asked.kind in ("restored", "peer_restored"):
             return await self._restored(asked)
         data = asked.data if bytes(asked.data) not in (b"", b"null") else None
-        ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision)
+        ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision, asked.stream)
         if asked.dry_run:
             return json_answer(self._shown(await plan(node, ask)))
         return json_answer(msgspec.to_builtins(await mend(node, ask)))
