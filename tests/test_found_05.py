@@ -13,11 +13,11 @@ from holdfast import Client, Command, Contract, Event, Retry, Service, System, d
 from holdfast.cli.verbs import call
 from holdfast.core.story import Part, tell
 from holdfast.errors import Invalid
-from holdfast.runtime.inquiry import unsettled, why
+from holdfast.runtime.inquiry import parked, unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan, plan_answer
-from holdfast.testing.virtual import VirtualSystem, virtual_time
-from selling import Booked, Faults, Sell, system, types
+from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
+from selling import Booked, Faults, Sell, Sold, bodies, system, types
 from serving import Far, until
 
 TOKEN, SECRET = "operate-operate", "a secret of the system, of some length"
@@ -229,3 +229,27 @@ async def test_one_event_that_parks_at_two_consumers_is_repaired_at_each(capsys:
         code, done = await said(capsys, far, "retry", "--parked", *who)
         assert code == 1 and list(done["silent"]) == ["till"] and done["results"] == []
         await client.close()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_retry_outlives_a_crash(changed: bool) -> None:
+    """G8, G11: what was said to be tried again is tried though its service dies before it could be: nobody has to say
+    it a second time, changed or not."""
+
+    async def run() -> None:
+        faults = Faults(broken={"take:tea"})
+        async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
+            task = sale(virtual, "o1")
+            await asyncio.sleep(10)
+            (found,) = parked(virtual.nodes["depot"])
+            faults.broken.clear()
+            store = virtual.stores["depot"]
+            store.crash_before.add(store.commits + 2 + changed)
+            data = msgspec.Raw(b'{"item": "tea", "order": "o1-b"}') if changed else None
+            done = await mend(virtual.nodes["depot"], ask("retry", found["message"], data=data))
+            assert done.how == "applied"
+            assert (await task).answer == Sold("o1") and virtual.crashes == ["depot"]
+            orders = [body["order"] for body in bodies(virtual.log("depot"), "depot.taken.v1")]
+            assert orders == (["o1-b"] if changed else ["o1"])
+
+    run_virtual(run)

@@ -140,7 +140,8 @@ async def _mend_message(node: "Node", ask: Ask) -> Mended:
         identity = record_id(node.name, position)
         if edited is not None and node.waiting.has(stream, place.key):
             place.held.record, place.held.edited = edited, identity
-            second = BatchWork(Batch(rows=(node.waiting.row_of(place),)))
+            fresh = msgspec.structs.replace(place.held, parked=0, attempts=0, next_at=0)
+            second = BatchWork(Batch(rows=(node.waiting.row_of(Place(place.key, fresh, True)),)))
             node.writer.submit(second)
             await asyncio.shield(second.done)
     finally:
