@@ -18,7 +18,8 @@ from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan, plan_answer
 from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
 from selling import Booked, Faults, Sell, Sold, bodies, system, types
-from serving import Far, until
+from serving import Far, site, until
+from shop.services import shop
 
 TOKEN, SECRET = "operate-operate", "a secret of the system, of some length"
 TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
@@ -253,3 +254,34 @@ def test_a_retry_outlives_a_crash(changed: bool) -> None:
             assert orders == (["o1-b"] if changed else ["o1"])
 
     run_virtual(run)
+
+
+@virtual_time
+async def test_what_would_not_fail_waits_behind_a_parked_message_all_the_same() -> None:
+    """A stream with a parked message takes nothing past it, also what its handler would take; nor after a restart."""
+    async with VirtualSystem(system(Faults(broken={"take:tea"}), retry=TWICE, deadline=0)) as virtual:
+        sale(virtual, "o1")
+        await asyncio.sleep(10)
+        second = sale(virtual, "o2", items=("cup",), post="tea")
+        for _ in range(2):
+            await asyncio.sleep(10)
+            assert not second.done() and "posted" not in types(virtual, "depot")
+            await virtual.restart("depot")
+        (found,) = parked(virtual.nodes["depot"])
+        await mend(virtual.nodes["depot"], ask("skip", found["message"]))
+        assert (await second).answer == Sold("o2")
+
+
+async def test_why_shows_nothing_sensitive() -> None:
+    """The card of a checkout is in no answer of /ops/why, whatever it is asked by."""
+    card = "4111222233334444"
+    checkout = {
+        "order_id": "o1", "customer_id": "c1", "card_number": card,
+        "items": [{"sku": "tea", "quantity": 1, "price_cents": 300}],
+    }  # fmt: skip
+    async with site(shop) as at:
+        done = await at.web.post("/order/commands/checkout", checkout, X_Correlation_Id="label")
+        for service in shop.services:
+            for asked in (f"tx={done.headers['holdfast-transaction']}", "id=label", "id=o1"):
+                body = (await at.web.get(f"/{service}/ops/why?{asked}")).body.decode()
+                assert card not in body and (service != "order" or '"***"' in body)
