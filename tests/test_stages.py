@@ -181,6 +181,20 @@ async def test_who_meets_gives_way_by_age() -> None:
         assert {msgspec.json.decode(one.data)["deal"] for one in events(virtual, "shop")} == done
 
 
+@virtual_time
+async def test_who_gave_way_is_tried_again_though_the_disk_is_slow() -> None:
+    """G6: a flush takes longer than the pause before the next attempt: its timer comes due before its row is in the
+    store, and is not lost by that."""
+    async with VirtualSystem(system(), flush_seconds=0.1) as virtual:
+        client = virtual.client
+        moves = (("a", 1), ("b", 1))
+        answers = await asyncio.gather(*(client.run(Trade(f"d{n}", moves), wait_seconds=60) for n in range(4)))
+        assert answers == [Traded(f"d{n}") for n in range(4)]
+        await virtual.settle()
+        assert any(record.type == "holdfast.saga.again" for record in virtual.log("desk"))
+        assert balances(virtual) == {"a": 4, "b": 4}
+
+
 def test_what_cannot_be_staged_is_refused() -> None:
     """A pivot, an undo, a partial group, a step's deadline, a command that no aggregate decides: each by name."""
     for wrong in ("pivot", "undo", "partial", "deadline"):

@@ -296,7 +296,7 @@ class _CommandWork:
         handled, envelope = self._handled, self._envelope
         if handled is None:
             return
-        self._edge.dispatch.sagas.open += handled.opened
+        self._edge.dispatch.sagas.landed(handled)
         for tx, answer, number in handled.settled:
             handled.answer = answer
             self._edge.settle(tx, answer, position + number)

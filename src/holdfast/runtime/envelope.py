@@ -43,7 +43,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 class Handled:
     """All that one handling decided."""
 
-    __slots__ = ("answer", "decided", "held", "let_go", "opened", "reads", "records", "rows", "settled")
+    __slots__ = ("answer", "decided", "held", "let_go", "opened", "reads", "records", "rows", "settled", "timers")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -61,3 +61,5 @@ class Handled:
         """A stage of which a decision is remembered from now on, or no more, and what was before."""
         self.let_go: dict[str, Held] = {}
         """Streams that it unlocked, and what was held."""
+        self.timers: list[str] = []
+        """Keys of the timers that it sets: nobody may look for their rows before they are in the store."""

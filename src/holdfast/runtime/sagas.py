@@ -114,7 +114,7 @@ class Sagas:
     def __init__(self, service: Service) -> None:
         self._service = service
         self.on_timer: Callable[[str], None] = lambda key: None
-        """Told the key of every timer that is set; the timers listen."""
+        """Told the key of every timer that is set, once its row is in the store; the timers listen."""
         self.open = 0
         """Sagas of this service that have not ended."""
         self.stuck: set[str] = set()
@@ -221,13 +221,19 @@ class Sagas:
         for timer in timers(saga, state, progress):
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
             state.timers[timer.name] = key
-            self.on_timer(key)
+            handled.timers.append(key)
             setting = Setting(
                 envelope.tx, envelope.id, envelope.correlation, envelope.hop, envelope.debug, envelope.traceparent
             )
             handled.rows.append(Row("timer", key, encode(setting)))
         if state.timers:
             handled.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
+
+    def landed(self, handled: "Handled") -> None:
+        """A handling is durable: sagas are counted, and its timers run."""
+        self.open += handled.opened
+        for key in handled.timers:
+            self.on_timer(key)
 
     def _note_caller(self, caller: str, stream: str, *, ended: bool) -> None:
         """What is noted too early, or once too often, does no harm: the saga's own state decides."""

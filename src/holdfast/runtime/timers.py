@@ -41,8 +41,8 @@ class Timers:
 
     async def start(self, writer: Writer) -> None:
         """Read the timers from the store and begin to fire them."""
+        self.dispatch.sagas.on_timer = self._note  # first: the store may not say yet what lands now
         await self.reread()
-        self.dispatch.sagas.on_timer = self._note
         self._task = asyncio.get_running_loop().create_task(self._run(writer))
 
     async def reread(self) -> None:

@@ -306,7 +306,7 @@ class Waiting:
     def settled(self, handled: Handled | None, position: int) -> None:
         """A handling has landed: sagas are counted, and callers at the edge get the ends that are in it."""
         if handled is not None:
-            self.dispatch.sagas.open += handled.opened
+            self.dispatch.sagas.landed(handled)
             for tx, answer, number in handled.settled:
                 self.settle(tx, answer, position + number)
 
