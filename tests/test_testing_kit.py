@@ -200,6 +200,9 @@ def test_a_view_alone() -> None:
     given(OrderPage, PLACED).when(Confirmed("o1", 500), Confirmed("a/b", 1)).then_row(
         "o1", status="confirmed", amount_cents=500
     ).then_row("a/b", amount_cents=1).then_no_row("o2")
+    given(OrderPage, Shipped("o1", 2)).when(PLACED, Confirmed("o1", 500)).then_row(
+        "o1", status="shipped", amount_cents=500, parcels=2
+    )
 
 
 kit = Contract("kit")

@@ -197,7 +197,7 @@ class CheckoutSaga:
 
 @order_service.view
 class OrderPage:
-    """What a customer sees of one order."""
+    """What a customer sees of one order. Shipping has a log of its own: what it says may come before the rest."""
 
     status: str = ""
     amount_cents: int = 0
@@ -205,11 +205,11 @@ class OrderPage:
 
     @evolve(key=lambda event: event.order_id)
     def placed(self, event: Placed) -> None:
-        self.status = "placed"
+        self.status = self.status or "placed"
 
     @evolve(key=lambda event: event.order_id)
     def confirmed(self, event: Confirmed) -> None:
-        self.status, self.amount_cents = "confirmed", event.amount_cents
+        self.status, self.amount_cents = "shipped" if self.parcels else "confirmed", event.amount_cents
 
     @evolve(key=lambda event: event.order_id)
     def cancelled(self, event: Cancelled) -> None:
