@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """A file that holds the secret, in the place of `secret`."""
     operator_token: str = ""
     """The bearer token that writes under `/ops` need."""
+    invariants: str = ""
+    """MODULE:SYSTEM whose invariants repairs are judged by, in their dry run and after them."""
     log_level: LogLevel = "info"
     """The least severe log lines that are written."""
     log_format: LogFormat = "auto"

@@ -30,7 +30,8 @@ class HttpAudit:
         if missing := [name for name in system.services if name not in urls]:
             raise Misuse(f"where is {missing[0]}? An audit needs every service: give --url {missing[0]}=URL")
         self._system, self._urls, self._settings, self._share = system, urls, settings, share
-        self._audit = Audit(system)
+        self.audit = Audit(system)
+        """What was read, as far as that is."""
         self.silent: dict[str, str] = {}
         """Service -> why it did not answer when it was asked last."""
         self.heads = dict.fromkeys(system.services, 0)
@@ -38,30 +39,30 @@ class HttpAudit:
     def round(self) -> list[Violation]:
         """Read each log to its head of now, and judge: what is wrong with transactions that have just settled, and all
         that does not hold of the folds."""
-        if self._audit.stale:
-            self._audit = Audit(self._system)
+        if self.audit.stale:
+            self.audit = Audit(self._system)
         self.silent = {}
         for name in self._system.services:
             try:
                 self._read(name)
             except HoldfastError as error:
                 self.silent[name] = str(error)
-        return self._audit.check()
+        return self.audit.check()
 
     def _read(self, name: str) -> None:
         upto = -1
         while True:
             begun = time.monotonic()
-            after = self._audit.cut.read[name]
+            after = self.audit.cut.read[name]
             status, _, body = request(
                 self._urls[name], "/ops/log", {"brief": 1, "after": after, "limit": PAGE}, self._settings
             )
             page = _page(self._urls[name], status, body)
             upto = page.head if upto < 0 else upto
-            self._audit.take(name, page.records, page.upto, head=page.head, mark=page.mark)
+            self.audit.take(name, page.records, page.upto, head=page.head, mark=page.mark)
             self.heads[name] = page.head
             if self._share < 1:
-                self._audit.check()
+                self.audit.check()
                 time.sleep((time.monotonic() - begun) * (1 / self._share - 1))
             if page.upto >= upto:
                 return
@@ -69,16 +70,16 @@ class HttpAudit:
     @property
     def behind(self) -> int:
         """Records that there are and were not judged yet."""
-        return sum(max(0, head - self._audit.cut.at[name]) for name, head in self.heads.items())
+        return sum(max(0, head - self.audit.cut.at[name]) for name, head in self.heads.items())
 
     @property
     def stale(self) -> bool:
         """True when all has to be read anew."""
-        return self._audit.stale
+        return self.audit.stale
 
     def report(self) -> Report:
         """All that was found."""
-        return self._audit.report()
+        return self.audit.report()
 
 
 def _page(url: str, status: int, body: bytes) -> Reading:

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from holdfast.cli.asking import get, post, services_at
+from holdfast.cli.judging import Repairs, lines_of
 from holdfast.cli.lists import OfCause, OfFingerprint, OfService, OfType, Older, items_of
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.targets import load_target
 from holdfast.config import Settings
 from holdfast.core.record import parse_record_id
 from holdfast.errors import ConfigInvalid, HoldfastError
@@ -26,6 +28,10 @@ Why = Annotated[str, Parameter(name="--why", help="For what reason. Both are rec
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="", help="Say what it would do, and do nothing.")]
 OfStream = Annotated[str, Parameter(name="--stream", help="Only what waits on this stream.")]
 Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
+Judged = Annotated[
+    str,
+    Parameter(name="--invariants", help="MODULE:SYSTEM whose invariants are judged, before in a dry run, and after."),
+]
 
 Target = tuple[str, str, str]
 """Service, message or saga, and the stream that a message waits on."""
@@ -35,8 +41,8 @@ NOBODY: Mapping[str, str] = {}
 def retry(
     *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, data: Data = "",
     service: OfService = "", stream: OfStream = "", cause: OfCause = "", type: OfType = "",
-    fingerprint: OfFingerprint = "", older: Older = 0, dry_run: DryRun = False, url: Urls = None,
-    config: ConfigFile = None, as_json: AsJson = False,
+    fingerprint: OfFingerprint = "", older: Older = 0, dry_run: DryRun = False,
+    invariants: Judged = "", url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Try parked messages again, or what stuck sagas were refused.
 
@@ -67,13 +73,16 @@ def retry(
         if len(targets) != 1 or parked or stuck:
             raise ConfigInvalid("--data changes one message: name it, and no other")
         extra["data"] = data_of(data)
-    return carry_out(settings, urls, found, {"kind": "retry", "by": by, "why": why, **extra}, dry_run, as_json, silent)
+    return carry_out(
+        settings, urls, found, {"kind": "retry", "by": by, "why": why, **extra}, dry_run, as_json, silent, invariants
+    )
 
 
 def skip(
     *targets: str, by: By, why: Why, parked: Flag = False, stuck: Flag = False, service: OfService = "",
     stream: OfStream = "", cause: OfCause = "", type: OfType = "", fingerprint: OfFingerprint = "", older: Older = 0,
-    dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+    dry_run: DryRun = False, invariants: Judged = "", url: Urls = None, config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Answer messages that wait with a no, or pass over what stuck sagas were refused.
 
@@ -95,12 +104,15 @@ def skip(
     if targets and len(found) > len(targets):
         places = ", ".join(f"{where} ({on})" for where, _, on in found)
         raise ConfigInvalid(f"that waits at more than one place: {places}; say which: --service, --stream")
-    return carry_out(settings, urls, found, {"kind": "skip", "by": by, "why": why}, dry_run, as_json, silent)
+    return carry_out(
+        settings, urls, found, {"kind": "skip", "by": by, "why": why}, dry_run, as_json, silent, invariants
+    )
 
 
 def undo(
     *targets: str, by: By, why: Why, unsettled: Flag = False, service: OfService = "", cause: OfCause = "",
-    older: Older = 0, dry_run: DryRun = False, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False,
+    older: Older = 0, dry_run: DryRun = False, invariants: Judged = "", url: Urls = None, config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """Undo running sagas that are not past their point of no return.
 
@@ -117,7 +129,9 @@ def undo(
     urls = services_at(settings, url or [])
     filters = {"cause": cause, "older": older}
     found, silent = _targets(settings, urls, targets, {"unsettled": unsettled}, filters, service)
-    return carry_out(settings, urls, found, {"kind": "undo", "by": by, "why": why}, dry_run, as_json, silent)
+    return carry_out(
+        settings, urls, found, {"kind": "undo", "by": by, "why": why}, dry_run, as_json, silent, invariants
+    )
 
 
 def data_of(text: str) -> Any:
@@ -185,26 +199,40 @@ def _receiver(settings: Settings, urls: Mapping[str, str], target: str) -> str:
 
 def carry_out(
     settings: Settings, urls: Mapping[str, str], found: Sequence[Target], body: Mapping[str, Any],
-    dry_run: bool, as_json: bool, silent: Mapping[str, str] = NOBODY,
+    dry_run: bool, as_json: bool, silent: Mapping[str, str] = NOBODY, invariants: str = "",
 ) -> int:  # fmt: skip
     """Repair one after the other, saying what became of each; a refusal does not stop the rest. The exit code is 1
     too where a service did not say what there is to repair."""
     results: list[dict[str, Any]] = []
+    judge = judge_of(settings, urls, invariants)
     for number, (service, target, stream) in enumerate(found, 1):
         try:
             asked = {**body, "target": target, "dry_run": dry_run, **({"stream": stream} if stream else {})}
             result = dict(post(urls[service], "/ops/repairs", asked, settings))
             if dry_run and result.get("answer"):
                 result["then"] = _then(settings, urls, result["answer"])
+            if dry_run and judge is not None:
+                result["invariants"] = judge.foretold(result, body)
         except HoldfastError as error:
             result = {"service": service, "target": target, "how": "refused", "note": str(error)}
         results.append(result)
         if not as_json:
             print(_shown(result, f"{number}/{len(found)}"), flush=True)
+    if judge is not None and not dry_run:
+        judge.checked(results)
+        for result in results if not as_json else ():
+            for text in lines_of(result.get("invariants", {}), done=True):
+                print(f"{result['target']}  {text}", flush=True)
     refused = [one for one in results if one["how"] == "refused"]
     text = f"{len(results) - len(refused)} of {len(results)}" + (" planned" if dry_run else " repaired")
     say({"results": results, "refused": len(refused), "silent": silent}, as_json=as_json, text=text)
     return 1 if refused or silent else 0
+
+
+def judge_of(settings: Settings, urls: Mapping[str, str], target: str) -> Repairs | None:
+    """Who judges repairs, where invariants are named by a flag or by the configuration. Raises ConfigInvalid."""
+    target = target or settings.invariants
+    return Repairs(load_target(target, pins=False), urls, settings) if target else None
 
 
 def _then(settings: Settings, urls: Mapping[str, str], answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,4 +251,5 @@ def _shown(result: Mapping[str, Any], number: str) -> str:
     lines = [f"{number}  {result['service']}  {result['target']}  {result['how']}{note}"]
     lines += [f"    {text}" for text in result.get("does", ())]
     lines += [f"    then {result['then']['service']}: {text}" for text in result.get("then", {}).get("does", ())]
+    lines += [f"    {text}" for text in lines_of(result.get("invariants", {}), done=False)]
     return "\n".join(lines)

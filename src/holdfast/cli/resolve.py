@@ -9,7 +9,7 @@ when a service that holds something could not be told.
 from typing import Any
 
 from holdfast.cli.asking import get, post, services_at
-from holdfast.cli.repairs import Data, DryRun, Flag, carry_out, data_of, locate
+from holdfast.cli.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
@@ -27,6 +27,7 @@ def resolve(
     undone: Flag = False,
     data: Data = "",
     dry_run: DryRun = False,
+    invariants: Judged = "",
     url: Urls = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -72,7 +73,7 @@ def resolve(
     if not (commit or cancel):
         body: dict[str, Any] = {"kind": "resolve", "decision": chosen[0], "by": by, "why": why}
         body |= {"data": data_of(data)} if data else {}
-        return carry_out(settings, services, locate(settings, services, tx), body, dry_run, as_json)
+        return carry_out(settings, services, locate(settings, services, tx), body, dry_run, as_json, {}, invariants)
     return _staged(settings, services, tx, by, why, commit=commit, dry_run=dry_run, as_json=as_json)
 
 

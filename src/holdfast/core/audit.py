@@ -14,7 +14,7 @@ from holdfast.core.cut import Cut, Seen
 from holdfast.core.invariant import Happened, Judge, Types, Violation
 from holdfast.core.message import Contract
 from holdfast.core.service import System
-from holdfast.core.settled import Mark, Settling
+from holdfast.core.settled import Mark, Open, Settling
 
 VIOLATIONS_MAX = 1_000
 """Violations of single transactions that are kept; past it they are counted."""
@@ -94,6 +94,18 @@ class Audit:
         self._more += len(fresh[room:])
         self._look_for_causes()
         return fresh + self._folded() + self._causeless
+
+    def what_if(self, found: Open) -> list[Violation]:
+        """What would be wrong if a transaction had settled so, beside what does not hold of the folds with it.
+
+        Of folds only where it was read with all others, and is open still. The audit is of no use for anything else
+        afterwards.
+        """
+        known = self.settling.open.pop(found.tx, None) is not None
+        tx = Happened(found, self._types, settled=True)
+        judges = [judge for judge in self._judges if known or not judge.invariant.folds]
+        wrong = [one for judge in judges for one in judge.settled(tx)]
+        return wrong + (self._folded() if self._settled else [])
 
     def _folded(self) -> list[Violation]:
         flying = [Happened(found, self._types, settled=False) for found in self.settling.open.values()]
