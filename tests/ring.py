@@ -300,14 +300,14 @@ def logged(system: VirtualSystem, name: str, stored: str) -> int:
     return sum(record.type == stored for record in system.log(name))
 
 
-def wrong(system: VirtualSystem, deals: dict[str, Deal]) -> list[str]:
+def wrong(system: VirtualSystem, deals: dict[str, Deal], *, clocks_agree: bool = True) -> list[str]:
     """What the logs say that may not be, empty when all is well; every deal must have ended."""
-    return judge({name: system.log(name) for name in system.stores}, deals)
+    return judge({name: system.log(name) for name in system.stores}, deals, clocks_agree=clocks_agree)
 
 
-def judge(logs: dict[str, list[Record]], deals: dict[str, Deal]) -> list[str]:
-    """The same, of these logs."""
-    found = [text for name, records in logs.items() for text in _unrelated(name, records, logs)]
+def judge(logs: dict[str, list[Record]], deals: dict[str, Deal], *, clocks_agree: bool = True) -> list[str]:
+    """The same, of these logs; where the services' clocks do not agree, a cause may be dated after its effect."""
+    found = [text for name in logs for text in _unrelated(name, logs, clocks_agree=clocks_agree)]
     seen: dict[str, Counter[str]] = {}
     for records in logs.values():
         for record in records:
@@ -341,15 +341,15 @@ def _judged(deal: str, command: Deal, main: Counter[str], gifts: Counter[str]) -
     return found
 
 
-def _unrelated(name: str, records: list[Record], logs: dict[str, list[Record]]) -> list[str]:
+def _unrelated(name: str, logs: dict[str, list[Record]], *, clocks_agree: bool) -> list[str]:
     """G7: records without a transaction, or whose cause is found nowhere."""
     found: list[str] = []
-    for record in records:
+    for record in logs[name]:
         log, _, position = record.cause.partition("@")
         if log in logs and position:
             at = int(position)
             cause = next((one for one in logs[log] if one.position == at), None)
-            fine = cause is not None and cause.tx == record.tx and cause.at <= record.at
+            fine = cause is not None and cause.tx == record.tx and (cause.at <= record.at or not clocks_agree)
         else:
             timer = record.cause.startswith(f"{name}!") and record.stream.startswith("Dealing/")
             fine = record.cause == record.tx or timer

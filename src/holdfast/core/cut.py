@@ -86,8 +86,8 @@ class Cut:
                 _split(instant, runs)
                 instant = []
             instant.append(record)
-            if record.type == DONE:  # the parts of a staged transaction keep their own causes; this ends their commit
-                runs.append(_Run(instant, [one.cause for one in instant]))
+            if record.type == DONE:
+                _confirmed(instant, runs)
                 instant = []
         self.read[log] = max(self.read[log], upto)
         if whole:
@@ -133,6 +133,16 @@ class Cut:
                 return True
             run.causes.pop()
         return False
+
+
+def _confirmed(instant: list[Seen], runs: deque[_Run]) -> None:
+    """Records of one instant that end with `DONE`: the parts of a staged transaction keep their own causes, and are one
+    commit with it. They are events; what comes before them, such as a vote, is of commits of its own."""
+    first = len(instant) - 1
+    while first and instant[first - 1].kind == "event" and not instant[first - 1].destination:
+        first -= 1
+    _split(instant[:first], runs)
+    runs.append(_Run(instant[first:], [one.cause for one in instant[first:]]))
 
 
 def _split(instant: list[Seen], runs: deque[_Run]) -> None:
