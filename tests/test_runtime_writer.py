@@ -216,3 +216,25 @@ async def test_an_evicted_stream_of_a_group_on_its_way_is_not_lost() -> None:
         assert wrong(system, deals) == []
         await until(lambda: all(len(node.memory) <= 2 for node in system.nodes.values()))
         assert logged(system, "desk", "desk.dealt.v1") == sum(c.pays and c.books for c in deals.values())
+
+
+@pytest.mark.parametrize("rounds", range(16))
+def test_a_service_that_is_closed_does_not_take_itself_up_again(rounds: int) -> None:
+    """G9: a commit that fails while its service closes begins no recovery: what was closed says nothing to anybody when
+    the store is there again, and leaves no task behind."""
+
+    async def main() -> None:
+        async with VirtualSystem(ring(), flush_seconds=0.0) as system:
+            node = system.nodes["cell"]
+            asking = asyncio.ensure_future(system.client.send(Fill("a")))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await system.restart("cell")
+            await asyncio.gather(asking, return_exceptions=True)
+            await asyncio.sleep(2)
+            assert node.conversations is not None
+            assert all(one.idle for one in node.conversations.conversations.values())
+            assert not [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "cr_frame", None)
+                        and task.get_coro().cr_frame.f_locals.get("self") is node]  # fmt: skip
+
+    run_virtual(main)

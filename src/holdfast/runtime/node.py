@@ -83,6 +83,7 @@ class Node:
         self._news: set[asyncio.Future[None]] = set()
         """Those who wait for something to be flushed."""
         self._recovering: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self) -> None:
         """Open the store, begin an incarnation, take up everything where the log left it."""
@@ -116,7 +117,7 @@ class Node:
 
     async def close(self, *, drain: bool = True) -> None:
         """Stop taking work, commit what waits, let go of the store. Safe to call twice."""
-        self.started = False
+        self.started, self._closing = False, True
         if self._recovering is not None:
             self._recovering.cancel()
         await self.feeds.close()
@@ -242,7 +243,7 @@ class Node:
 
     def _crashed(self) -> None:
         self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
-        if self._recovering is None or self._recovering.done():
+        if not self._closing and (self._recovering is None or self._recovering.done()):
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
