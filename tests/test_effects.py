@@ -104,7 +104,7 @@ def test_what_cannot_be_asked_waits_for_a_person(decision: str) -> None:
                 (found,) = parked(virtual.nodes["wallet"])
                 assert found["unknown"] and found["owner"] == "team-money" and found["type"] == "wallet.charge.v1"
                 assert "unknown, and there is no probe" in found["error"]
-                assert [action["verb"] for action in found["actions"]] == ["resolve"]
+                assert [action["flags"] for action in found["actions"]] == ["--done --data EVENT", "--refused"]
                 await mend(virtual.nodes["wallet"], Ask("retry", found["message"], "on call", "try"))
                 await asyncio.sleep(100)
             assert provider.numbers("charge", "o1") == [1] and not sale.done()

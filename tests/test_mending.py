@@ -171,7 +171,7 @@ def test_what_others_need_cannot_be_passed_over() -> None:
     assert state.status == "stuck"
     assert [(one.verb, one.does) for one in actions(saga, state, "Journey/1")] == [
         ("retry", "asks trip for home again"),
-        ("resolve", "closes it by hand (--undone): nothing more is asked of anybody"),
+        ("resolve", "closes it by hand as undone: nothing more is asked of anybody"),
     ]
     for verb in ("skip", "done"):
         with pytest.raises(Contradicted, match=r"the answer|its answer"):
@@ -188,7 +188,12 @@ async def test_a_running_saga_is_undone_by_a_person() -> None:
         await asyncio.sleep(5)
         (found,) = await unsettled(virtual.nodes["desk"])
         assert found["waits"][0]["service"] == "till" and found["next"] == ["book (the pivot)", "post", "answer sold"]
-        assert found["actions"][0] == {"verb": "undo", "target": found["id"], "does": "calls pay off; undoes take"}
+        assert found["actions"][0] == {
+            "verb": "undo",
+            "target": found["id"],
+            "does": "calls pay off; undoes take",
+            "flags": "",
+        }
         expected = await planned(virtual, ask("undo", found["id"]))
         assert [one.what for one in expected.sends] == ["cancel of pay"] and expected.saga == "undoing"
         assert (await mend(virtual.nodes["desk"], ask("undo", found["id"]))).how == "applied"

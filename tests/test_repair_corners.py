@@ -16,7 +16,7 @@ from holdfast.errors import Invalid
 from holdfast.runtime.inquiry import parked, unsettled, why
 from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.planning import plan, plan_answer
-from holdfast.testing.virtual import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from selling import Booked, Faults, Sell, Sold, bodies, system, types
 from serving import Far, site, until
 from shop.services import shop

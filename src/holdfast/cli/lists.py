@@ -96,12 +96,17 @@ def _list(what: str, query: Mapping[str, Any], service: str, url: Urls, config: 
     lines: list[str] = []
     for one in items:
         lines.append(_saga(one) if "id" in one else _message(one))
-        lines += [f"    holdfast {act['verb']} {act['target']}  {act['does']}" for act in one["actions"]]
+        lines += [f"    holdfast {_typed(act)}  {act['does']}" for act in one["actions"]]
     lines += [f"{count:6}  {cause or 'waits'}" for cause, count in totals.items()]
     lines += [f"! {name}: {why}" for name, why in silent.items()]
     value = {"items": items, "totals": totals, "silent": silent}
     say(value, as_json=as_json, text="\n".join(lines) or f"nothing is {what}")
     return 1 if items or silent else 0
+
+
+def _typed(act: Mapping[str, Any]) -> str:
+    """A repair as it is typed."""
+    return " ".join(filter(None, (act["verb"], act["target"], act.get("flags", ""))))
 
 
 def _owner(one: Mapping[str, Any]) -> str:

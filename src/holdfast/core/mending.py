@@ -25,6 +25,8 @@ class Action(msgspec.Struct, frozen=True):
     target: str
     """The id of the record, saga or transaction that it is for."""
     does: str
+    flags: str = ""
+    """What the command line takes with it."""
 
 
 def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]:
@@ -33,10 +35,10 @@ def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]
     verbs: tuple[Literal["retry", "skip", "undo"], ...] = ("retry", "skip", "undo")
     found += [Action(verb, stream, _does(saga, state, verb)) for verb in verbs if not refusal(saga, state, verb)]
     if state.status == "stuck":
-        ways = [verb for verb in ("done", "undone") if not refusal(saga, state, verb)]
-        if ways:
-            how = " or ".join(f"--{verb}" for verb in ways)
-            found.append(Action("resolve", stream, f"closes it by hand ({how}): nothing more is asked of anybody"))
+        found += [
+            Action("resolve", stream, f"closes it by hand as {way}: nothing more is asked of anybody", f"--{way}")
+            for way in ("done", "undone") if not refusal(saga, state, way)
+        ]  # fmt: skip
     return tuple(found)
 
 

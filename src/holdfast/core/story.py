@@ -306,7 +306,8 @@ def _repairs(items: list[dict[str, Any]]) -> list[Repair]:
     found: dict[str, Repair] = {}
     for item in items:
         for action in item["actions"]:
-            command = f"holdfast {action['verb']} {action['target']} --by YOU --why REASON"
+            what = " ".join(filter(None, (action["verb"], action["target"], action.get("flags", ""))))
+            command = f"holdfast {what} --by YOU --why REASON"
             found.setdefault(command, Repair(command, action["does"]))
     return list(found.values())
 

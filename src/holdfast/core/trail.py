@@ -12,8 +12,7 @@ import msgspec
 
 from holdfast.core.record import CALL_OFF, REJECTED, Record, record_id
 from holdfast.core.saga import SagaType
-
-SAGA = "holdfast.saga."
+from holdfast.core.settled import SAGA, goes_on
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -151,25 +150,21 @@ def _open_sagas(logs: Mapping[str, list[Record]], sagas: Mapping[str, Mapping[st
             streams.setdefault(record.stream, []).append(record)
         for stream, records in streams.items():
             begun = next((record for record in records if record.type == SAGA + "begun"), None)
-            if begun is None or _ended(records):
+            saga = sagas.get(service, {}).get(stream.partition("/")[0])
+            staged = saga.staged if saga is not None else any(record.headers.stage for record in records)
+            if begun is None or _ended(records, staged=staged):
                 continue
-            why, upcoming = _standing(records, sagas.get(service, {}).get(stream.partition("/")[0]))
+            why, upcoming = _standing(records, saga)
             found.append(
                 Unfinished("saga", record_id(service, begun.position), service, f"{stream}: {why}", tuple(upcoming))
             )
     return found
 
 
-def _ended(records: list[Record]) -> bool:
+def _ended(records: list[Record], *, staged: bool) -> bool:
     """Whether the last word on it is an end: one closed by hand may be stuck again."""
-    ended = False
-    for record in records:
-        closed = record.kind == "repair" and _body(record).get("verb") in ("done", "undone")
-        if record.kind in ("event", "answer") or record.type in (SAGA + "completed", SAGA + "undone") or closed:
-            ended = True
-        elif record.type == SAGA + "stuck":
-            ended = False
-    return ended
+    said = (goes_on(record, staged=staged) for record in records)
+    return next((not goes for goes in reversed([one for one in said if one is not None])), False)
 
 
 def _standing(records: list[Record], saga: SagaType | None) -> tuple[str, list[str]]:

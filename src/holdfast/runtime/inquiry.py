@@ -210,9 +210,8 @@ def message_actions(node: "Node", stream: str, held: Held) -> list[Action]:
         if effect.probe is not None or effect.idempotent:
             asks = "asks the probe what became of it" if effect.probe is not None else "makes the call again"
             found.append(Action("retry", held.id, asks))
-        found.append(
-            Action("resolve", held.id, "says what became of it: --done with the event as --data, or --refused")
-        )
+        found.append(Action("resolve", held.id, "says that it was done, with its event", "--done --data EVENT"))
+        found.append(Action("resolve", held.id, "says that nothing was done, and nothing will be", "--refused"))
         return found
     found.append(Action("retry", held.id, "tries it again now, its attempts counted anew; --data changes it"))
     if held.feed:
