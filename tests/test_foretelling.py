@@ -156,7 +156,7 @@ async def test_an_undo_that_would_be_refused_leaves_it_open() -> None:
 async def test_what_lies_outside_is_not_guessed() -> None:
     """An effect is named as unknown; nothing is called, and nothing after it is foretold."""
     provider = Provider()
-    provider.faults["o1"] = ["down"] * 50
+    provider.faults["o1"] = ["not done"] * 50
     async with office(provider, seconds=20) as virtual:
         buy_seat(virtual)
         await asyncio.sleep(3)
