@@ -4,8 +4,10 @@ A transaction is open while a message of it is on its way or waits, an event of 
 reacts to it, or a saga of it has not ended. Whether a message was taken is not asked of its effects (it may have none)
 but of the cursors that are committed with them: a `Mark` says what one service had received, and what of it waited. A
 mark counts once the cut has come to the head that it was true at, so whatever that service made of the message is in
-the cut as well. Comes after `core.cut`; before `core.invariant`, which judges. A transaction can be opened again (a
-person repairs it, a late answer makes its saga stuck): then it is named in `reopened`, and whoever asks begins anew.
+the cut as well. Comes after `core.cut`; before `core.invariant`, which judges. A transaction can be opened again, where
+something in these logs went on that no service declares any more (a reaction that was taken out since): then it is
+named in `reopened`, and whoever asks begins anew. What comes from a service that is not in the system opens a
+transaction as an edge does.
 """
 
 from collections import deque
@@ -104,7 +106,7 @@ class Settling:
             found = self.open.get(record.tx)
             if found is None:
                 found = self.open[record.tx] = Open(record.tx, record.correlation, record.at)
-                if record.cause != record.tx:
+                if record.cause.rpartition("@")[0] in self._due:  # a cause in the cut, and nothing of it is open
                     self.reopened.add(record.tx)
             self._touched[record.tx] = found
             if record.destination in self._due:
