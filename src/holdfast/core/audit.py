@@ -55,18 +55,25 @@ class Audit:
         self._judges = [Judge(one) for one in system.invariants.values()]
         self._flight = any(one.wants_flight for one in system.invariants.values())
         self._marks: dict[str, deque[Mark]] = {name: deque() for name in system.services}
+        """Service -> what the cut has not come to: of all the first, so that it comes to one, and the newest."""
         self._single: list[Violation] = []
         self._more = 0
         self._settled = 0
-        self._lost: dict[str, str] = {}
-        """Log -> the cause it waited for when it was checked last."""
+        self._pages = dict.fromkeys(system.services, 0)
+        self._lost: dict[str, tuple[str, int]] = {}
+        """Log -> a cause it waits for that is past the end of its own log; how many pages of that had been read when
+        this was seen first."""
         self._causeless: list[Violation] = []
 
     def take(self, service: str, records: Sequence[Seen], upto: int, *, head: int, mark: Mark | None) -> None:
         """A page of a service's log after `cut.read[service]`, and what that service had received before `head`."""
         self.cut.take(service, records, upto, whole=upto >= head)
+        self._pages[service] += 1
+        marks = self._marks[service]
         if mark is not None:
-            self._marks[service].append(mark)
+            if len(marks) > 1 or (marks and marks[-1].head == mark.head):
+                marks.pop()
+            marks.append(mark)
 
     @property
     def stale(self) -> bool:
@@ -114,12 +121,16 @@ class Audit:
     def _look_for_causes(self) -> None:
         """Records whose cause is past the end of its log, though that was read again since."""
         blocked = {log: cause for log, cause in self.cut.blocked().items() if self._past(cause)}
+        self._lost = {log: self._seen_first(log, cause) for log, cause in blocked.items()}
         said = "a record of {0} after {0}@{1} was caused by {2}, which is not there: was a store restored?"
         self._causeless = [
             Violation(CAUSES, said.format(log, self.cut.at[log], cause), (cause,))
-            for log, cause in blocked.items() if self._lost.get(log) == cause
+            for log, (cause, pages) in self._lost.items() if self._pages[cause.rpartition("@")[0]] > pages
         ]  # fmt: skip
-        self._lost = blocked
+
+    def _seen_first(self, log: str, cause: str) -> tuple[str, int]:
+        known = self._lost.get(log)
+        return known if known is not None and known[0] == cause else (cause, self._pages[cause.rpartition("@")[0]])
 
     def _past(self, cause: str) -> bool:
         log, _, position = cause.rpartition("@")

@@ -49,11 +49,12 @@ class Types:
         self._known: dict[str, MessageType | None] = {}
 
     def of(self, stored: str) -> MessageType | None:
-        """The message, or None for one of no contract that is known."""
+        """The message, of whatever version: one that is not known here fails when it is decoded, so that it is not
+        passed over. None for one of no contract that is known."""
         if stored not in self._known:
             contract = self._contracts.get(stored.partition(".")[0])
-            found = contract.find(stored) if contract is not None else None
-            self._known[stored] = found[0] if found is not None else None
+            name = stored.rpartition(".v")[0].partition(".")[2]
+            self._known[stored] = contract.by_name.get(name) if contract is not None else None
         return self._known[stored]
 
 
@@ -128,11 +129,15 @@ class Invariant:
 
     def __init__(self, declared: Any, key: Callable[[Happened], Any] | None) -> None:
         self.declared, self.key = declared, key
-        self.name: str = declared.__name__
+        self.name: str = getattr(declared, "__name__", type(declared).__name__)
         self.doc = (inspect.getdoc(declared) or self.name).partition("\n")[0].rstrip(".")
         """What it says must be so."""
         self.folds = inspect.isclass(declared)
         self.keyed_settled = self.wants_flight = False
+        if key is not None and (not callable(key) or _parameters(key) != 1):
+            raise Misuse(
+                f"{self.name}: its `key` takes what happened in one transaction, and says to which keys it belongs"
+            )
         if self.folds:
             self._check_fold(declared)
         elif key is not None or not callable(declared) or _parameters(declared) != 1:
@@ -149,6 +154,10 @@ class Invariant:
             raise Misuse(f"{self.name}.holds takes nothing, or the transactions in flight")
         self.keyed_settled, self.wants_flight = takes == 3, given == 2
         hints_of(cls, self.name)
+        try:
+            self.fresh()
+        except Exception as error:  # noqa: BLE001 - the user's own
+            raise Misuse(f"{self.name}: it is made without arguments: {type(error).__name__}: {error}") from None
 
     def fresh(self) -> Any:
         """A new instance of a fold, its mutable defaults copied."""
@@ -173,7 +182,10 @@ class Invariant:
 def _parameters(function: Callable[..., Any]) -> int:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise Misuse(f"{function.__qualname__}: an invariant is a plain function: it judges what is given to it")
-    return len(inspect.signature(function).parameters)
+    try:
+        return len(inspect.signature(function).parameters)
+    except ValueError:
+        return -1
 
 
 class _Fold:
@@ -199,6 +211,8 @@ class Judge:
         self._flown: dict[Hashable, None] = {}
         """Keys that something in flight belonged to when it was checked last."""
         self._wrong: dict[Hashable, list[Violation]] = {}
+        self._unkeyed: list[Violation] = []
+        """Of what was in flight when it was checked last: where the key function failed."""
 
     def settled(self, tx: Happened) -> list[Violation]:
         """Take one settled transaction; what is wrong with it, where it is judged by itself."""
@@ -216,9 +230,7 @@ class Judge:
         invariant = self.invariant
         try:
             for key in invariant.keys(tx):
-                fold = self._folds.get(key)
-                if fold is None:
-                    fold = self._folds[key] = _Fold(invariant.fresh())
+                fold = self._fold_of(key)
                 fold.state.settled(tx, key) if invariant.keyed_settled else fold.state.settled(tx)
                 if looked := tx.looked_at():
                     self.counted += not fold.records
@@ -226,23 +238,31 @@ class Judge:
                     fold.tx = (tx.tx, tx.correlation)
                     self._dirty[key] = None
         except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
-            return [Violation(invariant.name, _failure(error), tx.ids()[:RECORDS_NAMED_MAX], tx.tx, tx.correlation)]
+            return [self._failed(tx, error)]
         return []
+
+    def _failed(self, tx: Happened, error: Exception) -> Violation:
+        return Violation(self.invariant.name, _failure(error), tx.ids()[:RECORDS_NAMED_MAX], tx.tx, tx.correlation)
+
+    def _fold_of(self, key: Hashable) -> _Fold:
+        if key not in self._folds:
+            self._folds[key] = _Fold(self.invariant.fresh())
+        return self._folds[key]
 
     def check(self, in_flight: Iterable[Happened]) -> list[Violation]:
         """What does not hold of what was folded so far, at a consistent cut."""
         if not self.invariant.folds:
             return []
         flying: dict[Hashable, list[Happened]] = {}
-        if self.invariant.wants_flight:
-            for tx in in_flight:
+        self._unkeyed = []
+        for tx in in_flight if self.invariant.wants_flight else ():
+            try:
                 for key in self.invariant.keys(tx):
                     flying.setdefault(key, []).append(tx)
+            except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+                self._unkeyed.append(self._failed(tx, error))
         for key in dict.fromkeys((*self._dirty, *self._flown, *flying)):
-            fold = self._folds.get(key)
-            if fold is None:
-                fold = self._folds[key] = _Fold(self.invariant.fresh())
-            found = self._check(key, fold, flying.get(key, []))
+            found = self._check(key, self._fold_of(key), flying.get(key, []))
             self._wrong.pop(key, None)
             if found:
                 self._wrong[key] = found
@@ -252,7 +272,7 @@ class Judge:
     @property
     def wrong(self) -> list[Violation]:
         """What did not hold of a fold when it was checked last."""
-        return [one for found in self._wrong.values() for one in found]
+        return self._unkeyed + [one for found in self._wrong.values() for one in found]
 
     def _check(self, key: Hashable, fold: _Fold, flying: list[Happened]) -> list[Violation]:
         wants = self.invariant.wants_flight
