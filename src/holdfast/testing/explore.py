@@ -9,10 +9,8 @@ same seed gives the same runs, and the same logs. (TigerBeetle's and FoundationD
 
 import asyncio
 import functools
-import gc
 import inspect
 import itertools
-import logging
 import os
 import random
 import threading
@@ -25,10 +23,11 @@ import msgspec
 from holdfast.core.audit import Audit, Report
 from holdfast.core.invariant import Violation
 from holdfast.core.service import Service, System
+from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.auditing import read_all
 from holdfast.testing.faults import Fault, Faults, kinds_at
 from holdfast.testing.forking import run_all
-from holdfast.testing.loop import VirtualLoop
+from holdfast.testing.running import EndlessRun, in_virtual_time, quiet
 from holdfast.testing.telling import as_test, told
 from holdfast.testing.virtual import VirtualSystem
 
@@ -40,11 +39,12 @@ Made = System | Service | Callable[[], System | Service]
 SCHEDULES = 1_000
 FAULTS_MAX = 6
 """Faults of a run drawn by chance, at the most."""
-SETTLE_SECONDS = 900.0
+SETTLE_SECONDS = 2_700.0
 """Virtual seconds within which everything has to come to an end once the scenario has: several times the longest delay
-before something is tried again."""
-SCENARIO_SECONDS = 3_600.0
-ROUNDS_MAX = 500_000
+before something is tried again, while clocks go back as often as they may."""
+SCENARIO_SECONDS = 7_200.0
+READ_TRIES = 10
+"""A service may crash once all is settled too: at the commit that saves a cursor."""
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
 BATCH = 50
 """Runs of one worker between two looks at what was found."""
@@ -141,7 +141,7 @@ def explore(
     explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
     limit = None if seconds is None else time.monotonic() + seconds
     many = _workers() if workers is None else workers
-    with _quiet():
+    with quiet():
         for batch in _batches(explorer.stages(schedules, seed), schedules, max(1, many) * BATCH):
             for outcome in run_all(explorer.run, batch, many, Outcome):
                 explorer.note(outcome)
@@ -173,7 +173,7 @@ def replay(
 ) -> Outcome:
     """One run, as an exploration made it. Raises Found where it breaks the system."""
     explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
-    with _quiet():
+    with quiet():
         outcome = explorer.run(schedule, keep=True)
     if outcome.violations:
         raise Found(explorer.text(outcome), outcome, explorer.exploration)
@@ -197,7 +197,8 @@ def explored(system: Made, **options: Any) -> Callable[[Scenario], Callable[[], 
 
 class _Explorer:
     def __init__(self, system: Made, scenario: Scenario, invariants: tuple[Any, ...], *, stuck: bool) -> None:
-        self._made, self._scenario, self._more, self._stuck = system, scenario, invariants, stuck
+        self._made, self._more, self._stuck = system, invariants, stuck
+        self._scenario: Scenario = inspect.unwrap(scenario)  # of a test that `explored` made, what it runs
         self.exploration = Exploration(seen={}, hit={})
         self._missed: dict[Fault, None] = {}
 
@@ -221,8 +222,11 @@ class _Explorer:
 
     def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
         """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
-        begun = time.process_time()
-        outcome = _in_virtual_time(lambda: self._play(schedule, keep=keep), schedule.seed)
+        begun, faults = time.process_time(), Faults(schedule.faults)
+        try:
+            outcome = in_virtual_time(lambda: self._play(schedule, faults, keep=keep), schedule.seed)
+        except EndlessRun as error:  # in what moment it was is not known: it went round and round
+            outcome = Outcome(schedule, faults.seen, faults.hit, (Violation("settles", str(error)),))
         outcome.seconds = time.process_time() - begun
         return outcome
 
@@ -241,13 +245,9 @@ class _Explorer:
         self._missed.update(dict.fromkeys(fault for fault in schedule.faults if fault not in outcome.hit))
         exploration.missed = tuple(fault for fault in self._missed if fault not in exploration.hit)
 
-    async def _play(self, schedule: Schedule, *, keep: bool) -> Outcome:
-        faults = Faults(schedule.faults)
+    async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> Outcome:
         made: Any = self._made if isinstance(self._made, System | Service) else self._made()
-        system = VirtualSystem(made, flush_seconds=0.0, latency_seconds=0.0, faults=faults)
-        for declared in self._more:
-            if declared.__name__ not in system.system.invariants:
-                system.system.invariant(declared)
+        system = VirtualSystem(self._with_more(made), flush_seconds=0.0, latency_seconds=0.0, faults=faults)
         if schedule.jitter:
             system.transport.jitter = JITTER
             for store in system.stores.values():
@@ -259,23 +259,46 @@ class _Explorer:
             outcome.told = told(system, violations) if violations else ""
         return outcome
 
+    def _with_more(self, made: System | Service) -> System:
+        """A system with the invariants of this exploration beside its own, which stays as it is."""
+        services = [made] if isinstance(made, Service) else made.services.values()
+        system = System(services, name=made.name)
+        system.invariants.update(made.invariants if isinstance(made, System) else {})
+        for declared in self._more:
+            system.invariant(declared)
+        return system
+
     async def _judged(self, system: VirtualSystem) -> tuple[Violation, ...]:
         """Run, wait until all is settled, and say what is wrong."""
+        limit = asyncio.timeout(SCENARIO_SECONDS)
         try:
             await system.__aenter__()
-            async with asyncio.timeout(SCENARIO_SECONDS):
+            async with limit:
                 await self._scenario(system)
-        except Exception as error:  # noqa: BLE001 - whatever the scenario raises is what is wrong
-            return (Violation("scenario", f"{type(error).__name__}: {error}"[:2000]),)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the scenario raises is what is wrong: pytest's too
+            late = f" (it had not ended after {SCENARIO_SECONDS:g} virtual seconds)" if limit.expired() else ""
+            return (Violation("scenario", f"{type(error).__name__}: {error}{late}"[:2000]),)
+        for _ in range(READ_TRIES):
+            try:
+                await system.settle(within_seconds=SETTLE_SECONDS)
+            except AssertionError as error:
+                return (Violation("settles", str(error)[:2000]),)
+            if (found := await self._read(system)) is not None:
+                return found
+        return (Violation("settles", "it is never quiet for long enough to read all logs"),)
+
+    async def _read(self, system: VirtualSystem) -> tuple[Violation, ...] | None:
+        """What the logs say; None where somebody crashed while they were read."""
+        crashes, audit = len(system.crashes), Audit(system.system)
         try:
-            await system.settle(within_seconds=SETTLE_SECONDS)
-        except AssertionError as error:
-            return (Violation("settles", str(error)[:2000]),)
-        stuck = () if self._stuck else await _stuck(system)
-        audit = Audit(system.system)
-        await read_all(audit, system.nodes)
+            stuck = () if self._stuck else await _stuck(system)
+            await read_all(audit, dict(system.nodes))
+        except (CommandError, StoreError):
+            return None
         report = audit.report()
-        return (*stuck, *report.violations, *self._open(audit, report))
+        return None if len(system.crashes) > crashes else (*stuck, *report.violations, *self._open(audit, report))
 
     def _open(self, audit: Audit, report: Report) -> list[Violation]:
         """Transactions that have not settled though nothing moves any more."""
@@ -315,7 +338,7 @@ class _Explorer:
         """What is wrong, as a person reads it."""
         wrong = [f"{one.invariant}: {one.says}" + (f"  [{', '.join(one.records)}]" if one.records else "")
                  for one in outcome.violations[:10]]  # fmt: skip
-        test = as_test(self._made, self._scenario, outcome.schedule, wrong[0])
+        test = as_test(self._made, self._scenario, outcome.schedule, wrong[0], invariants=self._more, stuck=self._stuck)
         return "\n".join((*wrong, "", test, "", outcome.told, "", str(self.exploration)))
 
 
@@ -340,30 +363,3 @@ async def _stuck(system: VirtualSystem) -> tuple[Violation, ...]:
         for stream, entry in await node.sagas(status="stuck")
     ]  # fmt: skip
     return tuple(found)
-
-
-def _in_virtual_time(main: Callable[[], Coroutine[Any, Any, Outcome]], seed: int) -> Outcome:
-    """Run to the end, and leave what is still going on where it is: nobody will ask for it."""
-    loop = VirtualLoop(seed)
-    loop.rounds_left, loop.left = ROUNDS_MAX, True
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.close()
-
-
-class _quiet:
-    """What the runtime logs of faults that were meant says nothing; garbage is collected between runs."""
-
-    def __enter__(self) -> None:
-        self._level, self._collects = logging.root.manager.disable, gc.isenabled()
-        logging.disable(logging.CRITICAL)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(self._level)
-        gc.unfreeze()
-        if self._collects:
-            gc.enable()

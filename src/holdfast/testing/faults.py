@@ -11,7 +11,7 @@ __all__ = ["COMMIT_FAULTS", "FEED_FAULTS", "MESSAGE_FAULTS", "Fault", "Faults"]
 
 COMMIT_FAULTS = ("crash_before", "crash_after", "refuse", "doubt", "slow", "clock_ahead", "clock_back")
 """At a commit: its service crashes before or after it; the store refuses it; it is carried out and the store says that
-it failed; it takes `SLOW_SECONDS`; the service's clock jumps by an hour, ahead or back, and stays so."""
+it failed; it takes `SLOW_SECONDS`; the service's clock jumps an hour ahead, or five minutes back, and stays so."""
 MESSAGE_FAULTS = (
     "lose_request", "lose_answer", "duplicate", "late_copy", "delay", "crash_receiver", "crash_sender", "partition",
 )  # fmt: skip
@@ -21,7 +21,8 @@ do not reach each other for `PARTITION_SECONDS`."""
 FEED_FAULTS = ("lose_answer", "delay")
 """At a page of a feed, and at a question to a peer."""
 SLOW_SECONDS, DELAY_SECONDS, PARTITION_SECONDS, DOWN_SECONDS = 3.0, 1.5, 12.0, 0.2
-CLOCK_JUMP_US = 3_600_000_000
+CLOCK_JUMPS_US = {"clock_ahead": 3_600_000_000, "clock_back": -300_000_000}
+"""Ahead: past every deadline. Back: a timer that is set already waits that much longer, so it is less."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):

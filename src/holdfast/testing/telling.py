@@ -24,27 +24,33 @@ if TYPE_CHECKING:
 TRANSACTIONS_TOLD_MAX = 2
 
 
-def as_test(system: Any, scenario: Callable[..., Any], schedule: msgspec.Struct, wrong: str) -> str:
+def as_test(
+    system: Any, scenario: Callable[..., Any], schedule: msgspec.Struct, wrong: str, *,
+    invariants: Sequence[Any] = (), stuck: bool = False,
+) -> str:  # fmt: skip
     """The source of a test that plays a schedule."""
     imports = {"from holdfast.testing import Fault, Schedule, replay"}
     where, shown = _name_of(system)
     imports.add(f"from {where} import {shown}")
     name = scenario.__qualname__.rpartition(".")[2]
-    imports.add(f"from {scenario.__module__} import {name}")
+    called = "scenario" if name.startswith("test") else name  # else a runner would take it for one more test
+    imports.add(f"from {scenario.__module__} import {name}" + (f" as {called}" if called != name else ""))
+    more = [one.__qualname__.rpartition(".")[2] for one in invariants]
+    imports.update(f"from {one.__module__} import {name}" for one, name in zip(invariants, more, strict=True))
     lines = [f"        {fault!r}," for fault in getattr(schedule, "faults", ())]
     faults = "(\n" + "\n".join(lines) + "\n    )" if lines else "()"
-    more = "".join(
-        f", {field}={getattr(schedule, field)!r}" for field in ("seed", "jitter") if getattr(schedule, field)
-    )
+    how = "".join(f", {field}={getattr(schedule, field)!r}" for field in ("seed", "jitter") if getattr(schedule, field))
+    options = (f", invariants=[{', '.join(more)}]" if more else "") + (", stuck=True" if stuck else "")
+    says = wrong.splitlines()[0][:100].replace("\\", "/").replace('"', "'")
     return "\n".join(
         (
             *sorted(imports),
             "",
             "",
-            f"def test_{name}_found() -> None:",
-            f'    """{wrong.splitlines()[0][:100]}"""',
+            f"def test_{name.removeprefix('test_')}_found() -> None:",
+            f'    """{says}"""',
             f"    faults = {faults}",
-            f"    replay({shown}, {name}, Schedule(faults{more}))",
+            f"    replay({shown}, {called}, Schedule(faults{how}){options})",
         )
     )
 

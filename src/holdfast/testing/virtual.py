@@ -29,7 +29,7 @@ from holdfast.runtime.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing.faults import CLOCK_JUMP_US, DELAY_SECONDS, DOWN_SECONDS, PARTITION_SECONDS, SLOW_SECONDS, Faults
+from holdfast.testing.faults import CLOCK_JUMPS_US, DELAY_SECONDS, DOWN_SECONDS, PARTITION_SECONDS, SLOW_SECONDS, Faults
 from holdfast.testing.loop import VirtualClock, VirtualLoop
 from holdfast.transports.local import LocalTransport
 
@@ -75,10 +75,7 @@ class VirtualStore(MemoryStore):
         clock = self._system.clocks[self.log]
         if "slow" in met:
             await asyncio.sleep(SLOW_SECONDS)
-        if "clock_ahead" in met:
-            clock.skew_us += CLOCK_JUMP_US
-        if "clock_back" in met:
-            clock.skew_us -= CLOCK_JUMP_US
+        clock.skew_us += sum(CLOCK_JUMPS_US.get(kind, 0) for kind in met)
 
     def sends(self, destination: str, after: int) -> bool:
         """Whether there is a record for a service after a position."""
@@ -323,7 +320,7 @@ class VirtualSystem:
         if node is not None:
             await node.close(drain=False)
 
-    async def ask(self, command: Command[Any], key: str = "", *, seconds: float = 600.0) -> edge.Outcome:
+    async def ask(self, command: Command[Any], key: str = "", *, seconds: float = 2400.0) -> edge.Outcome:
         """The outcome of a command, asked for under one key until there is one, as a patient caller would.
 
         Raises TimeoutError after so many virtual seconds, and at once what asking again cannot change.
