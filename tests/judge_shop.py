@@ -19,8 +19,9 @@ CREATE INDEX temp.order_id ON orders (id);
 CREATE TEMP TABLE events AS SELECT service, position, type, data ->> 'order_id' AS id, data ->> 'sku' AS sku,
         ifnull(data ->> 'quantity', 0) AS quantity, ifnull(data ->> 'amount_cents', 0) AS cents
     FROM log WHERE kind = 'event' AND type <> 'order.checked_out.v1';
-CREATE TEMP TABLE sums AS SELECT id, sum(type = 'order.placed.v1') AS placed, sum(type = 'order.confirmed.v1') AS confirmed,
-        sum(type = 'order.cancelled.v1') AS cancelled, sum(type = 'payment.charged.v1') AS charged,
+CREATE TEMP TABLE sums AS SELECT id, sum(type = 'order.placed.v1') AS placed,
+        sum(type = 'order.confirmed.v1') AS confirmed, sum(type = 'order.cancelled.v1') AS cancelled,
+        sum(type = 'payment.charged.v1') AS charged,
         sum(type = 'payment.refunded.v1') AS refunded, sum(type = 'shipping.shipped.v1') AS shipped,
         sum(type = 'stock.reserved.v1') AS reserved, sum(type = 'stock.released.v1') AS released,
         sum(iif(type = 'payment.charged.v1', cents, iif(type = 'payment.refunded.v1', -cents, 0))) AS paid
@@ -43,8 +44,9 @@ CLAIMS = {
         FROM orders AS o LEFT JOIN asked AS a ON a.key = o.id AND a.service = 'order'
         """,
     "whole": """
-        SELECT o.id || ' ended with ' || ifnull(o.ended, 'nothing') || ': placed ' || placed || ', reserved ' || reserved
-                || ', released ' || released || ', charged ' || charged || ', refunded ' || refunded || ', confirmed '
+        SELECT o.id || ' ended with ' || ifnull(o.ended, 'nothing') || ': placed ' || placed
+                || ', reserved ' || reserved || ', released ' || released
+                || ', charged ' || charged || ', refunded ' || refunded || ', confirmed '
                 || confirmed || ', shipped ' || shipped || ', cancelled ' || cancelled, ifnull(CASE o.ended
             WHEN 'order.checked_out.v1' THEN (placed, confirmed, charged, shipped, cancelled, refunded, released)
                 = (1, 1, 1, 1, 0, 0, 0) AND reserved = json_array_length(o.items)

@@ -25,7 +25,8 @@ CREATE INDEX temp.outcome_cause ON outcomes (cause, service, destination);
 CREATE TEMP TABLE taken AS SELECT cause, count(*) AS count FROM log WHERE type = 'holdfast.saga.answered' GROUP BY 1;
 CREATE INDEX temp.taken_cause ON taken (cause);
 -- The final answers to what was asked from outside: of each tx there is one, where it was asked.
-CREATE TEMP TABLE ends AS SELECT service, stream, position, type, tx, data FROM log WHERE headers LIKE '%"outcome":true%';
+CREATE TEMP TABLE ends AS SELECT service, stream, position, type, tx, data FROM log
+    WHERE headers LIKE '%"outcome":true%';
 CREATE INDEX temp.end_tx ON ends (tx, service);
 CREATE INDEX temp.end_stream ON ends (stream, service);
 CREATE TEMP TABLE requests AS SELECT service, key, data ->> 'tx' AS tx FROM small WHERE kind = 'request';
@@ -36,10 +37,12 @@ CREATE INDEX temp.request_tx ON requests (tx, service);
 LOGS = {
     "position": """
         SELECT service || '@' || position || ' follows ' || before, position = before + 1 FROM (
-            SELECT service, position, lag(position, 1, 0) OVER (PARTITION BY service ORDER BY position) AS before FROM log)
+            SELECT service, position, lag(position, 1, 0) OVER (PARTITION BY service ORDER BY position) AS before
+            FROM log)
         """,
     "version": """
-        SELECT service || '@' || position || ' is version ' || version || ' after ' || before, version = before + 1 FROM (
+        SELECT service || '@' || position || ' is version ' || version || ' after ' || before, version = before + 1
+        FROM (
             SELECT service, position, version, lag(version, 1, 0) OVER (PARTITION BY service, stream ORDER BY position)
                 AS before FROM log WHERE version IS NOT NULL)
         """,
@@ -159,13 +162,13 @@ def _caused(name: str) -> str:
 
 def _hold(files: sqlite3.Connection, verdict: Verdict, claim: str, query: str, first: str) -> None:
     values = {"first": first} if ":first" in query else {}
-    sql = f"SELECT count(*), ifnull(sum(NOT fine), 0) FROM (SELECT NULL AS text, NULL AS fine WHERE 0 UNION ALL {query})"
-    counted, wrong = files.execute(sql, values).fetchone()
+    held = f"(SELECT NULL AS text, NULL AS fine WHERE 0 UNION ALL {query})"
+    counted, wrong = files.execute(f"SELECT count(*), ifnull(sum(NOT fine), 0) FROM {held}", values).fetchone()
     verdict.counted[claim] += counted
     if wrong:
         verdict.violated[claim] += wrong
-        sql = f"SELECT text FROM (SELECT NULL AS text, NULL AS fine WHERE 0 UNION ALL {query}) WHERE NOT fine LIMIT {SAID_MAX}"
-        verdict.said += [f"{claim}: {text}" for (text,) in files.execute(sql, values)]
+        found = files.execute(f"SELECT text FROM {held} WHERE NOT fine LIMIT {SAID_MAX}", values)
+        verdict.said += [f"{claim}: {text}" for (text,) in found]
 
 
 def told_rows(asked: Mapping[str, Any], told: Mapping[str, Any]) -> Iterable[tuple[Any, ...]]:

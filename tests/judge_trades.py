@@ -13,7 +13,8 @@ from judge_soak import Verdict, judge, told_rows
 SERVICES = ("desk", "bank", "shop", "depot")
 
 MADE = """
-CREATE TEMP TABLE trades AS SELECT l.data ->> '$.message.deal' AS deal, l.tx, l.stream, l.data -> '$.message' AS message,
+CREATE TEMP TABLE trades AS SELECT l.data ->> '$.message.deal' AS deal, l.tx, l.stream,
+        l.data -> '$.message' AS message,
         (SELECT e.type FROM ends AS e WHERE e.stream = l.stream AND e.service = 'desk') AS ended,
         (SELECT e.position FROM ends AS e WHERE e.stream = l.stream AND e.service = 'desk') AS at
     FROM log AS l WHERE service = 'desk' AND type = 'holdfast.saga.begun';
@@ -112,7 +113,8 @@ FIGURES = """
 SELECT 'staged', count(*) FROM trades
 UNION ALL SELECT 'committed', count(*) FROM trades WHERE ended = 'desk.traded.v1'
 UNION ALL SELECT 'cancelled', count(*) FROM trades WHERE ended = 'holdfast.rejected'
-UNION ALL SELECT 'of these by deadline', count(*) FROM ends WHERE type = 'holdfast.rejected' AND data ->> 'code' = 'deadline'
+UNION ALL SELECT 'of these by deadline', count(*) FROM ends
+    WHERE type = 'holdfast.rejected' AND data ->> 'code' = 'deadline'
 UNION ALL SELECT 'gave way', count(*) FROM log WHERE type = 'holdfast.saga.again'
 UNION ALL SELECT 'plain', count(*) FROM events WHERE deal = ''
 UNION ALL SELECT 'records', count(*) FROM log

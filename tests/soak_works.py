@@ -6,36 +6,36 @@ few accounts and stocks; plain commands on the same accounts go on beside them.
 """
 
 import random
+from functools import partial
 
 from soaking import Ask, Work
 from trading import system
 
-SKUS, UNITS, RARE_UNITS = 300, 10**9, 60
+UNITS, RARE_UNITS = 10**9, 60
 REFUSED_CARD = "4000000000000002"
 """The number that card companies give out for a card that is declined."""
-ACCOUNTS, HOT_ACCOUNTS, OPENING = 1500, 4, 20
-TEAS, RARE_TEA_UNITS = 10, 40
-LISTS = 800
+HOT_ACCOUNTS, OPENING, HOT_OPENING = 4, 20, 1000
+TEAS = 10
 PLACES = ("desk", "bank", "shop", "depot")
 
 places = system(*PLACES)
 """The services of the trades, as the processes find them."""
 
 
-def shopping() -> Work:
-    """Checkouts: 1 in 10 wants what is rare, 1 in 20 more than there is, 1 in 7 has a card that is refused."""
-    shelves = [(f"p{number}", UNITS) for number in range(SKUS)] + [("rare", RARE_UNITS)]
+def shopping(skus: int) -> Work:
+    """Checkouts over so many products: 1 in 10 wants what is rare, 1 in 20 more than there is, 1 in 7 is not paid."""
+    shelves = [(f"p{number}", UNITS) for number in range(skus)] + [("rare", RARE_UNITS)]
     opening = [
         Ask("stock", "/commands/restock", {"sku": sku, "quantity": units}, f"restock-{sku}") for sku, units in shelves
     ]
-    return Work("shop.services:shop", ("order", "stock", "payment", "shipping"), opening, checkout)
+    return Work("shop.services:shop", ("order", "stock", "payment", "shipping"), opening, partial(checkout, skus))
 
 
-def checkout(number: int, rng: random.Random) -> Ask:
+def checkout(skus: int, number: int, rng: random.Random) -> Ask:
     """One order."""
     chance, order = rng.random(), f"o{number:06d}"
-    skus = [f"p{sku}" for sku in rng.sample(range(SKUS), rng.choice((1, 1, 2, 3)))]
-    items = [{"sku": sku, "quantity": rng.randint(1, 3), "price_cents": 250} for sku in skus]
+    wanted = [f"p{sku}" for sku in rng.sample(range(skus), rng.choice((1, 1, 2, 3)))]
+    items = [{"sku": sku, "quantity": rng.randint(1, 3), "price_cents": 250} for sku in wanted]
     if chance < 0.1:
         items.append({"sku": "rare", "quantity": 1, "price_cents": 900})
     elif chance < 0.15:
@@ -45,32 +45,33 @@ def checkout(number: int, rng: random.Random) -> Ask:
     return Ask("order", f"/orders/{order}/checkout", body, order)
 
 
-def trades() -> Work:
-    """Trades over bank, depot and shop, coordinated by the desk."""
-    accounts = [*(f"hot{number}" for number in range(HOT_ACCOUNTS)), *(f"a{number}" for number in range(ACCOUNTS))]
+def trades(accounts: int) -> Work:
+    """Trades between so many accounts of a bank, a depot and a shop, coordinated by the desk."""
+    opened = {f"a{number}": OPENING for number in range(accounts)}
+    opened |= {f"hot{number}": HOT_OPENING for number in range(HOT_ACCOUNTS)}
     opening = [
-        Ask("bank", "/commands/move", {"account": name, "amount": OPENING * (50 if name[0] == "h" else 1)}, f"open-{name}")
-        for name in accounts
-    ]  # fmt: skip
+        Ask("bank", "/commands/move", {"account": account, "amount": amount}, f"open-{account}")
+        for account, amount in opened.items()
+    ]
     opening += [
         Ask("depot", "/commands/take", {"sku": f"tea{number}", "deal": "", "quantity": -5000}, f"open-tea{number}")
         for number in range(TEAS)
     ]
-    return Work("soak_works:places", PLACES, opening, trade)
+    return Work("soak_works:places", PLACES, opening, partial(trade, accounts))
 
 
-def trade(number: int, rng: random.Random) -> Ask:
+def trade(accounts: int, number: int, rng: random.Random) -> Ask:
     """One trade; one in ten asks is a plain deposit on a hot account, which has to wait where that is locked."""
     if rng.random() < 0.1:
         body = {"account": f"hot{rng.randrange(HOT_ACCOUNTS)}", "amount": 1, "deal": ""}
         return Ask("bank", "/commands/move", body, f"plain{number:06d}")
-    giver, taker = (f"a{account}" for account in rng.sample(range(ACCOUNTS), 2))
+    giver, taker = (f"a{account}" for account in rng.sample(range(accounts), 2))
     if rng.random() < 0.05:
         giver = f"hot{rng.randrange(HOT_ACCOUNTS)}"
     amount, tea = rng.randint(1, 15), "rare" if rng.random() < 0.03 else f"tea{rng.randrange(TEAS)}"
     deal = f"d{number:06d}"
     body = {
         "deal": deal, "moves": [[giver, -amount], [taker, amount]], "takes": [[tea, rng.choice((1, 1, 1, -1))]],
-        "lists": [f"l{rng.randrange(LISTS)}"], "how": "no" if rng.random() < 0.07 else "",
+        "lists": [f"l{rng.randrange(accounts // 2)}"], "how": "no" if rng.random() < 0.07 else "",
     }  # fmt: skip
     return Ask("desk", "/commands/trade", body, deal)
