@@ -44,8 +44,8 @@ tidy: $(STAMP) ## The house style, as a test
 bench: $(STAMP) ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: $(STAMP) ## The tests that run for minutes
-	$(BIN)/python -m pytest -m soak $(ARGS)
+soak: $(STAMP) ## The tests that run for minutes: crashes by the hundred, and processes under every fault at once
+	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)
 
 docs: $(STAMP) ## Run every example of README and docs; find what no page mentions
 	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)

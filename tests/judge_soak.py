@@ -34,17 +34,18 @@ CREATE INDEX temp.request_key ON requests (key, service);
 CREATE INDEX temp.request_tx ON requests (tx, service);
 """
 
+# One of each for every service, so that their indexes give the order and nothing is sorted.
+PLACES = "SELECT '{0}' AS service, position, lag(position, 1, 0) OVER (ORDER BY position) AS before FROM s_{0}.log"
+VERSIONS = """
+SELECT '{0}' AS service, position, version, lag(version, 1, 0) OVER one AS before, lag(position, 1, 0) OVER one AS at
+FROM s_{0}.log WHERE stream <> '' AND version IS NOT NULL WINDOW one AS (PARTITION BY stream ORDER BY version)
+"""
+
 LOGS = {
-    "position": """
-        SELECT service || '@' || position || ' follows ' || before, position = before + 1 FROM (
-            SELECT service, position, lag(position, 1, 0) OVER (PARTITION BY service ORDER BY position) AS before
-            FROM log)
-        """,
+    "position": "SELECT service || '@' || position || ' follows ' || before, position = before + 1 FROM places",
     "version": """
-        SELECT service || '@' || position || ' is version ' || version || ' after ' || before, version = before + 1
-        FROM (
-            SELECT service, position, version, lag(version, 1, 0) OVER (PARTITION BY service, stream ORDER BY position)
-                AS before FROM log WHERE version IS NOT NULL)
+        SELECT service || '@' || position || ' is version ' || version || ' after ' || before || ' at ' || at,
+            version = before + 1 AND position > at FROM versions
         """,
     "command": """
         SELECT l.service || '@' || l.position || ' ' || l.type || ' has ' || ifnull(o.count, 0) || ' outcomes',
@@ -65,9 +66,7 @@ LOGS = {
         FROM log AS l LEFT JOIN cursors AS c ON c.service = l.destination AND c.name = 'exchange:' || l.service
         WHERE l.destination <> '' GROUP BY l.service, l.destination
         """,
-    "trail": """
-        SELECT service || '@' || position || ' was caused by ' || cause, fine FROM caused
-        """,
+    "trail": "SELECT service || '@' || position || ' was caused by ' || cause, fine FROM caused",
     "left": """
         SELECT s.service || ' keeps ' || s.kind || ' ' || s.key, CASE s.kind
             WHEN 'timer' THEN e.tx IS NOT NULL  -- of a saga that has ended: nobody will be woken
@@ -131,9 +130,9 @@ def judge(
     verdict = Verdict()
     with closing(sqlite3.connect("")) as files:
         files.execute("PRAGMA cache_size = -200000")
-        files.execute("PRAGMA temp_store = FILE")
         for name in services:
             files.execute(f"ATTACH ? AS s_{name}", (str(folder / f"{name}.sqlite"),))
+            files.execute(f"PRAGMA s_{name}.mmap_size = 4000000000")
             found = files.execute(f"PRAGMA s_{name}.quick_check").fetchone()[0]
             verdict.counted["file"] += 1
             if found != "ok":
@@ -142,7 +141,10 @@ def judge(
         for view, table in (("log", "log"), ("small", "rows"), ("cursors", "cursors")):
             parts = (f"SELECT '{name}' AS service, * FROM s_{name}.{table}" for name in services)
             files.execute(f"CREATE TEMP VIEW {view} AS {' UNION ALL '.join(parts)}")
-        files.execute(f"CREATE TEMP VIEW caused AS {' UNION ALL '.join(map(_caused, services))}")
+        for view, part in (("places", PLACES), ("versions", VERSIONS)):
+            parts = (part.format(name) for name in services)
+            files.execute(f"CREATE TEMP VIEW {view} AS {' UNION ALL '.join(parts)}")
+        files.execute(f"CREATE TEMP VIEW caused AS {_caused(services)}")
         files.execute("CREATE TEMP TABLE asked (key, service, body, accepted, code, tx, position)")
         files.executemany("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", asked)
         files.executescript("CREATE INDEX temp.asked_key ON asked (key, service);" + MADE + made)
@@ -152,12 +154,16 @@ def judge(
     return verdict
 
 
-def _caused(name: str) -> str:
-    """Records caused by one of that service, and whether it is there, in the same transaction."""
+def _caused(services: Sequence[str]) -> str:
+    """Records that others caused, and whether the one that did is there, in the same transaction."""
+    cases = " ".join(
+        f"WHEN '{name}' THEN (SELECT tx FROM s_{name}.log WHERE position = substr(l.cause, {len(name) + 2}) + 0)"
+        for name in services
+    )
     return f"""
-        SELECT l.service, l.position, l.cause, ifnull(c.tx = l.tx, 0) AS fine
-        FROM log AS l LEFT JOIN s_{name}.log AS c ON c.position = CAST(substr(l.cause, {len(name) + 2}) AS INTEGER)
-        WHERE l.cause LIKE '{name}@%'"""
+        SELECT service, position, cause,
+            ifnull(tx = CASE substr(cause, 1, instr(cause, '@') - 1) {cases} END, 0) AS fine
+        FROM log AS l WHERE instr(cause, '@')"""
 
 
 def _hold(files: sqlite3.Connection, verdict: Verdict, claim: str, query: str, first: str) -> None:
