@@ -1,7 +1,7 @@
 """What is done by hand to the files that a soak leaves, so that the judge is seen to find it.
 
-Each claim of `judge_soak`, `judge_shop` and `judge_trades` has one change that breaks it: (service, SQL). Some break
-others too; none needs another one to be found.
+Each claim of `judge_soak`, `judge_shop` and `judge_trades` has one change that breaks it: (service, SQL). Most break
+others too; two at once may hide each other, so each is made on a copy of its own.
 """
 
 LAST = "WHERE position = (SELECT max(position) FROM log WHERE {})"
@@ -34,7 +34,7 @@ def of_any(coordinator: str, other: str) -> dict[str, tuple[str, str]]:
 
 
 OF_SHOP = of_any("order", "stock") | {
-    "begun": ("order", "DELETE FROM log WHERE type = 'holdfast.saga.begun' AND position % 50 = 0"),
+    "begun": ("order", "DELETE FROM log " + FIRST.format("type = 'holdfast.saga.begun'")),
     "whole": ("payment", "UPDATE log SET type = 'payment.refunded.v1' WHERE position = 5"),
     "goods": ("stock", "DELETE FROM log " + FIRST.format("type = 'stock.released.v1'")),
     "money": (
@@ -49,12 +49,12 @@ OF_SHOP = of_any("order", "stock") | {
 }
 
 OF_TRADES = of_any("desk", "bank") | {
-    "begun": ("desk", "DELETE FROM log WHERE type = 'holdfast.saga.begun' AND position % 50 = 0"),
-    "ended": ("desk", "UPDATE log SET type = 'desk.other.v1' WHERE type = 'desk.traded.v1' AND position % 50 = 0"),
+    "begun": ("desk", "DELETE FROM log " + FIRST.format("type = 'holdfast.saga.begun'")),
+    "ended": ("desk", "UPDATE log SET type = 'desk.other.v1' " + FIRST.format("type = 'desk.traded.v1'")),
     "whole": ("shop", "DELETE FROM log " + FIRST.format("kind = 'event'")),
     "nothing": (
         "desk",
-        "UPDATE log SET type = 'holdfast.rejected' WHERE type = 'desk.traded.v1' AND position % 50 = 1",
+        "UPDATE log SET type = 'holdfast.rejected' " + FIRST.format("type = 'desk.traded.v1'"),
     ),
     "decision": ("desk", "UPDATE log SET type = 'holdfast.cancel' " + FIRST.format("type = 'holdfast.confirm'")),
     "carried": (
@@ -66,7 +66,7 @@ OF_TRADES = of_any("desk", "bank") | {
         "depot",
         "UPDATE log SET position = -position, version = version + 100000 " + LAST.format("kind = 'event'"),
     ),
-    "settled": ("desk", "DELETE FROM log WHERE type = 'holdfast.saga.settled' AND position % 50 = 2"),
+    "settled": ("desk", "DELETE FROM log " + FIRST.format("type = 'holdfast.saga.settled'")),
     "balance": ("bank", "UPDATE log SET data = json_set(data, '$.amount', -100000) " + FIRST.format("kind = 'event'")),
     "plain": (
         "depot",
