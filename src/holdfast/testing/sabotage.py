@@ -21,7 +21,7 @@ from holdfast.core.batch import Batch, Cursor, Move, Outcome
 from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.record import Record
 from holdfast.core.stage import Standing
-from holdfast.ports.store import Store
+from holdfast.ports.store import Lent, Store
 from holdfast.ports.transport import Transport
 
 __all__ = ["KINDS", "main"]
@@ -52,12 +52,12 @@ class LazyCursors(_Store):
         super().__init__(store)
         self._written: dict[str, tuple[float, int]] = {}
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """Commit without most of the moves."""
         if not self._written:
             found = await self._store.cursors()
             self._written = {name: (0.0, cursor.position) for name, cursor in found.items()}
-        return await self._store.commit([self._lazy(batch) for batch in batches])
+        return await self._store.commit([self._lazy(batch) for batch in batches], within=within)
 
     def _lazy(self, batch: Batch) -> Batch:
         kept: list[Move] = []
@@ -75,13 +75,14 @@ class LazyCursors(_Store):
 class EmptyUndo(_Store):
     """The event of an undo is kept with a quantity of nothing: its sender is content, and nothing has happened."""
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
         """Commit with the undos' events emptied."""
         return await self._store.commit(
             [
                 msgspec.structs.replace(batch, records=tuple(_emptied(record) for record in batch.records))
                 for batch in batches
-            ]
+            ],
+            within=within,
         )
 
 
