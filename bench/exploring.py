@@ -1,4 +1,4 @@
-"""How many schedules the fault explorer runs: the shop in memory, two orders (one bought, one declined), faults and all.
+"""How many schedules the fault explorer runs: the shop in memory, two orders (one bought, one declined), and faults.
 
 Each worker is a process on a core of its own. Counted are whole schedules: start of four services, the orders, the
 faults, settling, and the audit of five invariants.
