@@ -17,8 +17,9 @@ from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.consumers import ViewConsumer
 from holdfast.runtime.feeds import Subscription
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing import VirtualLoop, VirtualSystem, run_virtual, virtual_time
 from holdfast.transports.local import LocalTransport
+from hunting import Grind, feeds
 from serving import Errand, Poke, lab_service
 
 shop, post = Contract("shop"), Contract("post")
@@ -286,3 +287,29 @@ async def test_two_feeds_of_one_view_change_one_row_one_after_the_other(fails: b
     (row,) = await store.get("view", [view.row_key("all")])
     assert msgspec.json.decode(row or b"")["state"]["times"] == 2
     await store.close()
+
+
+def test_a_checkpoint_that_stands_elsewhere_is_read_again() -> None:
+    """G3: where a saga's checkpoint is not where this process left it, its beginning is not tried for ever: after a few
+    conflicts it is read again, and the feed goes on from there."""
+
+    async def main() -> list[str]:
+        async with VirtualSystem(feeds()) as system:
+            await system.client.run(Grind("b1"))
+            await system.settle()
+            there = (await system.stores["store"].cursors())["saga:Storing:press"]
+            moved = Move("saga:Storing:press", there.position, Cursor(there.incarnation, there.position + 1))
+            await system.stores["store"].commit([Batch(moves=(moved,))])
+            await system.client.run(Grind("b2"))
+            await system.client.run(Grind("b3"))
+            await system.settle()
+            await system.client.run(Grind("b4"))
+            await system.settle()
+            return [msgspec.json.decode(one.data)["bag"] for one in system.log("store") if one.kind == "event"]
+
+    loop = VirtualLoop()
+    loop.rounds_left = 20_000
+    try:
+        assert loop.run_until_complete(main())[-1] == "b4"
+    finally:
+        loop.close()

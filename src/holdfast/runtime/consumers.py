@@ -20,7 +20,7 @@ from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, mess
 from holdfast.core.record import Headers, Record, record_id
 from holdfast.core.saga import SagaType
 from holdfast.core.view import ReactionType, ViewType
-from holdfast.errors import CommandFailed
+from holdfast.errors import CommandFailed, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch
@@ -28,6 +28,7 @@ from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.feeds import Subscription
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.places import Held, Place
+from holdfast.runtime.received import CONFLICTS_MAX
 from holdfast.runtime.waiting import Waiting
 
 logger = logging.getLogger("holdfast.consumers")
@@ -216,19 +217,23 @@ class SagaConsumer:
 class _BeginWork:
     """One event that begins a saga, on its way through the writer."""
 
-    __slots__ = ("_consumer", "_handled", "_place", "_producer", "_record", "done", "lane", "move", "streams")
+    __slots__ = ("_consumer", "_handled", "_place", "_producer", "_record", "_tries", "done", "lane", "move", "streams")
 
     def __init__(self, consumer: SagaConsumer, producer: str, record: Record, move: Move) -> None:
         self._consumer, self._producer, self._record, self.move = consumer, producer, record, move
         self.lane = consumer.name
         self._handled: Handled | None = None
         self._place: Place | None = None
+        self._tries = 0
         self.streams: Sequence[str] = (f"{consumer.saga.name}/{record_id(producer, record.position)}",)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def handle(self) -> Batch | None:
         consumer, record, (stream,) = self._consumer, self._record, self.streams
         self._place = self._handled = None
+        self._tries += 1
+        if self._tries > CONFLICTS_MAX:
+            raise StoreError(f"the checkpoint of {consumer.name} stands elsewhere than this process left it")
         try:
             handled = self._handled = consumer.begin(self._producer, record)
         except Exception as error:  # noqa: BLE001 - whatever its first step raises, its event waits
