@@ -6,7 +6,7 @@ in memory with what is in flight and with the keys of the folds. Pure: `runtime.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -19,7 +19,7 @@ from holdfast.core.settled import Mark, Open, Settling
 VIOLATIONS_MAX = 1_000
 """Violations of single transactions that are kept; past it they are counted."""
 CAUSES = "causes"
-"""The name under which it is said that a record's cause is in no log."""
+"""The name under which it is said that a record's cause is in no log, or after it."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -119,12 +119,17 @@ class Audit:
         return [one for judge in self._judges for one in judge.check(flying if self._flight else ())]
 
     def _look_for_causes(self) -> None:
-        """Records whose cause is past the end of its log, though that was read again since."""
-        blocked = {log: cause for log, cause in self.cut.blocked().items() if self._past(cause)}
+        """Records whose cause is past the end of its log, though that was read again since; or comes after them."""
+        waits = self.cut.blocked()
+        blocked = {log: cause for log, cause in waits.items() if self._past(cause) or _in_circle(log, waits)}
         self._lost = {log: self._seen_first(log, cause) for log, cause in blocked.items()}
-        said = "a record of {0} after {0}@{1} was caused by {2}, which is not there: was a store restored?"
+        said = "a record of {0} after {0}@{1} was caused by {2}, which {3}: was a store restored?"
         self._causeless = [
-            Violation(CAUSES, said.format(log, self.cut.at[log], cause), (cause,))
+            Violation(
+                CAUSES,
+                said.format(log, self.cut.at[log], cause, "is not there" if self._past(cause) else "comes after it"),
+                (cause,),
+            )
             for log, (cause, pages) in self._lost.items() if self._pages[cause.rpartition("@")[0]] > pages
         ]  # fmt: skip
 
@@ -144,6 +149,16 @@ class Audit:
             (*self._single, *folds, *self._causeless), {judge.invariant.name: judge.counted for judge in self._judges},
             self._settled, len(opened), min((one.at for one in opened), default=0), dict(self.cut.at), self._more,
         )  # fmt: skip
+
+
+def _in_circle(log: str, waits: Mapping[str, str]) -> bool:
+    """Whether a log waits for a cause that waits for that log itself."""
+    passed: set[str] = set()
+    at = log
+    while at in waits and at not in passed:
+        passed.add(at)
+        at = waits[at].rpartition("@")[0]
+    return at == log and bool(passed)
 
 
 def _contracts(system: System) -> dict[str, Contract]:
