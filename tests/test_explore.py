@@ -13,10 +13,12 @@ import pytest
 
 import hunting
 from holdfast import Command, Contract, Event, Rejected, Service, System, answer, decide, step, undo
+from holdfast.core.audit import Audit
+from holdfast.core.cut import NOTHING, Seen
 from holdfast.core.invariant import Happened
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
 from holdfast.testing.explore import Scenario, _Explorer
-from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, kinds_at
+from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
 from hunting import HUNTS, in_shop, in_trading, shop, trading
 from shop.contracts import Charged, CheckedOut, Checkout, Item, Restock, Restocked
 
@@ -473,6 +475,28 @@ def test_a_cut_goes_through_staged_transactions_at_one_instant() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize(
+    ("causes", "named"),
+    [
+        ({"order": "order@2"}, {"order@2"}),
+        ({"order": "stock@2", "stock": "order@2"}, {"order@2", "stock@2"}),
+        ({"order": "stock@2", "stock": "payment@1"}, set[str]()),
+    ],
+)
+def test_what_caused_itself_is_said(causes: dict[str, str], named: set[str]) -> None:
+    """G7: records that were caused by one another are named, be it in one log or in two; where each has its cause
+    before it, nothing is said."""
+    audit = Audit(shop())
+    for log in ("order", "stock", "payment", "shipping"):
+        found = [(1, causes.get(log, "t")), (2, "t")]
+        records = [Seen(n, "event", "x", "t", cause, n, "", "", 0, "", False, NOTHING) for n, cause in found]
+        audit.take(log, records, 2, head=2, mark=None)
+    audit.check()
+    said = [one.says for one in audit.check()]
+    assert {text.partition("was caused by ")[2].partition(",")[0] for text in said} == named
+    assert all("which comes after it" in text for text in said)
+
+
 def test_a_crash_while_all_is_read_is_survived() -> None:
     """A service that crashes once all has settled, at the commit that saves a cursor, comes back before it is judged:
     the explorer neither stumbles nor takes what it could not read for unfinished."""
@@ -482,3 +506,19 @@ def test_a_crash_while_all_is_read_is_survived() -> None:
     for number in range(last, last + 3):
         for kind in ("crash_before", "crash_after"):
             replay(hunting.cards, hunting.in_cards, Schedule((Fault(kind, "order", number),)))
+
+
+def test_a_crash_while_a_service_starts_ends_it() -> None:
+    """A service that crashes in the middle of its start is gone, and starts again: never are there two of it."""
+
+    async def main() -> None:
+        system = VirtualSystem(hunting.feeds(), faults=Faults((Fault("slow", "store", 1),)))
+        asyncio.get_running_loop().call_later(1, system.crash_soon, "store")
+        async with system:
+            await hunting.in_feeds(system)
+            assert system.crashes == ["store"]
+            running = [task.get_coro() for task in asyncio.all_tasks()]
+            writers = [one for one in running if one is not None and one.__qualname__ == "Writer._run"]
+            assert len(writers) == len(system.nodes) == 3
+
+    run_virtual(main)

@@ -8,6 +8,7 @@ same seed gives the same runs, and the same logs. (TigerBeetle's and FoundationD
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import itertools
@@ -279,7 +280,8 @@ class _Explorer:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever the scenario raises is what is wrong: pytest's too
             late = f" (it had not ended after {SCENARIO_SECONDS:g} virtual seconds)" if limit.expired() else ""
-            return (Violation("scenario", f"{type(error).__name__}: {error}{late}"[:2000]),)
+            failed = Violation("scenario", f"{type(error).__name__}: {error}{late}"[:2000])
+            return (failed, *await self._why(system, timed_out=isinstance(error, TimeoutError)))
         for _ in range(READ_TRIES):
             try:
                 await system.settle(within_seconds=SETTLE_SECONDS)
@@ -289,12 +291,25 @@ class _Explorer:
                 return found
         return (Violation("settles", "it is never quiet for long enough to read all logs"),)
 
+    async def _why(self, system: VirtualSystem, *, timed_out: bool) -> tuple[Violation, ...]:
+        """What else is wrong where a scenario has failed: what it waited for in vain, and what has settled wrongly."""
+        try:
+            await system.settle(within_seconds=SETTLE_SECONDS if timed_out else 0.0)
+        except AssertionError as error:
+            left = (Violation("settles", str(error)[:2000]),) if timed_out else ()
+        else:
+            left = ()
+        audit = Audit(system.system)
+        with contextlib.suppress(CommandError, StoreError):
+            await _read_twice(audit, system)
+        return (*left, *audit.report().violations)
+
     async def _read(self, system: VirtualSystem) -> tuple[Violation, ...] | None:
         """What the logs say; None where somebody crashed while they were read."""
         crashes, audit = len(system.crashes), Audit(system.system)
         try:
             stuck = () if self._stuck else await _stuck(system)
-            await read_all(audit, dict(system.nodes))
+            await _read_twice(audit, system)
         except (CommandError, StoreError):
             return None
         report = audit.report()
@@ -354,6 +369,12 @@ def _pairs(single: Sequence[Fault], chance: random.Random, most: int) -> Iterato
         if one != other and (one, other) not in done:
             done.add((one, other))
             yield single[one], single[other]
+
+
+async def _read_twice(audit: Audit, system: VirtualSystem) -> None:
+    """Only what is not there when all was read again is missing."""
+    for _ in range(2):
+        await read_all(audit, dict(system.nodes))
 
 
 async def _stuck(system: VirtualSystem) -> tuple[Violation, ...]:

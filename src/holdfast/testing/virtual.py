@@ -22,7 +22,16 @@ from holdfast.core.message import Command
 from holdfast.core.record import Record
 from holdfast.core.service import Service, System
 from holdfast.core.stage import Standing
-from holdfast.errors import CommandError, HoldfastError, Invalid, KeyReused, StoreError, StoreFailed, Unreachable
+from holdfast.errors import (
+    CommandError,
+    HoldfastError,
+    Invalid,
+    KeyReused,
+    StoreError,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+)
 from holdfast.ports.store import Lent
 from holdfast.runtime import edge
 from holdfast.runtime.dispatch import SNAPSHOT_EVERY
@@ -31,6 +40,7 @@ from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.faults import CLOCK_JUMPS_US, DELAY_SECONDS, DOWN_SECONDS, PARTITION_SECONDS, SLOW_SECONDS, Faults
 from holdfast.testing.loop import VirtualClock, VirtualLoop
+from holdfast.testing.unsettled import left_of
 from holdfast.transports.local import LocalTransport
 
 __all__ = ["VirtualStore", "VirtualSystem", "VirtualTransport"]
@@ -248,6 +258,7 @@ class VirtualSystem:
         self.crashes: list[str] = []
         """What has crashed, in order."""
         self._coming: dict[str, asyncio.Task[None]] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
         self._asked = itertools.count(1)
 
     @property
@@ -260,9 +271,10 @@ class VirtualSystem:
             try:
                 await self.start(name)
             except (CommandError, StoreError):
-                if self.faults is None and name not in self._coming:
-                    raise
-                self.crash_soon(name)  # a process that cannot start ends, and is started again
+                if name not in self._coming:
+                    if self.faults is None:
+                        raise
+                    self.crash_soon(name)  # a process that cannot start ends, and is started again
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -277,11 +289,17 @@ class VirtualSystem:
             self.services[name], self.stores[name], _Line(self.transport, name), self.clocks[name],
             peers=self.services, snapshot_every=self._snapshot_every, streams_in_memory_max=self._streams_max,
         )  # fmt: skip
+        starting = self._starting[name] = asyncio.get_running_loop().create_task(node.start())
         try:
-            await node.start()
-        except BaseException:
+            await starting
+        except BaseException as error:
             await node.close(drain=False)
+            task = asyncio.current_task()
+            if starting.cancelled() and not (task is not None and task.cancelling()):
+                raise Unavailable(f"{name} crashed while it started") from error
             raise
+        finally:
+            self._starting.pop(name, None)
         self.nodes[name] = self.transport.peers[name] = node
         return node
 
@@ -316,6 +334,9 @@ class VirtualSystem:
 
     async def _fall(self, name: str) -> None:
         self.transport.peers.pop(name, None)
+        if (starting := self._starting.pop(name, None)) is not None:
+            starting.cancel()
+            await asyncio.wait((starting,))
         node = self.nodes.pop(name, None)
         if node is not None:
             await node.close(drain=False)
@@ -359,29 +380,9 @@ class VirtualSystem:
             if len(left) >= most:
                 break
             try:
-                left += await self._left_of(name, node)
+                left += await left_of(name, node, self.nodes, self.stores)
             except StoreError as error:
                 left.append(f"{name} has just crashed: {error}")
-        return left
-
-    async def _left_of(self, name: str, node: Node) -> list[str]:
-        left = [f"{name}: {stream} waits: {held.error}" for stream, held in node.waiting.items()]
-        sagas = node.dispatch.sagas
-        if sagas.open > len(sagas.stuck) or node.writer.waiting:
-            left.append(f"{name}: {sagas.open} sagas open, {node.writer.waiting} works wait")
-        if left:
-            return left
-        cursors = await self.stores[name].cursors()
-        for sender, other in self.stores.items():
-            after = cursors[f"exchange:{sender}"].position if f"exchange:{sender}" in cursors else 0
-            if sender in self.nodes and other.sends(name, after):
-                left.append(f"{name}: something of {sender} is on its way")
-        for feed in node.feeds.subscriptions:
-            source = self.stores.get(feed.producer)
-            if source is None or feed.producer not in self.nodes:
-                continue
-            if (await source.read(feed.position, 1, kinds=("event",), types=feed.types)).records:
-                left.append(f"{name}: {feed.cursor_name} stands at {feed.position}: {feed.failure}")
         return left
 
     def log(self, name: str) -> list[Record]:
