@@ -227,17 +227,25 @@ def test_causes_that_are_no_records() -> None:
     assert sum(len(run) for _, run in cut.advance()) == 5 and cut.at == {"a": 5}
 
 
+class Cause(str):
+    """A cause that counts how often it is taken apart."""
+
+    def rpartition(self, sep: str, /) -> tuple[str, str, str]:
+        Counted.looks += 1
+        return super().rpartition(sep)
+
+
 class Counted:
     """A record that counts how often anything of it is looked at."""
 
     looks = 0
 
     def __init__(self, of: Seen) -> None:
-        self._of = of
+        self._of, self._cause = of, Cause(of.cause)
 
     def __getattr__(self, name: str) -> Any:
         Counted.looks += 1
-        return getattr(self._of, name)
+        return self._cause if name == "cause" else getattr(self._of, name)
 
 
 def one_instant(count: int) -> list[tuple[str, list[Seen], bool]]:
