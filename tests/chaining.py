@@ -66,8 +66,8 @@ class Walked(Event):
     id: str
 
 
-def chained(*, stamps: bool = True) -> System:
-    """The three services, anew. `stamps`: notes are stamped."""
+def chained(*, notes: bool = True) -> System:
+    """The three services, anew. `notes`: posts are noted."""
     mills, notaries, porters = (Service(one, retry=RETRY) for one in (mill, notary, porter))
 
     @mills.aggregate
@@ -116,15 +116,15 @@ def chained(*, stamps: bool = True) -> System:
         @evolve
         def stamped(self, event: Stamped) -> None: ...
 
-    @notaries.reaction
     def on_posted(event: Posted) -> list[Note]:
         return [Note(f"{event.id}.{number}") for number in range(event.notes)]
 
+    if notes:
+        notaries.reaction(on_posted)
+
+    @notaries.reaction
     def on_noted(event: Noted) -> Stamp:
         return Stamp(event.id)
-
-    if stamps:
-        notaries.reaction(on_noted)
 
     @porters.reaction
     def hears(event: Stamped) -> list[Ring]:

@@ -22,7 +22,7 @@ from holdfast.core.story import ago
 from holdfast.errors import ConfigInvalid
 
 SAY_SECONDS = 10.0
-"""Between two lines that say how far it is, while it follows."""
+"""Between two lines that say how far it is, while it follows; that a service goes away or is back is said at once."""
 
 
 def audit(
@@ -71,7 +71,7 @@ def audit(
 
 
 def _follow(found: HttpAudit, seconds: float, *, as_json: bool) -> int:
-    begun, said_at = time.monotonic(), float("-inf")
+    begun, said_at, away = time.monotonic(), float("-inf"), found.silent
     known: dict[tuple[str, str, str], Violation] = {}
     ever = False
     try:
@@ -88,8 +88,8 @@ def _follow(found: HttpAudit, seconds: float, *, as_json: bool) -> int:
                     healed = f"holds again: {one.invariant} {one.key or one.tx}"
                     _print({**msgspec.to_builtins(one), "holds": True}, healed, as_json=as_json)
             known = known if found.stale else now
-            if time.monotonic() - said_at >= SAY_SECONDS:
-                said_at = time.monotonic()
+            if time.monotonic() - said_at >= SAY_SECONDS or away.keys() != found.silent.keys():
+                said_at, away = time.monotonic(), found.silent
                 _print(as_value(report, found.silent) | {"behind": found.behind}, _far(report, found), as_json=as_json)
             time.sleep(ROUND_SECONDS)
     except KeyboardInterrupt:

@@ -32,40 +32,43 @@ class HttpAudit:
         self._system, self._urls, self._settings, self._share = system, urls, settings, share
         self.audit = Audit(system)
         """What was read, as far as that is."""
+        self._by_page = True
+        """Judge while pages come, so that little of the logs is kept. Not where something went on that no service
+        declares any more: judged by halves, it would be begun anew for ever."""
         self.silent: dict[str, str] = {}
         """Service -> why it did not answer when it was asked last."""
         self.heads = dict.fromkeys(system.services, 0)
 
     def round(self) -> list[Violation]:
-        """Read each log to its head of now, and judge: what is wrong with transactions that have just settled, and all
-        that does not hold of the folds."""
+        """Read each log to its head of now, a page of each in turn, and judge: what is wrong with transactions that
+        have just settled, and all that does not hold of the folds."""
         if self.audit.stale:
-            self.audit = Audit(self._system)
+            self.audit, self._by_page = Audit(self._system), False
         self.silent = {}
-        for name in self._system.services:
-            try:
-                self._read(name)
-            except HoldfastError as error:
-                self.silent[name] = str(error)
+        upto = dict.fromkeys(self._system.services, -1)
+        while upto:
+            for name in list(upto):
+                try:
+                    upto[name] = self._read(name, upto[name])
+                except HoldfastError as error:
+                    self.silent[name] = str(error)
+                if name in self.silent or self.audit.cut.read[name] >= upto[name]:
+                    del upto[name]
+            if self._by_page and upto:
+                self.audit.check()
         return self.audit.check()
 
-    def _read(self, name: str) -> None:
-        upto = -1
-        while True:
-            begun = time.monotonic()
-            after = self.audit.cut.read[name]
-            status, _, body = request(
-                self._urls[name], "/ops/log", {"brief": 1, "after": after, "limit": PAGE}, self._settings
-            )
-            page = _page(self._urls[name], status, body)
-            upto = page.head if upto < 0 else upto
-            self.audit.take(name, page.records, page.upto, head=page.head, mark=page.mark)
-            self.heads[name] = page.head
-            if self._share < 1:
-                self.audit.check()
-                time.sleep((time.monotonic() - begun) * (1 / self._share - 1))
-            if page.upto >= upto:
-                return
+    def _read(self, name: str, upto: int) -> int:
+        """Read a page; how far the log is to be read: to its head when it was asked first."""
+        begun = time.monotonic()
+        query = {"brief": 1, "after": self.audit.cut.read[name], "limit": PAGE}
+        status, _, body = request(self._urls[name], "/ops/log", query, self._settings)
+        page = _page(self._urls[name], status, body)
+        self.audit.take(name, page.records, page.upto, head=page.head, mark=page.mark)
+        self.heads[name] = page.head
+        if self._share < 1:
+            time.sleep((time.monotonic() - begun) * (1 / self._share - 1))
+        return page.head if upto < 0 else upto
 
     @property
     def behind(self) -> int:
