@@ -254,7 +254,7 @@ async def run(make: Callable[[], System], scenario: Scenario, chance: random.Ran
         following = asyncio.get_running_loop().create_task(watching.follow())
         try:
             await scenario(virtual, chance)
-            await virtual.settle()
+            await virtual.settle(within_seconds=LONG_SECONDS)
             early = len(watching.settled)
         finally:
             following.cancel()
