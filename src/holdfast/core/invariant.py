@@ -85,12 +85,17 @@ class Happened:
 
     def of(self, *kinds: type[E]) -> list[E]:
         """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
-        found: list[E] = []
+        return [event for _, _, event in self.placed(*kinds)]
+
+    def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
+        """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order
+        of a log: what depends on that order goes by the positions."""
+        found: list[tuple[str, int, E]] = []
         for number, (log, record) in enumerate(self._open.records):
             kind = self._types.of(record.type) if record.kind == "event" else None
             if kind is not None and kind.cls in kinds:
                 self._looked[record_id(log, record.position)] = None
-                found.append(cast(E, self._decode(number, kind, record)))
+                found.append((log, record.position, cast(E, self._decode(number, kind, record))))
         return found
 
     def __contains__(self, kind: type[Event]) -> bool:
