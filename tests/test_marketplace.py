@@ -6,21 +6,21 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from marketplace.audit import CHECKS, anomalies, audit, consistent, published_anomalies
+from holdfast.runtime.auditing import audit
+from marketplace.answers import TOLD, Reader, anomalies, boards_agree, consistent, told_is_so
 from marketplace.bench import SWITCH
 from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged
 from marketplace.contracts.seller import Arrival, ParcelsArrived
 from marketplace.contracts.values import OrderItem
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
-from marketplace.evidence import gather, heads, settled
-from marketplace.facts import Check, Evidence
+from marketplace.invariants import system
 from marketplace.services.seller import Dashboard
-from marketplace.system import system
 from marketplace.workload import KINDS, Mix, Ranks, Workload
 from serving import Far, Site, Web, site
 
@@ -75,7 +75,20 @@ async def state(web: Web, service: str, kind: str, key: str) -> dict[str, Any]:
 
 async def calm(at: Site) -> None:
     """Wait until nothing is left to do."""
-    assert await settled(urls(at), at.web.session) == []
+    assert await Reader(urls(at), at.web.session).settled() == []
+
+
+async def wrong(at: Site, driver: Driver | None, since: dict[str, int] | None = None) -> dict[str, list[str]]:
+    """The invariants and checks that do not hold, or had nothing to look at, with what they say."""
+    report = await audit(system, at.nodes)
+    found = {name: [one.says for one in report.violations if one.invariant == name] for name in system.invariants}
+    empty = [name for name, counted in report.counted.items() if not counted]
+    if driver is not None:
+        for name, counted, said in await Reader(urls(at), at.web.session).checks(driver.told(), since):
+            found[name] = said
+            empty += [] if counted else [name]
+    assert not report.open
+    return {name: said[:3] for name, said in found.items() if said} | {name: ["nothing there"] for name in empty}
 
 
 async def test_a_checkout_by_its_rules() -> None:
@@ -264,7 +277,7 @@ async def test_each_service_alone() -> None:
             await far.up(name)
         done = await web.post("/cart/1/checkout", buyer("t1"), Prefer="wait=20")
         assert done.json()["total_invoice"] == 11.5
-        assert await settled(far.urls, http) == []
+        assert await Reader(far.urls, http).settled() == []
         board = await Web(far.urls["seller"], http).get("/seller/dashboard/1")
         assert board.json()["sellerView"]["count_items"] == 1
         for name in SERVICES:
@@ -278,7 +291,7 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
     async with site(system) as at, session() as http:
         api = Api(urls(at), http)
         rows = await ingest(api, SIZE, 1)
-        await settled(urls(at), http)
+        await calm(at)
         driver = Driver(api, rows, SIZE, Mix(seller_zipf=float(seed == 3)), seed=seed)
         running = asyncio.ensure_future(driver.run(3, 16))
         read = 0
@@ -288,19 +301,16 @@ async def test_a_driven_run_adds_up(seed: int) -> None:
             read += 1
             await asyncio.sleep(0.01)
         await running
-        assert await settled(urls(at), http) == []
-        found = await gather(urls(at), http, driver.told())
-        checks = audit(found)
-        assert published_anomalies(found) >= 0
+        await calm(at)
+        assert await Reader(urls(at), http).published_anomalies({}) >= 0
         figures: dict[str, Any] = measured(driver, epoch_seconds=1)
         assert sum(epoch["transactions"] for epoch in figures["epochs"]) == figures["transactions"]
         assert len(figures["epochs"]) >= 3 and sum(figures["aborts"].values()) > 0
         assert {source.split(" by ")[1] for source in figures["aborts"]} <= {"stock", "payment", "cart", "product"}
         assert figures["errors"] == 0, figures
-        assert {check.name: check.violations[:3] for check in checks if not check.passed} == {}
+        assert await wrong(at, driver) == {}
         assert all(figures["kinds"][kind]["count"] > 0 for kind in KINDS) and read > 20
         assert figures["kinds"]["CUSTOMER_SESSION"]["NOT_ACCEPTED"] > 0
-        spoil(found)
 
 
 async def test_a_marketplace_is_put_back() -> None:
@@ -311,25 +321,38 @@ async def test_a_marketplace_is_put_back() -> None:
         api = Api(urls(at), http)
         for round_ in ("first", "again"):
             rows = await ingest(api, size, 1)
-            assert await settled(urls(at), http) == []
+            await calm(at)
+            reader = Reader(urls(at), http)
             for how in ("reset", "cleanup"):
-                since = await heads(urls(at), http)
+                since = await reader.heads()
                 driver = Driver(api, rows, size, Mix(upto=(60, 65, 75, 85, 100)), seed=4)
                 await driver.run(1, 8)
-                assert await settled(urls(at), http) == []
-                found = await gather(urls(at), http, driver.told(), since)
-                assert {one.name: one.violations[:3] for one in audit(found) if not one.passed} == {}, (round_, how)
+                await calm(at)
+                assert await wrong(at, driver, since) == {}, (round_, how)
                 await put_back(api, how)
-                assert await settled(urls(at), http) == []
-                left = await gather(urls(at), http, {}, await heads(urls(at), http))
-                assert {one.name: one.violations[:3] for one in audit(left) if one.violations} == {}, (round_, how)
-                assert not left.state["Order"] and not left.state["Payment"] and not left.state["Shipment"]
-                assert not any(board["orderEntries"] for board in left.dashboards.values())
-                stock, kept = left.state["StockItem"], how == "reset"
-                assert len(stock) == len(left.state["Product"]) == 20 * kept
-                assert len(left.state["Seller"]) == 4 * kept and len(left.state["Customer"]) == 20 * kept
-                assert {(item["qty_available"], item["version"]) for item in stock.values()} <= {(10_000, "0")}
-                assert sum(len(shelf["products"]) for shelf in left.state["Replica"].values()) == 20 * kept
+                await calm(at)
+                assert await wrong(at, None) == {}, (round_, how)
+                for service, kind in (("order", "Order"), ("payment", "Payment"), ("shipment", "Shipment")):
+                    assert await reader.aggregates(service, kind) == {}, (round_, how)
+                boards = await reader.checks({}, await reader.heads())
+                assert [one for *_, said in boards for one in said] == [], (round_, how)
+                kept = how == "reset"
+                left = {
+                    kind: await reader.aggregates(service, kind)
+                    for service, kind in (("stock", "StockItem"), ("product", "Product"), ("customer", "Customer"),
+                                          ("seller", "Seller"), ("cart", "Replica"))
+                }  # fmt: skip
+                counts = {kind: len(found) for kind, found in left.items() if kind != "Replica"}
+                assert counts == {
+                    "StockItem": 20 * kept, "Product": 20 * kept, "Customer": 20 * kept, "Seller": 4 * kept,
+                }  # fmt: skip
+                items = left["StockItem"].values()
+                assert {(one["qty_available"], one["qty_reserved"], one["version"]) for one in items} <= {
+                    (10_000, 0, "0")
+                }
+                names = ("success_payment_count", "failed_payment_count", "delivery_count")
+                assert not any(one[name] for one in left["Customer"].values() for name in names)
+                assert sum(len(shelf["products"]) for shelf in left["Replica"].values()) == 20 * kept
 
 
 def test_a_parcel_may_be_known_before_its_order() -> None:
@@ -356,85 +379,39 @@ def test_without_the_switch_nothing_is_put_back() -> None:
     assert "/product" in found and "/reset" not in found and "/cleanup" not in found
 
 
-def spoil(found: Evidence) -> None:
-    """Each check finds what is about it: a fact is changed, and it complains. One that cannot fail proves nothing."""
-
-    def broken(name: str, change: Any) -> list[str]:
-        spoiled = copy.deepcopy(found)
-        change(spoiled)
-        return Check(name, 1, [text for text in CHECKS[name](spoiled) if text]).violations
-
-    def first(kind: str, **wanted: Any) -> str:
-        return next(
-            key for key, one in found.state[kind].items() if all(one[name] == value for name, value in wanted.items())
-        )
-
-    sold = next(key for key, one in found.state["StockItem"].items() if one["order_count"])
-    paid = next(key for key, one in found.state["Order"].items() if one["status"] not in ("INVOICED", "PAYMENT_FAILED"))
-    told = {kind: next(tid for tid, status in said.items() if status == "SUCCESS") for kind, said in found.told.items()}
-    changes: dict[str, Any] = {
-        "nothing is reserved any more": lambda e: e.state["StockItem"][sold].update(qty_reserved=1),
-        "units gone are units sold": lambda e: e.state["StockItem"][sold].update(qty_available=-1),
-        "stock counts its sales": lambda e: e.state["StockItem"][sold].update(order_count=999),
-        "customers count their payments": lambda e: e.state["Customer"]["1"].update(success_payment_count=999),
-        "paid is shipped, shipped is paid": lambda e: e.state["Shipment"].pop(paid),
-        "amounts add up": lambda e: e.state["Order"][paid].update(total_invoice=0.01),
-        "product, stock and cart know one version": lambda e: e.state["StockItem"][sold].update(version="x"),
-        "orders are numbered 1 to n": lambda e: e.state["Order"].pop(paid.partition("/")[0] + "/1"),
-        "customers count their parcels": lambda e: e.state["Customer"]["1"].update(delivery_count=999),
-        "dashboards agree with the orders": lambda e: e.dashboards[1]["orderEntries"].append({
-            "natural_key": "x", "total_invoice": 5.0, "customer_id": 1, "order_id": 1,
-        }),
-        "what customers were told is so": lambda e: e.told["CUSTOMER_SESSION"].update({
-            told["CUSTOMER_SESSION"]: "NOT_ACCEPTED",
-        }),
-        "no invoice is charged twice": lambda e: e.feeds["payment"].extend(e.feeds["payment"]),
-        "statuses come in order": lambda e: e.state["Order"][paid]["history"].reverse(),
-        "carts and shipments have come to rest": lambda e: e.state["Shipment"][first("Shipment")].update(status="x"),
-    }  # fmt: skip
-    for name, change in changes.items():
-        assert broken(name, change), f"{name} does not find what was spoiled"
-
-
-def price(product: int, amount: float, *, applied: bool = True) -> dict[str, Any]:
-    """A price update in the product service's feed."""
-    body = {"seller_id": 1, "product_id": product, "price": amount, "version": "0", "applied": applied}
-    return {"type": "product.price_updated.v1", "data": body}
-
-
-def feeds(product: list[dict[str, Any]], cart: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Two feeds, their events numbered."""
-    return {
-        name: [{**event, "id": f"{name}@{number}"} for number, event in enumerate(events, 1)]
-        for name, events in (("product", product), ("cart", cart))
-    }
-
-
-def test_the_causal_check_is_exact() -> None:
-    """Criterion 4: a later price beside one that was replaced before it is found; what is no anomaly is not."""
-    rows = [
-        {
-            "type": "product.product_added.v1",
-            "data": {"product": {"seller_id": 1, "product_id": n, "version": "0", "price": 10.0}},
-        }
-        for n in (1, 2)
-    ]
-
-    def quote(*prices: float, kept: tuple[int, ...] = ()) -> list[dict[str, Any]]:
-        items = [
-            {"seller_id": 1, "product_id": n, "version": "0", "unit_price": amount}
-            for n, amount in enumerate(prices, 1)
+async def test_what_callers_were_told_and_shown_can_be_wrong() -> None:
+    """8a.9, 8a.10: each part of a dashboard, and of what callers were told, is looked at: changed, it is found."""
+    async with site(system) as at:
+        await small(at.web)
+        await put(at.web, 1, 2)
+        await put(at.web, 2)
+        await at.web.post("/cart/cart/1/checkout", buyer("t1"))
+        await calm(at)
+        reader = Reader(urls(at), at.web.session)
+        orders, shipments = await reader.aggregates("order", "Order"), await reader.aggregates("shipment", "Shipment")
+        board = (await at.web.get("/seller/seller/dashboard/1")).json()
+        assert [text for text in boards_agree({1: board}, orders, shipments) if text] == []
+        changes: list[Any] = [
+            lambda b, o, s: b["sellerView"].update(total_invoice=0.01),
+            lambda b, o, s: b["sellerView"].update(count_items=1),
+            lambda b, o, s: b["sellerView"].update(count_orders=2),
+            lambda b, o, s: b["orderEntries"].pop(),
+            lambda b, o, s: b["orderEntries"][0].update(total_invoice=0.01),
+            lambda b, o, s: b["orderEntries"][0].update(delivery_status="delivered"),
+            lambda b, o, s: o["1/1"].update(status="DELIVERED"),
+            lambda b, o, s: o.update({"1/2": o["1/1"]}),
+            lambda b, o, s: s["1/1"]["packages"][0].update(delivery_date="today"),
         ]
-        return [{"type": "cart.quoted.v1", "data": {"tid": "t", "items": items, "kept": kept}}]
-
-    feed = [*rows, price(1, 15.0), price(2, 15.0)]
-    check = CHECKS["no quote shows a later price beside an outdated one"]
-    evidence = Evidence(feeds(feed, quote(10.0, 15.0, kept=(0,))), {}, {}, {}, {})
-    assert not any(check(evidence)), "what a customer saw is no quote"
-    feed = [*rows, price(1, 15.0), price(2, 15.0), price(1, 99.0, applied=False)]
-    for shown, wrong in (((10.0, 10.0), 0), ((15.0, 10.0), 0), ((15.0, 15.0), 0), ((10.0, 15.0), 1)):
-        evidence = Evidence(feeds(feed, quote(*shown)), {}, {}, {}, {})
-        assert len([text for text in check(evidence) if text]) == wrong, shown
+        for number, change in enumerate(changes):
+            spoiled = copy.deepcopy((board, orders, shipments))
+            change(*spoiled)
+            assert any(boards_agree({1: spoiled[0]}, *spoiled[1:])), number
+    for kind in TOLD:
+        for said, times in (("SUCCESS", 0), ("SUCCESS", 2), ("NOT_ACCEPTED", 1), ("", 1)):
+            told = {kind: {"t": said} if said else {}}
+            assert any(told_is_so(told, {kind: Counter({"t": times})})), (kind, said, times)
+        for said, times in (("SUCCESS", 1), ("NOT_ACCEPTED", 0), ("ERROR", 0), ("ERROR", 1)):
+            assert not any(told_is_so({kind: {"t": said}}, {kind: Counter(["t"] * times)})), (kind, said, times)
 
 
 @pytest.mark.parametrize(

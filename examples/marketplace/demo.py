@@ -1,4 +1,4 @@
-"""The marketplace as `holdfast demo` runs it: the benchmark's driver as load, the benchmark's invariants as judge."""
+"""The marketplace as `holdfast demo` runs it: the benchmark's driver as load, its invariants as the judge."""
 
 import asyncio
 import time
@@ -8,14 +8,15 @@ from typing import Any
 import aiohttp
 
 from holdfast import HoldfastError
-from marketplace.audit import audit
+from marketplace.answers import Reader
 from marketplace.data import Size
 from marketplace.driver import Api, Driver, ingest, session
-from marketplace.evidence import gather, settled
 from marketplace.workload import Mix
 
 TITLE = "The Online Marketplace, eight processes"
-TARGET = JUDGED = "marketplace.system:system"
+TARGET = "marketplace.system:system"
+JUDGED = "marketplace.invariants:system"
+"""Where its invariants are declared."""
 SERVICES = ("cart", "product", "shipment", "stock", "order", "payment", "seller", "customer")
 """In the order they end: first those that send commands."""
 NOUN = "transactions"
@@ -33,13 +34,14 @@ class Load:
     def __init__(self, urls: Mapping[str, str], seed: int) -> None:
         self._urls, self._seed = urls, seed
         self._http = session()
+        self._reader = Reader(urls, self._http)
         self._driver: Driver | None = None
 
     async def prepare(self) -> None:
         """Enter sellers, customers, products and stock."""
         api = Api(self._urls, self._http)
         rows = await ingest(api, SIZE, self._seed)
-        if left := await settled(self._urls, self._http, seconds=SETTLE_SECONDS):
+        if left := await self._reader.settled(seconds=SETTLE_SECONDS):
             raise HoldfastError(f"the marketplace has not come to rest: {'; '.join(left[:3])}")
         self._driver = Driver(api, rows, SIZE, Mix(), seed=self._seed + 1, tries=TRIES)
 
@@ -79,11 +81,10 @@ class Load:
         return sorted((mark.finished - mark.submitted) * 1000 for mark in marks if mark.finished)
 
     async def checks(self) -> list[tuple[str, int, list[str]]]:
-        """Every check, from feeds, /ops and dashboards."""
+        """What the driver was told and shown, beside what the marketplace recorded."""
         assert self._driver is not None
-        await settled(self._urls, self._http, seconds=CALM_SECONDS)
-        found = audit(await gather(self._urls, self._http, self._driver.told()))
-        return [(one.name, one.counted, one.violations) for one in found]
+        await self._reader.settled(seconds=CALM_SECONDS)
+        return await self._reader.checks(self._driver.told())
 
     def telling(self, wrong: list[str]) -> str:
         """The label of one checkout worth looking at: one that is wrong, or one that was undone."""

@@ -12,22 +12,21 @@ import sys
 import tempfile
 from typing import Any
 
-import aiohttp
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from holdfast import start
+from holdfast.cli.demonstration import Check, judged
 from holdfast.cli.hosting import run_loop
 from holdfast.web.app import make_app
 from holdfast.web.serve import serve
-from marketplace.audit import Check, audit, published_anomalies
+from marketplace.answers import Reader
 from marketplace.bench import SWITCH
 from marketplace.data import Size
 from marketplace.driver import SERVICES, Api, Driver, ingest, measured, put_back, session
-from marketplace.evidence import gather, heads, settled
 from marketplace.inside import Inside
-from marketplace.system import system
+from marketplace.invariants import system
 from marketplace.workload import KINDS, Mix
 
 SHOW_SECONDS = 0.5
@@ -123,12 +122,13 @@ async def here(asked: argparse.Namespace, console: Console) -> tuple[dict[str, A
             serving = asyncio.ensure_future(serve(app, host="127.0.0.1", port=0, ready=ready.set_result))
             urls = {name: f"http://127.0.0.1:{await ready}/{name}" for name in SERVICES}
             try:
-                await settled(urls, http, seconds=120)
+                reader = Reader(urls, http)
+                await reader.settled(seconds=120)
                 driver = Driver(api, rows, size, mix_of(asked), seed=asked.seed + 1)
-                since = await heads(urls, http)
+                since = await reader.heads()
                 await driver.fill(asked.fill)
                 await driver.run(asked.seconds, asked.concurrency)
-                checks = await _audited(asked, driver, urls, http, since)
+                checks = await _audited(asked, driver, urls, reader, since)
                 await _put_back(asked, api)
                 return measured(driver, asked.epoch), checks
             finally:
@@ -144,19 +144,16 @@ async def _put_back(asked: argparse.Namespace, api: Api) -> None:
 
 
 async def _audited(
-    asked: argparse.Namespace,
-    driver: Driver,
-    urls: dict[str, str],
-    http: aiohttp.ClientSession,
-    since: dict[str, int],
+    asked: argparse.Namespace, driver: Driver, urls: dict[str, str], reader: Reader, since: dict[str, int]
 ) -> list[Check]:
+    """The system's invariants over all that was ever recorded, and what this driver was told and shown."""
     if not asked.audit:
         return []
-    if left := await settled(urls, http, seconds=60):
+    if left := await reader.settled(seconds=60):
         sys.exit(f"the marketplace does not come to rest: {'; '.join(left[:5])}")
-    found = await gather(urls, http, driver.told(), since)
-    asked.anomalies = published_anomalies(found)
-    return audit(found)
+    asked.anomalies = await reader.published_anomalies(since)
+    found = await asyncio.to_thread(judged, system, urls, seconds=10.0)
+    return [*found, *(Check(*one) for one in await reader.checks(driver.told(), since))]
 
 
 async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, Any], list[Check]]:
@@ -167,18 +164,18 @@ async def drive(asked: argparse.Namespace, console: Console) -> tuple[dict[str, 
         api = Api(urls, http)
         console.print(f"entering {size.customers} customers, {size.products} products of {size.sellers} sellers")
         rows = await ingest(api, size, asked.seed)
-        left = await settled(urls, http, seconds=120)
-        if left:
+        reader = Reader(urls, http)
+        if left := await reader.settled(seconds=120):
             sys.exit(f"the marketplace has not come to rest after the data was entered: {'; '.join(left[:5])}")
         driver = Driver(api, rows, size, mix, seed=asked.seed + 1)
-        since = await heads(urls, http)
+        since = await reader.heads()
         await driver.fill(asked.fill)
         with Live(console=console, transient=True) as live:
             showing = asyncio.ensure_future(_show(driver, live))
             await driver.run(asked.seconds, asked.concurrency)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
-        checks = await _audited(asked, driver, urls, http, since)
+        checks = await _audited(asked, driver, urls, reader, since)
         await _put_back(asked, api)
         return measured(driver, asked.epoch), checks
 

@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -26,6 +27,7 @@ from holdfast.cli.processes import CHILD, Supervisor
 from holdfast.cli.targets import load_target
 from holdfast.config import ServiceSettings, Settings
 from holdfast.core.audit import CAUSES
+from holdfast.core.service import System
 from holdfast.errors import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -278,7 +280,9 @@ class Demonstration:
 
     async def _audit(self, settled: bool, per_s: float) -> Report:
         load = self.load
-        found = [*await asyncio.to_thread(self._judge), *(Check(*one) for one in await load.checks())]
+        system = load_target(self._judged, pins=False)
+        judging = asyncio.to_thread(judged, system, self.supervisor.urls, seconds=AUDIT_SECONDS)
+        found = [*await judging, *(Check(*one) for one in await load.checks())]
         waited = load.latencies_ms()
         latency = {
             "p50": round(statistics.median(waited), 1) if waited else 0.0,
@@ -288,18 +292,6 @@ class Demonstration:
             load.submitted, load.completed, load.undone, load.in_flight, len(self.status.kills), per_s, latency, found,
             settled, load.telling([text for one in found for text in one.violations]),
         )  # fmt: skip
-
-    def _judge(self) -> list[Check]:
-        """The invariants of the system, judged on what its services recorded; and that all of it settled."""
-        system = load_target(self._judged, pins=False)
-        report, silent = audit_urls(system, self.supervisor.urls, Settings(), seconds=AUDIT_SECONDS)
-        lines: dict[str, list[str]] = {name: [] for name in (*report.counted, CAUSES)}
-        for one in report.violations:
-            lines[one.invariant].append(line_of(one))
-        found = [Check(system.invariants[name].doc, counted, lines[name]) for name, counted in report.counted.items()]
-        left = [f"{report.open} transactions have not settled"] if report.open else []
-        left += [f"{name} did not answer: {why}" for name, why in silent.items()]
-        return [Check("Every transaction settled", report.settled, [*left, *lines[CAUSES]]), *found]
 
     async def _watch(self) -> None:
         """Look at every service a few times a second."""
@@ -318,6 +310,18 @@ class Demonstration:
             status.submitted = load.submitted
             status.completed, status.undone = load.completed, load.undone
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def judged(system: System, urls: Mapping[str, str], *, seconds: float) -> list[Check]:
+    """The invariants of a system, judged on what its services recorded; and that all of it settled, in so long."""
+    report, silent = audit_urls(system, urls, Settings(), seconds=seconds)
+    lines: dict[str, list[str]] = {name: [] for name in (*report.counted, CAUSES)}
+    for one in report.violations:
+        lines[one.invariant].append(line_of(one))
+    found = [Check(system.invariants[name].doc, counted, lines[name]) for name, counted in report.counted.items()]
+    left = [f"{report.open} transactions have not settled"] if report.open else []
+    left += [f"{name} did not answer: {why}" for name, why in silent.items()]
+    return [Check("Every transaction settled", report.settled, [*left, *lines[CAUSES]]), *found]
 
 
 def _raise_unless_late(done: "asyncio.Task[None]") -> None:
