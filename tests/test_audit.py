@@ -46,6 +46,21 @@ def test_a_function_is_given_each_settled_transaction() -> None:
     assert seen[-1][0] == flying and made.audit.report().counted == {"paid_for": 4}
 
 
+def test_events_have_places() -> None:
+    """What depends on the order of a log is given positions: the same events, each with its service and position."""
+
+    def placed(tx: Happened) -> Iterator[str]:
+        """Positions are those of the logs."""
+        assert [event for _, _, event in tx.placed(Put, Gone)] == tx.of(Put, Gone)
+        yield from (f"{service}@{position} {type(event).__name__}" for service, position, event in tx.placed(Put, Paid))
+
+    made = books(placed)
+    made.enter(("shelf", "shelf.put.v1", {"name": "a", "units": 3}))
+    made.enter(("shelf", "shelf.gone.v1", {"sku": "a", "units": 2}), ("till", "till.paid.v1", {"sku": "a", "units": 2}))
+    made.enter(("shelf", "shelf.put.v1", {"name": "a", "units": 1}))
+    assert made.says() == ["shelf@1 Put", "till@1 Paid", "shelf@3 Put"]
+
+
 class Balanced:
     """Nothing is gone that was not put."""
 
