@@ -57,6 +57,8 @@ async def mark(node: "Node") -> Mark:
         waiting += [(one.producer, one.record.position) for one in held]
         after = rows[-1][0]
     async with node.writer.paused():  # what the store has shown of a group is in the head once that group has landed
+        if node.writer.shut:  # of a commit in doubt the store may show the cursors, and the head not know it
+            raise Unavailable(f"{node.name} reads its store again", retry_after_seconds=1.0)
         head = node.writer.head
     return Mark(head, cursors, frozenset(waiting))
 

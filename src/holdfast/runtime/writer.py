@@ -168,6 +168,11 @@ class Writer:
         self._inbox.append(work)
         self._turn_soon()
 
+    @property
+    def shut(self) -> bool:
+        """True from a flush that failed until all was read again: `head` may be behind what the store shows."""
+        return self._shut is not None
+
     def resume(self) -> None:
         """Memory is what the log says again: take work."""
         self._shut = None

@@ -19,6 +19,8 @@ async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: "Map
     """What one service has to do still; what comes from a service that is down is not known."""
     left = [f"{name}: {stream} waits: {held.error}" for stream, held in node.waiting.items()]
     sagas = node.dispatch.sagas
+    if node.writer.shut:
+        left.append(f"{name} reads its store again")
     if sagas.open > len(sagas.stuck) or node.writer.waiting:
         left.append(f"{name}: {sagas.open} sagas open, {node.writer.waiting} works wait")
     conversations = node.conversations.conversations if node.conversations is not None else {}
