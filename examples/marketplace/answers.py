@@ -81,7 +81,7 @@ class Reader:
             page, _ = await self.get(service, f"/ops/aggregates/{kind}?limit={PAGE}&after={quote(after, safe='')}")
             found |= {one["key"]: one["state"] for one in page["items"]}
             after = page["next"]
-        blank = ("", "***", 0, [], {}, False)
+        blank: tuple[Any, ...] = ("", "***", 0, [], {}, False)
         return {key: one for key, one in found.items() if any(one[n] not in blank for n in one if n != "status")}
 
     async def checks(
