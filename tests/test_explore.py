@@ -417,7 +417,7 @@ def of_sku(tx: Happened) -> list[str]:
         (FewOfEach, of_sku, [("5 units", "tea", 1)]),
         (NoneLeft, None, [("2 settled, 0 in flight", "", 2)]),
     ],
-    ids=str,
+    ids=["alone", "folded", "by key", "in flight"],
 )
 def test_every_kind_of_invariant_is_judged(declared: Any, key: Any, says: list[tuple[str, str, int]]) -> None:
     """A function, a fold, a fold by key and one with what is in flight are judged after a run; each names the records

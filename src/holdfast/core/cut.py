@@ -11,11 +11,12 @@ now may be admitted later too. (Chandy and Lamport, "Distributed Snapshots", 198
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
 from holdfast.core.record import Kind, Record
-from holdfast.core.stage import DONE
+from holdfast.core.stage import DONE, HELD
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -41,22 +42,75 @@ SHOWN = ("event", "answer", "repair")
 """Kinds of records whose payload an audit sees."""
 
 
-def seen(record: Record, data: bytes | msgspec.Raw | None = None) -> Seen:
-    """A record of a log as an audit sees it. `data` in the place of its payload."""
-    payload = data if data is not None else record.data if record.kind in SHOWN else NOTHING
+def seen(record: Record) -> Seen:
+    """A record of a log as an audit sees it."""
     return Seen(
         record.position, record.kind, record.type, record.tx, record.cause, record.at, record.correlation,
-        record.stream, record.version, record.destination, record.headers.outcome, msgspec.Raw(payload),
+        record.stream, record.version, record.destination, record.headers.outcome,
+        msgspec.Raw(record.data) if record.kind in SHOWN else NOTHING,
     )  # fmt: skip
 
 
-class _Run:
-    """Records that are admitted together: those of one handling, or all of a staged commit."""
+class _Log:
+    """What was read of one log and is not admitted. Records, and counts of those that belong together: nothing is made
+    for each of them."""
 
-    __slots__ = ("causes", "records")
+    __slots__ = ("at", "causes", "counts", "first", "last", "parts", "records", "tx")
 
-    def __init__(self, records: list[Seen], causes: list[str]) -> None:
-        self.records, self.causes = records, causes
+    def __init__(self) -> None:
+        self.records: deque[Seen] = deque()
+        self.counts: deque[int] = deque()
+        """Of its runs, each what is admitted together: the records of one handling, or all of a staged commit."""
+        self.parts: list[int] = []
+        """Of its last instant, counts by cause: more may come, and make them one commit."""
+        self.first = 0
+        """Which of them is the first of those at the end that are nothing but events: what `DONE` ends begins there."""
+        self.tx, self.at, self.last = "", -1, ""
+        """Of that instant; and its last cause."""
+        self.causes: list[str] = []
+        """Of the first run, those that are not struck off; empty where it was not looked at."""
+
+    def extend(self, records: Sequence[Seen], *, whole: bool) -> None:
+        """What was read on."""
+        parts = self.parts
+        self.records.extend(records)
+        for record in records:
+            if record.at != self.at or record.tx != self.tx:
+                self.counts.extend(parts)
+                parts.clear()
+                self.first = 0
+                self.at, self.tx = record.at, record.tx
+            if parts and record.cause == self.last:
+                parts[-1] += 1
+            else:
+                parts.append(1)
+                self.last = record.cause
+            if record.type == DONE:  # the parts of a staged transaction keep their own causes; this ends their commit
+                first = min(self.first, len(parts) - 1)
+                self.counts.extend(parts[:first])
+                self.counts.append(sum(parts[first:]))
+                parts.clear()
+                self.first = 0
+            elif record.kind != "event" or record.destination:
+                self.first = len(parts)
+                if record.type == HELD:
+                    self.last = ""  # a vote is a commit of its own, though what it held has the same cause
+        if whole:
+            self.counts.extend(parts)
+            parts.clear()
+            self.first = 0
+
+    def look(self) -> list[str]:
+        """The causes of the first run."""
+        for record in islice(self.records, self.counts[0]):
+            if not self.causes or record.cause != self.causes[-1]:
+                self.causes.append(record.cause)
+        return self.causes
+
+    def pop(self) -> list[Seen]:
+        """The first run; it is admitted."""
+        count = self.counts.popleft()
+        return [self.records.popleft() for _ in range(count)] if count > 1 else [self.records.popleft()]
 
 
 class Cut:
@@ -69,10 +123,7 @@ class Cut:
         """Log -> the position up to which it was read."""
         self._whole = dict(self.at)
         """Log -> a position up to which it was read, and that ends a commit."""
-        self._instants: dict[str, list[Seen]] = {log: [] for log in self.at}
-        """Log -> its last records, of one transaction and instant: of which more may come, and make them one commit."""
-        self._runs: dict[str, deque[_Run]] = {log: deque() for log in self.at}
-        """Log -> what is not admitted of the rest."""
+        self._logs = {log: _Log() for log in self.at}
         self._waiters: dict[str, dict[str, int]] = {log: {} for log in self.at}
         """Log -> logs whose next run it has caused -> the position that it has to come to."""
         self._ready = dict.fromkeys(self.at)
@@ -80,33 +131,22 @@ class Cut:
 
     def take(self, log: str, records: Sequence[Seen], upto: int, *, whole: bool) -> None:
         """What was read of a log after `read[log]`. `whole`: `upto` ends a commit, as the head of a log does."""
-        instant, runs = self._instants[log], self._runs[log]
-        for record in records:
-            if instant and (record.at != instant[0].at or record.tx != instant[0].tx):
-                _split(instant, runs)
-                instant = []
-            instant.append(record)
-            if record.type == DONE:
-                _confirmed(instant, runs)
-                instant = []
+        self._logs[log].extend(records, whole=whole)
         self.read[log] = max(self.read[log], upto)
         if whole:
             self._whole[log] = self.read[log]
-            _split(instant, runs)
-            instant = []
-        self._instants[log] = instant
         self._ready[log] = None
 
     def advance(self) -> Iterator[tuple[str, list[Seen]]]:
         """What can be admitted now: (log, the records of one handling), causes before effects."""
         while self._ready:
             log = next(iter(self._ready))
-            runs = self._runs[log]
-            while runs and not self._missing(log, runs[0]):
-                records = runs.popleft().records
-                self.at[log] = records[-1].position
-                yield log, records
-            if not runs and self.read[log] == self._whole[log]:
+            found = self._logs[log]
+            while found.counts and not self._missing(log):
+                run = found.pop()
+                self.at[log] = run[-1].position
+                yield log, run
+            if not found.counts and self.read[log] == self._whole[log]:
                 self.at[log] = self.read[log]  # a leap of positions leaves nothing to admit
             if waiters := self._waiters[log]:
                 come = [waiter for waiter, position in waiters.items() if position <= self.at[log]]
@@ -121,37 +161,16 @@ class Cut:
 
     def blocked(self) -> dict[str, str]:
         """Log -> the cause that its next record waits for, of logs that cannot go on with what was read."""
-        return {log: runs[0].causes[-1] for log, runs in self._runs.items() if runs and self._missing(log, runs[0])}
+        return {log: found.causes[-1] for log, found in self._logs.items() if found.counts and self._missing(log)}
 
-    def _missing(self, log: str, run: _Run) -> bool:
-        """Whether a cause of it is not admitted; that one is then its last, and the log is looked at when it is. What
-        is no record of these logs (an edge, a timer) never is one."""
-        while run.causes:
-            producer, _, position = run.causes[-1].rpartition("@")
+    def _missing(self, log: str) -> bool:
+        """Whether a cause of its first run is not admitted; that one is then the last, and the log is looked at when it
+        is. What is no record of these logs (an edge, a timer) never is one."""
+        causes = self._logs[log].causes or self._logs[log].look()
+        while causes:
+            producer, _, position = causes[-1].rpartition("@")
             if producer in self.at and position.isdecimal() and int(position) > self.at[producer]:
                 self._waiters[producer][log] = int(position)
                 return True
-            run.causes.pop()
+            causes.pop()
         return False
-
-
-def _confirmed(instant: list[Seen], runs: deque[_Run]) -> None:
-    """Records of one instant that end with `DONE`: the parts of a staged transaction keep their own causes, and are one
-    commit with it. They are events; what comes before them, such as a vote, is of commits of its own."""
-    first = len(instant) - 1
-    while first and instant[first - 1].kind == "event" and not instant[first - 1].destination:
-        first -= 1
-    _split(instant[:first], runs)
-    runs.append(_Run(instant[first:], [one.cause for one in instant[first:]]))
-
-
-def _split(instant: list[Seen], runs: deque[_Run]) -> None:
-    """Records of one instant that no staged commit has made one: by their causes."""
-    run: list[Seen] = []
-    for record in instant:
-        if run and record.cause != run[0].cause:
-            runs.append(_Run(run, [run[0].cause]))
-            run = []
-        run.append(record)
-    if run:
-        runs.append(_Run(run, [run[0].cause]))

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from holdfast.core.cut import Seen
 from holdfast.core.message import Contract, Event, MessageType, Rejection, decode_stored
 from holdfast.core.record import REJECTED, record_id
 from holdfast.core.settled import Open
@@ -66,7 +65,9 @@ class Happened:
         self.settled = settled
         """False while something of it is left to happen."""
         self._decoded: dict[int, Event] = {}
-        self._looked: dict[str, None] = {}
+        self._numbers: dict[type[Event], list[int]] | None = None
+        """Class of an event -> which of the records are of it; made when it is asked for first."""
+        self._looked: dict[int, None] = {}
 
     @property
     def tx(self) -> str:
@@ -90,13 +91,26 @@ class Happened:
     def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
         """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order
         of a log: what depends on that order goes by the positions."""
+        by_class = self._by_class()
+        if len(kinds) == 1:
+            numbers = by_class.get(kinds[0], [])
+        else:
+            numbers = sorted(number for kind in set(kinds) for number in by_class.get(kind, ()))
         found: list[tuple[str, int, E]] = []
-        for number, (log, record) in enumerate(self._open.records):
-            kind = self._types.of(record.type) if record.kind == "event" else None
-            if kind is not None and kind.cls in kinds:
-                self._looked[record_id(log, record.position)] = None
-                found.append((log, record.position, cast(E, self._decode(number, kind, record))))
+        for number in numbers:
+            self._looked[number] = None
+            log, record = self._open.records[number]
+            found.append((log, record.position, cast(E, self._decode(number))))
         return found
+
+    def _by_class(self) -> dict[type[Event], list[int]]:
+        if self._numbers is None:
+            self._numbers = {}
+            for number, (_, record) in enumerate(self._open.records):
+                kind = self._types.of(record.type) if record.kind == "event" else None
+                if kind is not None:
+                    self._numbers.setdefault(kind.cls, []).append(number)
+        return self._numbers
 
     def __contains__(self, kind: type[Event]) -> bool:
         """Whether an event of this class is among them."""
@@ -105,28 +119,34 @@ class Happened:
     @property
     def outcome(self) -> Event | Rejection | None:
         """What its caller was answered, or is; None where it has no answer (yet)."""
-        for number, (log, record) in enumerate(self._open.records):
+        for number, (_, record) in enumerate(self._open.records):
             if record.outcome:
-                self._looked[record_id(log, record.position)] = None
+                self._looked[number] = None
                 if record.type == REJECTED:
                     return msgspec.json.decode(record.data, type=Rejection)
-                kind = self._types.of(record.type)
-                return self._decode(number, kind, record) if kind is not None else None
+                return self._decode(number) if self._types.of(record.type) is not None else None
         return None
 
     def looked_at(self) -> tuple[str, ...]:
         """Ids of the records that were asked for since this was asked."""
-        found, self._looked = tuple(self._looked), {}
+        found, self._looked = tuple(map(self._id, self._looked)), {}
         return found
 
     def ids(self) -> tuple[str, ...]:
         """Ids of all its events and answers."""
-        return tuple(record_id(log, record.position) for log, record in self._open.records)
+        return tuple(map(self._id, range(len(self._open.records))))
 
-    def _decode(self, number: int, kind: MessageType, record: Seen) -> Event:
-        if number not in self._decoded:
-            self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
-        return self._decoded[number]
+    def _id(self, number: int) -> str:
+        log, record = self._open.records[number]
+        return record_id(log, record.position)
+
+    def _decode(self, number: int) -> Event:
+        found = self._decoded.get(number)
+        if found is None:
+            record = self._open.records[number][1]
+            kind = cast(MessageType, self._types.of(record.type))
+            found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
+        return found
 
 
 class Invariant:
@@ -227,9 +247,11 @@ class Judge:
         tx.looked_at()
         if self.invariant.folds:
             return self._fold(tx)
-        said, error = _said(lambda: self.invariant.declared(tx))
+        said, error = _said(self.invariant.declared, tx)
         looked = tx.looked_at()
         self.counted += bool(looked)
+        if not said and not error:
+            return []
         records = (looked or tx.ids())[:RECORDS_NAMED_MAX]
         name = self.invariant.name
         return [Violation(name, text, records, tx.tx, tx.correlation) for text in (*said, *error)]
@@ -287,7 +309,7 @@ class Judge:
         given += (key,) if self.invariant.keyed_holds else ()
         for tx in flying:
             tx.looked_at()
-        said, error = _said(lambda: fold.state.holds(*given))
+        said, error = _said(fold.state.holds, *given)
         looked = [record for tx in flying for record in tx.looked_at()]
         records = tuple([*fold.records, *looked][-RECORDS_NAMED_MAX:])
         shown = "/".join(map(str, cast(tuple[Any, ...], key))) if isinstance(key, tuple) else str(key)
@@ -295,11 +317,11 @@ class Judge:
         return [Violation(self.invariant.name, text, records, tx, correlation, shown) for text in (*said, *error)]
 
 
-def _said(judge: Callable[[], Any]) -> tuple[list[str], list[str]]:
+def _said(judge: Callable[..., Any], *given: Any) -> tuple[list[str], list[str]]:
     """(what an invariant says is wrong, how it failed itself)."""
     said: list[str] = []
     try:
-        found: Any = judge()
+        found: Any = judge(*given)
         if isinstance(found, str) or (found is not None and not isinstance(found, Iterable)):
             return [], [f"must yield sentences about what is wrong; it returned {found!r:.100}"]
         for text in cast(Iterable[Any], found or ()):

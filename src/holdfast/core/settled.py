@@ -115,7 +115,7 @@ class Settling:
                 found.records.append((log, record))
                 for service, cursor in self._takers.get(record.type, ()) if record.kind == "event" else ():
                     self._owe(service, cursor, record.position, found)
-            if record.stream:
+            if record.kind == "saga" or (found.sagas and record.stream and record.kind != "command"):
                 self._note_saga(log, record, found)
 
     def _owe(self, service: str, cursor: str, position: int, found: Open) -> None:
@@ -123,8 +123,6 @@ class Settling:
         self._due[service].setdefault(cursor, deque()).append((position, found))
 
     def _note_saga(self, log: str, record: Seen, found: Open) -> None:
-        if record.kind == "command" or (record.kind != "saga" and not found.sagas):
-            return
         staged = (log, record.stream.partition("/")[0]) in self._staged
         goes = goes_on(record, staged=staged)
         if goes:
