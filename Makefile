@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## A marketplace of eight processes under load and SIGKILL, then the audit
 	@$(BIN)/holdfast demo $(ARGS)
 
+# Two processes, a file each at a time: half of what runs waits for other processes.
 test: $(STAMP) ## All tests but the long ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: lint types tidy docs ## lint, types, tidy and docs
 

@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=search draws new ones, more of them.
 """
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,18 @@ from servers import said
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests tells which engines were there."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["engines"] = dict(said)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """It has told."""
+    said.update(getattr(node, "workeroutput", {}).get("engines", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from holdfast import Contract, Happened, Rejection, Service, System
 from holdfast.core.audit import CAUSES, VIOLATIONS_MAX
-from holdfast.core.invariant import RECORDS_NAMED_MAX, Violation
+from holdfast.core.invariant import RECORDS_NAMED_MAX, Judge, Types, Violation
 from holdfast.core.record import REJECTED
-from holdfast.core.settled import Mark
+from holdfast.core.settled import Mark, Open
+from holdfast.errors import Misuse
 from stall import Books, Gone, Paid, Put, books, good, skus_of, system
 
 
@@ -261,3 +262,26 @@ class Kept:
 
     def holds(self) -> list[str]:
         return []
+
+
+def test_a_keyed_fold_is_told_its_key() -> None:
+    """`holds` of a fold by key is given its key after what is in flight; without a key that is refused."""
+    made = System([Service(Contract("told"))])
+
+    @made.invariant(key=lambda tx: ["a", "b"])
+    class Told:
+        def settled(self, tx: Happened) -> None:
+            assert tx.settled
+
+        def holds(self, in_flight: list[Happened], key: str) -> Iterator[str]:
+            yield f"it is {key}, of {len(in_flight)}"
+
+    judge, found = Judge(made.invariants["Told"]), Open("t", "", 0)
+    said = judge.check([Happened(found, Types({}), settled=False)])
+    assert [(one.key, one.says) for one in said] == [("a", "it is a, of 1"), ("b", "it is b, of 1")]
+
+    class Unkeyed(Told):
+        """The same, without a key."""
+
+    with pytest.raises(Misuse, match="then the key"):
+        made.invariant(Unkeyed)
