@@ -94,6 +94,8 @@ def _follow(found: HttpAudit, seconds: float, *, as_json: bool) -> int:
             time.sleep(ROUND_SECONDS)
     except KeyboardInterrupt:
         pass
+    report = found.report()
+    _print(as_value(report, found.silent) | {"behind": found.behind}, _far(report, found), as_json=as_json)
     return 1 if ever or found.silent else 0
 
 

@@ -96,12 +96,9 @@ class Happened:
             numbers = by_class.get(kinds[0], [])
         else:
             numbers = sorted(number for kind in set(kinds) for number in by_class.get(kind, ()))
-        found: list[tuple[str, int, E]] = []
-        for number in numbers:
-            self._looked[number] = None
-            log, record = self._open.records[number]
-            found.append((log, record.position, cast(E, self._decode(number))))
-        return found
+        self._looked.update(dict.fromkeys(numbers))
+        records = self._open.records
+        return [(records[n][0], records[n][1].position, cast(E, self._decode(n))) for n in numbers]
 
     def _by_class(self) -> dict[type[Event], list[int]]:
         if self._numbers is None:
@@ -124,13 +121,23 @@ class Happened:
                 self._looked[number] = None
                 if record.type == REJECTED:
                     return msgspec.json.decode(record.data, type=Rejection)
-                return self._decode(number) if self._types.of(record.type) is not None else None
+                if self._types.of(record.type) is None:
+                    return None
+                return self._decoded[number] if number in self._decoded else self._decode(number)
         return None
 
+    def begin(self) -> None:
+        """Another looks at it."""
+        self._looked.clear()
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether a record was asked for since."""
+        return bool(self._looked)
+
     def looked_at(self) -> tuple[str, ...]:
-        """Ids of the records that were asked for since this was asked."""
-        found, self._looked = tuple(map(self._id, self._looked)), {}
-        return found
+        """Ids of the records that were asked for since."""
+        return tuple(map(self._id, self._looked))
 
     def ids(self) -> tuple[str, ...]:
         """Ids of all its events and answers."""
@@ -141,11 +148,9 @@ class Happened:
         return record_id(log, record.position)
 
     def _decode(self, number: int) -> Event:
-        found = self._decoded.get(number)
-        if found is None:
-            record = self._open.records[number][1]
-            kind = cast(MessageType, self._types.of(record.type))
-            found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
+        record = self._open.records[number][1]
+        kind = cast(MessageType, self._types.of(record.type))
+        found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
         return found
 
 
@@ -244,15 +249,14 @@ class Judge:
 
     def settled(self, tx: Happened) -> list[Violation]:
         """Take one settled transaction; what is wrong with it, where it is judged by itself."""
-        tx.looked_at()
+        tx.begin()
         if self.invariant.folds:
             return self._fold(tx)
         said, error = _said(self.invariant.declared, tx)
-        looked = tx.looked_at()
-        self.counted += bool(looked)
+        self.counted += tx.was_looked_at
         if not said and not error:
             return []
-        records = (looked or tx.ids())[:RECORDS_NAMED_MAX]
+        records = (tx.looked_at() or tx.ids())[:RECORDS_NAMED_MAX]
         name = self.invariant.name
         return [Violation(name, text, records, tx.tx, tx.correlation) for text in (*said, *error)]
 
@@ -265,6 +269,7 @@ class Judge:
                 if looked := tx.looked_at():
                     self.counted += not fold.records
                     fold.records.extend(looked)
+                    tx.begin()
                     fold.tx = (tx.tx, tx.correlation)
                     self._dirty[key] = None
         except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
@@ -308,7 +313,7 @@ class Judge:
         given = (flying,) if self.invariant.wants_flight else ()
         given += (key,) if self.invariant.keyed_holds else ()
         for tx in flying:
-            tx.looked_at()
+            tx.begin()
         said, error = _said(fold.state.holds, *given)
         looked = [record for tx in flying for record in tx.looked_at()]
         records = tuple([*fold.records, *looked][-RECORDS_NAMED_MAX:])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from holdfast.core.service import System
 
 SAGA = "holdfast.saga."
+TURNS = frozenset(SAGA + name for name in ("begun", "stuck", "settled", "completed", "undone"))
+"""Of a saga's own records those that open or end it."""
 CLOSING = ("done", "undone")
 """Verbs with which a person closes a saga by hand."""
 
@@ -102,6 +104,7 @@ class Settling:
 
     def take(self, log: str, run: Iterable[Seen]) -> None:
         """The records of one handling, in the order of a consistent cut."""
+        exchange = f"exchange:{log}"
         for record in run:
             found = self.open.get(record.tx)
             if found is None:
@@ -110,17 +113,20 @@ class Settling:
                     self.reopened.add(record.tx)
             self._touched[record.tx] = found
             if record.destination in self._due:
-                self._owe(record.destination, f"exchange:{log}", record.position, found)
+                self._owe(record.destination, exchange, record.position, found)
             if record.kind in ("event", "answer"):
                 found.records.append((log, record))
                 for service, cursor in self._takers.get(record.type, ()) if record.kind == "event" else ():
                     self._owe(service, cursor, record.position, found)
-            if record.kind == "saga" or (found.sagas and record.stream and record.kind != "command"):
+            if record.type in TURNS or (found.sagas and record.stream and record.kind not in ("saga", "command")):
                 self._note_saga(log, record, found)
 
     def _owe(self, service: str, cursor: str, position: int, found: Open) -> None:
         found.left += 1
-        self._due[service].setdefault(cursor, deque()).append((position, found))
+        due = self._due[service]
+        if cursor not in due:
+            due[cursor] = deque()
+        due[cursor].append((position, found))
 
     def _note_saga(self, log: str, record: Seen, found: Open) -> None:
         staged = (log, record.stream.partition("/")[0]) in self._staged
