@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import engines, handlers, holdfast_side, raw, repair, stages
+from bench import audit, engines, handlers, holdfast_side, raw, repair, stages
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
@@ -96,6 +96,13 @@ def rows() -> list[Row]:
     parked = looped(repair.others, 64, parked=True)
     found.append(Row("sagas of 2, 64 callers, 500 wait behind a parked message", parked, free))
     found.append(Row("why: over HTTP, a log of a million records", looped(repair.why)))
+    alone = "audit: the shop over HTTP, 64 callers, nobody audits"
+    found.append(Row(alone, looped(audit.shop_audited, audited=False)))
+    found.append(
+        Row("audit: the shop over HTTP, 64 callers, one follows", looped(audit.shop_audited, audited=True), alone)
+    )
+    found.append(Row("audit: catching up over HTTP, records", looped(audit.catching_up)))
+    found.append(Row("audit: no I/O, records", looped(audit.judged)))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found
