@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import uvloop
 
-from bench import audit, engines, handlers, holdfast_side, raw, repair, stages
+from bench import audit, engines, exploring, handlers, holdfast_side, raw, repair, stages
 from bench.load import Measured, median
 from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
@@ -103,6 +103,8 @@ def rows() -> list[Row]:
     )
     found.append(Row("audit: catching up over HTTP, records", looped(audit.catching_up)))
     found.append(Row("audit: no I/O, records", looped(audit.judged)))
+    for workers in (1, 2):
+        found.append(Row(f"explore: schedules, {workers} workers", partial(exploring.schedules, workers)))
     found.append(Row("feed: drained into a view", looped(holdfast_side.feed_drain)))
     found.append(Row("feed: command to row in another's view", looped(holdfast_side.feed_lag)))
     return found
