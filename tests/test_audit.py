@@ -155,6 +155,19 @@ def test_a_fold_may_be_given_what_is_in_flight() -> None:
     made.land()
     assert made.says() == [] and made.audit.report().open == 0
 
+    class Idle:
+        """Nothing flies."""
+
+        def settled(self, tx: Happened) -> None: ...
+
+        def holds(self, in_flight: list[Happened]) -> Iterator[str]:
+            yield from (f"{tx.tx} flies" for tx in in_flight)
+
+    made = books(Idle)
+    assert [made.fly(), *made.says()] == ["t1", "t1 flies"]
+    made.land()
+    assert made.says() == []
+
 
 def test_what_has_nothing_to_judge_has_not_passed() -> None:
     """An invariant that asked for no record that was there is no proof of anything, whatever the others found; what was

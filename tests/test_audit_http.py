@@ -261,8 +261,8 @@ async def test_an_audit_that_follows_says_what_it_finds() -> None:
 
 
 async def test_an_audit_that_follows_prints_json() -> None:
-    """With `--json` each line is one object: how far it is, a violation, one that holds again. After `--seconds` it
-    ends by itself, with 0 where nothing was wrong."""
+    """With `--json` each line is one object: how far it is (also at the end), a violation, one that holds again. After
+    `--seconds` it ends by itself, with 0 where nothing was wrong."""
     async with Far(selling(deadline=0), SECRET) as far:
         client = Client.http(far.urls)
         await client.run(Sell("o1", ("tea",)))
@@ -274,7 +274,7 @@ async def test_an_audit_that_follows_prints_json() -> None:
             await client.run(Sell("o2", ("tea",)))
             again = json.loads(await audit.line('"holds"'))
             assert again == {**first, "holds": True}
-            assert await audit.end() == 1
+            assert await audit.end() == 1 and json.loads(audit.lines[-1])["settled"] == 2
             assert all(isinstance(json.loads(line), dict) for line in audit.lines)
         async with following("--seconds", "0.5", "--share", "1", *flags(far.urls)) as audit:
             await audit.line("2 transactions judged")
