@@ -31,7 +31,7 @@ def audit(
     follow: Annotated[bool, Parameter(negative="")] = False,
     settle: float = 5.0,
     seconds: float = 0.0,
-    share: float = 0.04,
+    share: float = 0.02,
     url: Urls = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -54,7 +54,8 @@ def audit(
     seconds
         With --follow: end after so many; 0 means not before Ctrl-C.
     share
-        With --follow: the part of the time in which services are asked. It lags rather than to slow them.
+        With --follow: the part of one processor that it takes; services need about as much for their pages. It lags
+        rather than to slow them.
     """
     settings = settings_of(config)
     system = load_target(target, pins=False)
