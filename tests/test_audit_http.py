@@ -180,7 +180,10 @@ async def test_an_audit_that_cannot_begin_says_why(capsys: pytest.CaptureFixture
             (("watched:system", *urls, "--share", "1.5"), "--share 1.5"),
         ):
             code, text = await said(capsys, "audit", *tokens)
-            assert code == 2 and error in text and len(text.strip().splitlines()) == 1, (tokens, text)
+            assert code == 2 and error in text and sum("holdfast: " in line for line in text.splitlines()) == 1, (
+                tokens,
+                text,
+            )
         async with listening(hello) as other:
             there = flags({**far.urls, "depot": other})
             code, text = await said(capsys, "audit", "watched:system", "--settle", "0", *there)

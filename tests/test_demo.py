@@ -56,8 +56,8 @@ def test_a_demo_under_kills_settles_and_holds() -> None:
     assert set(found) == FIELDS
     assert found["kills"] == 2
     assert found["in_flight"] == 0
-    assert found["submitted"] == found["completed"] + found["undone"] > 100
-    assert min(found["completed"], found["undone"]) > 10
+    assert found["submitted"] == found["completed"] + found["undone"] > 30
+    assert min(found["completed"], found["undone"]) > 2
     assert all(set(one) == {"name", "passed", "counted"} and one["passed"] for one in found["checks"])
     assert all(one["counted"] > 0 for one in found["checks"])
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
@@ -107,7 +107,7 @@ def test_on_mixed_stores_servers_are_killed_too() -> None:
         started(engine).stop()
     code, found = run_json("--seconds", "8", "--kills", "8", "--seed", "3", "--stores", "mixed", example="marketplace")
     assert found["violations"] == []
-    assert code == 0 and found["kills"] == 8 and found["in_flight"] == 0 and found["completed"] > 100
+    assert code == 0 and found["kills"] == 8 and found["in_flight"] == 0 and found["completed"] > 20
     assert len(found["checks"]) == CHECKS and all(one["counted"] for one in found["checks"])
 
 

@@ -18,7 +18,7 @@ from holdfast.cli.demonstration import Demonstration, Report
 from judge import SERVICES, judge
 
 SECONDS, KILLS, SEED = 32, 20, 20
-SAGAS_MIN = 800
+SAGAS_MIN = 300
 
 
 @dataclass
