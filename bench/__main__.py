@@ -96,11 +96,10 @@ def rows() -> list[Row]:
     parked = looped(repair.others, 64, parked=True)
     found.append(Row("sagas of 2, 64 callers, 500 wait behind a parked message", parked, free))
     found.append(Row("why: over HTTP, a log of a million records", looped(repair.why)))
+    bought = audit.Alternating()
     alone = "audit: the shop over HTTP, 64 callers, nobody audits"
-    found.append(Row(alone, looped(audit.shop_audited, audited=False)))
-    found.append(
-        Row("audit: the shop over HTTP, 64 callers, one follows", looped(audit.shop_audited, audited=True), alone)
-    )
+    found.append(Row(alone, looped(bought.measure, audited=False)))
+    found.append(Row("audit: the shop over HTTP, 64 callers, one follows", looped(bought.measure, audited=True), alone))
     found.append(Row("audit: catching up over HTTP, records", looped(audit.catching_up)))
     found.append(Row("audit: no I/O, records", looped(audit.judged)))
     for workers in (1, 2):

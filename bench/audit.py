@@ -1,5 +1,5 @@
 """What an audit costs: the shop as four processes over HTTP, bought at by many callers, without and with
-`holdfast audit shop.invariants:shop --follow` beside it; how fast it catches up; what a record costs with no I/O.
+`holdfast audit shop.invariants:shop --follow` beside it, by turns; how fast it catches up; a record with no I/O.
 
 How far an auditor is behind when the load ends is said on standard error: a service's head then, less what was judged.
 """
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.load import Measured, closed_loop
+from bench.load import WARM_SHARE, Measured, closed_loop, measured
 from holdfast import Client, start
 from holdfast.cli.asking import get
 from holdfast.cli.auditing import HttpAudit
@@ -29,6 +29,8 @@ from shop.invariants import shop
 
 SKUS = ("apple", "bread", "cheese", "dates", "eggs")
 CALLERS = 64
+TURNS = 4
+"""Of the auditor: it follows, stands still, follows."""
 LATEST = 10**17
 DECLINED = "4000000000000002"
 
@@ -55,16 +57,46 @@ async def _buy(client: Client, number: int) -> None:
     await client.send(Checkout(f"o{number}", "c1", items, DECLINED if number % 7 == 0 else "4111111111111111"))
 
 
-async def shop_audited(folder: Path, seconds: float, *, audited: bool) -> Measured:
-    """Orders from many callers; `audited`: while an auditor follows."""
+class Alternating:
+    """Orders from many callers, while an auditor follows and stands still by turns: one run, of which both rows of the
+    table are halves, so that what else the machine does falls on both."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bool, Measured] = {}
+
+    async def measure(self, folder: Path, seconds: float, *, audited: bool) -> Measured:
+        """One half of a run; the other one is kept for who asks next."""
+        if audited not in self._kept:
+            self._kept = await _alternated(folder, 2 * seconds)
+        return self._kept.pop(audited)
+
+
+async def _alternated(folder: Path, seconds: float) -> dict[bool, Measured]:
+    waited: dict[bool, list[float]] = {True: [], False: []}
+    follows = True
     async with shop_in_processes(folder) as (client, urls):
-        auditor = await _follow(urls) if audited else None
+        auditor = await _follow(urls)
+
+        async def one(number: int) -> None:
+            begun = time.perf_counter()
+            await _buy(client, number)
+            waited[follows].append(time.perf_counter() - begun)
+
+        load = asyncio.ensure_future(closed_loop(one, CALLERS, seconds * (1 + WARM_SHARE)))
         try:
-            found = await closed_loop(lambda number: _buy(client, number), CALLERS, seconds)
+            await asyncio.sleep(seconds * WARM_SHARE)
+            for several in waited.values():
+                several.clear()
+            for turn in range(TURNS):
+                follows = turn % 2 == 0
+                auditor.send_signal(signal.SIGCONT if follows else signal.SIGSTOP)
+                await asyncio.sleep(seconds / TURNS)
+            found = {half: measured(list(several), seconds / 2) for half, several in waited.items()}
+            await load
         finally:
-            if auditor is not None:
-                await _said_last(auditor, urls)
-        return found
+            auditor.send_signal(signal.SIGCONT)
+            await _said_last(auditor, urls)
+    return found
 
 
 async def _follow(urls: dict[str, str]) -> asyncio.subprocess.Process:
