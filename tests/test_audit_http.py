@@ -16,6 +16,7 @@ import pytest
 import holdfast.cli.auditing
 from chaining import Post, chained
 from holdfast import Client
+from holdfast.cli.audit import SAY_SECONDS
 from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.verbs import call
 from holdfast.config import Settings
@@ -251,7 +252,8 @@ async def test_an_audit_that_follows_says_what_it_finds() -> None:
         await client.run(Sell("odd2", ("tea",)))
         assert {(await audit.line("a"))[:9] for _ in range(2)} == {"holds aga", "paid_once"}
         await far.down("till")
-        assert "till does not answer" in await audit.line("till")
+        async with asyncio.timeout(SAY_SECONDS / 2):
+            assert "till does not answer" in await audit.line("till")
         with contextlib.suppress(Pending):
             await client.send(Sell("o3", ("cup",)), wait_seconds=0.05)
         await asyncio.sleep(1)
