@@ -5,6 +5,7 @@ what has settled and what is in flight is all there is up to a cut. So an event 
 and all that is before it in its log was taken before; what a reset takes back is followed like all else.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from math import inf
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +18,7 @@ from marketplace.system import system
 Keys = Callable[[Any], Iterable[Hashable]]
 
 
-class InOrder:
+class InOrder(ABC):
     """A fold that takes the events of its key, those of each log in the order of that log."""
 
     kinds: ClassVar[tuple[type[Event], ...]] = ()
@@ -45,9 +46,9 @@ class InOrder:
         left = list(self.left(at_rest=not in_flight))
         yield from (*self.wrong, *left)
 
+    @abstractmethod
     def take(self, event: Any, position: int) -> Iterable[str]:
         """Take the next event of a log; what is wrong with it."""
-        raise NotImplementedError
 
     def left(self, *, at_rest: bool) -> Iterable[str]:
         """What is wrong as it stands; `at_rest`: nothing of this key is in flight."""
