@@ -16,6 +16,7 @@ from holdfast import Command, Contract, Event, Rejected, Service, System, answer
 from holdfast.core.audit import Audit
 from holdfast.core.cut import NOTHING, Seen
 from holdfast.core.invariant import Happened
+from holdfast.runtime.node import Node
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
 from holdfast.testing.explore import Scenario, _Explorer
 from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
@@ -522,3 +523,27 @@ def test_a_crash_while_a_service_starts_ends_it() -> None:
             assert len(writers) == len(system.nodes) == 3
 
     run_virtual(main)
+
+
+def test_a_crash_as_a_service_has_started_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that crashes again at the instant at which it is back starts once more. It speaks to its peers before
+    whoever starts it hears so; in between it stayed up on a store that was cut, for ever."""
+    start, starts = Node.start, list[str]()
+
+    async def main() -> None:
+        system = VirtualSystem(hunting.feeds())
+
+        async def started(node: Node) -> None:
+            await start(node)
+            starts.append(node.name)
+            if starts.count("store") == 2 and node.name == "store":
+                system.crash_soon("store")
+
+        monkeypatch.setattr(Node, "start", started)
+        async with system:
+            system.crash_soon("store")
+            await hunting.in_feeds(system)
+            await system.settle(within_seconds=60)
+
+    run_virtual(main)
+    assert starts.count("store") == 3

@@ -1,5 +1,6 @@
 """The shop as `holdfast demo --example shop` runs it: its customers as load, its invariants as the judge."""
 
+import time
 from collections.abc import Mapping
 
 from shop.drive import COMPLETED, Order, Shoppers
@@ -11,6 +12,10 @@ JUDGED = "shop.invariants:shop"
 SERVICES = ("order", "stock", "payment", "shipping")
 """In the order they end: first the one that sends commands."""
 NOUN = "orders"
+ENOUGH = 3
+"""So many orders have to be bought, and so many undone, for every check to have something to judge."""
+MORE_SECONDS = 30.0
+"""How much longer the load lasts at most, on a slow machine, until there is enough."""
 
 
 class Load:
@@ -25,8 +30,11 @@ class Load:
         await self.shoppers.stock_up()
 
     async def run(self, until: float, patience: float) -> None:
-        """Buy until then, and wait for the last answers."""
+        """Buy until then, and on until there is enough to judge; wait for the last answers."""
+        last = until + MORE_SECONDS
         await self.shoppers.shop(until, patience)
+        while (self.completed < ENOUGH or self.undone < ENOUGH) and time.monotonic() < last:
+            await self.shoppers.shop(time.monotonic() + 1.0, patience)
 
     @property
     def submitted(self) -> int:
@@ -52,7 +60,7 @@ class Load:
         """What customers waited, sorted."""
         return self.shoppers.totals.latencies_ms()
 
-    async def checks(self) -> list[tuple[str, int, list[str]]]:
+    async def checks(self, patience: float) -> list[tuple[str, int, list[str]]]:
         """What customers were told, beside what the shop recorded."""
         events = await self.shoppers.feed("order")
         placed = {event["data"]["order_id"] for event in events if event["type"] == "order.placed.v1"}

@@ -42,8 +42,8 @@ PATIENCE_SECONDS = 20.0
 STILL_SECONDS = 6.0
 """How long everything may stand still before it is said not to settle."""
 LOOK_SECONDS = 0.25
-AUDIT_SECONDS = 10.0
-"""How long the audit waits for what has not settled."""
+AUDIT_SECONDS, NO_MORE_SECONDS = 10.0, 1.0
+"""How long the audit waits for the last to be recorded; and where the system stands still with something open."""
 
 
 @dataclass
@@ -73,7 +73,8 @@ class Load(Protocol):
         ...
 
     async def run(self, until: float, patience: float) -> None:
-        """Use the services until then, and wait `patience` seconds more for the last answers."""
+        """Use the services until then, and on until there is something to judge of everything; wait `patience` seconds
+        more for the last answers."""
         ...
 
     def latencies_ms(self) -> list[float]:
@@ -84,8 +85,9 @@ class Load(Protocol):
         """What a service answers to a GET; None where it does not."""
         ...
 
-    async def checks(self) -> list[tuple[str, int, list[str]]]:
-        """What no log can tell: (name, counted, violations) of each check of what customers were told and shown."""
+    async def checks(self, patience: float) -> list[tuple[str, int, list[str]]]:
+        """What no log can tell: (name, counted, violations) of each check of what customers were told and shown. Waits
+        so many seconds for views that are behind."""
         ...
 
     def telling(self, wrong: list[str]) -> str:
@@ -281,8 +283,9 @@ class Demonstration:
     async def _audit(self, settled: bool, per_s: float) -> Report:
         load = self.load
         system = load_target(self._judged, pins=False)
-        judging = asyncio.to_thread(judged, system, self.supervisor.urls, seconds=AUDIT_SECONDS)
-        found = [*await judging, *(Check(*one) for one in await load.checks())]
+        patience = AUDIT_SECONDS if settled else NO_MORE_SECONDS
+        judging = asyncio.to_thread(judged, system, self.supervisor.urls, seconds=patience)
+        found = [*await judging, *(Check(*one) for one in await load.checks(patience))]
         waited = load.latencies_ms()
         latency = {
             "p50": round(statistics.median(waited), 1) if waited else 0.0,

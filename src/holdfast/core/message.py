@@ -94,6 +94,8 @@ class MessageType:
         self.key_fields = key
         self.upcasts = dict(upcasts)
         self.stored = f"{home.name}.{name}.v{version}"
+        self.stored_all = tuple(f"{home.name}.{name}.v{one}" for one in range(1, version + 1))
+        """Every name that it is or was stored under: what is fed with it wants those of earlier versions too."""
         self.answers: tuple[type[Any], ...] = _answers_of(cls) if kind == "command" else ()
         self.masks = masks_of(cls)
         self._decoder = msgspec.json.Decoder(cls)
@@ -257,6 +259,17 @@ class Contract:
         if message is None or not 0 < int(version) < message.version:
             return None
         return message, tuple(message.upcasts[step] for step in range(int(version), message.version))
+
+    def and_newer(self, types: Iterable[str]) -> tuple[str, ...]:
+        """These stored types, and those of later versions of the same messages that are known here. A reader that asks
+        by the versions it knows must meet a newer one, not pass it by."""
+        found = dict.fromkeys(types)
+        for stored in list(found):
+            prefix, _, version = stored.rpartition(".v")
+            message = self.by_name.get(prefix[len(self.name) + 1 :]) if prefix.startswith(self.name + ".") else None
+            if message is not None and version.isdigit():
+                found.update(dict.fromkeys(message.stored_all[int(version) :]))
+        return tuple(found)
 
     def schemas(self) -> dict[str, Any]:
         """Stored name -> JSON schema of every message: what a pin file holds."""

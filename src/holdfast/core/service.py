@@ -309,7 +309,8 @@ class Service:
         """Every event that a view, reaction or saga of this service is fed with."""
         events = [event for view in self.views.values() for event in view.events.values()]
         events += [event for reaction in self.reactions.values() for event in reaction.events.values()]
-        return events + [saga.begin for saga in self.sagas.values() if saga.begin.kind == "event"]
+        events += [saga.begin for saga in self.sagas.values() if saga.begin.kind == "event"]
+        return list(dict.fromkeys(events))
 
 
 class System:

@@ -94,7 +94,8 @@ class Settling:
                     self._take_note(stored, name, f"reaction:{reaction.name}")
             for saga in service.sagas.values():
                 if saga.begin.kind == "event":
-                    self._take_note(saga.begin.stored, name, f"saga:{saga.name}")
+                    for stored in saga.begin.stored_all:
+                        self._take_note(stored, name, f"saga:{saga.name}")
                 if saga.staged:
                     self._staged.add((name, saga.name))
 

@@ -25,6 +25,7 @@ class ViewType:
         self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[..., None], bool]] = {}
         """Event class -> (its key function, the evolver, whether that takes the row's key)."""
         self.events: dict[str, MessageType] = {}
+        """By stored name, those of earlier versions too."""
         for name, method in members(cls).items():
             key = getattr(method, EVOLVE, None)
             if key is None:
@@ -35,10 +36,10 @@ class ViewType:
             if event.cls in self.evolvers:
                 raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
             self.evolvers[event.cls] = (key, method, takes_key)
-            self.events[event.stored] = event
+            self.events.update(dict.fromkeys(event.stored_all, event))
         if not self.events:
             raise Misuse(f"{where}: a view needs at least one @evolve(key=...) method")
-        self.fingerprint = f"{self.shape.fingerprint}:{','.join(sorted(self.events))}"
+        self.fingerprint = f"{self.shape.fingerprint}:{','.join(sorted({one.stored for one in self.events.values()}))}"
 
     def keys(self, event: Event) -> list[str]:
         """The keys of the rows an event belongs to: one, or several where the key function returns a list; composite
@@ -77,8 +78,11 @@ class ReactionType:
                 f"{where}: takes one parameter annotated with an event (or `One | Other`), then `context: Context` if"
                 " wanted"
             )
-        self.events: dict[str, MessageType] = {kind.stored: kind for kind in map(message_type, kinds)}
-        """By stored name. Events of one producer come in the order of its log, whichever of these they are."""
+        self.events: dict[str, MessageType] = {
+            stored: kind for kind in map(message_type, kinds) for stored in kind.stored_all
+        }
+        """By stored name, those of earlier versions too. Events of one producer come in the order of its log, whichever
+        of these they are."""
         self.wants_context = bool(rest)
 
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:

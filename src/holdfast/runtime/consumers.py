@@ -181,7 +181,7 @@ class SagaConsumer:
     def __init__(self, saga: SagaType, dispatch: Dispatch, memory: Memory, waiting: Waiting, clock: Clock) -> None:
         self.saga, self.dispatch, self.memory, self.waiting, self.clock = saga, dispatch, memory, waiting, clock
         self.name, self.begins = f"saga:{saga.name}", saga.begins_at
-        self.types = (saga.begin.stored,)
+        self.types = saga.begin.stored_all
         waiting.consumers[self.name] = lambda held: self.begin(held.producer, held.record)
 
     def begin(self, producer: str, record: Record | WireRecord) -> Handled:

@@ -2,8 +2,8 @@
 
 Each view, reaction and event-begun saga has a checkpoint of its own in each producer's log; those that stand at one
 position share a fetch, one that lags catches up alone and joins. A page is handled in one batch, checkpoint included
-(G1, G3). A consumer that fails is set apart and tried again with backoff; the others go on. Comes after a transport,
-before the writer.
+(G1, G3). A consumer that fails is set apart and tried again with backoff; the others go on. One that meets an event of
+a newer version than it knows stands before it until it is deployed anew. Comes after a transport, before the writer.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from holdfast.core.batch import Batch, Cursor, Move
 from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.errors import HoldfastError, StoreError
+from holdfast.core.record import Record, record_id
+from holdfast.errors import HoldfastError, Invalid, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.works import BatchWork
@@ -46,6 +47,7 @@ class Subscription:
     def __init__(self, consumer: Consumer, producer: str, writer: Writer) -> None:
         self.consumer, self.producer, self.writer = consumer, producer, writer
         self.types = tuple(t for t in consumer.types if t.startswith(producer + "."))
+        self._names = {stored.rpartition(".v")[0] for stored in self.types}
         self.cursor_name = f"{consumer.name}:{producer}"
         self.durable = Cursor()
         self.position = 0
@@ -62,6 +64,16 @@ class Subscription:
     def caught_up(self) -> bool:
         """True when it has seen all that its producer had when last asked."""
         return self.asked and self.failure is None and self.position >= self.producer_head
+
+    def mine(self, page: FeedPage) -> tuple[list[Record], Record | None]:
+        """What of a page is for this consumer, up to the first event of a version that is newer than it knows."""
+        found: list[Record] = []
+        for record in page.records:
+            if record.type in self.types:
+                found.append(record)
+            elif record.type.rpartition(".v")[0] in self._names:
+                return found, record
+        return found, None
 
     def move(self, page: FeedPage, to: int) -> Move:
         """The move of this checkpoint to a position of the page."""
@@ -230,13 +242,17 @@ class Feeds:
                 self._spawn(self._recover(producer, member))
 
     async def _take(self, member: Subscription, page: FeedPage) -> bool:
-        mine = tuple(record for record in page.records if record.type in member.types)
+        mine, newer = member.mine(page)
+        upto = page.upto if newer is None else newer.position - 1
         try:
             async with member.lock:
                 if mine:
-                    await member.consumer.take(member, FeedPage(mine, page.upto, page.incarnation, page.head))
-                elif page.upto > member.position:
-                    member.at(Cursor(page.incarnation, page.upto))
+                    await member.consumer.take(member, FeedPage(tuple(mine), upto, page.incarnation, page.head))
+                elif upto > member.position:
+                    member.at(Cursor(page.incarnation, upto))
+            if newer is not None:
+                where = record_id(member.producer, newer.position)
+                raise Invalid(f"{where} is a {newer.type}, newer than this service knows: deploy its new contract here")
             member.failure, member.failures = None, 0
         except Exception as error:
             if member.failures == 0:

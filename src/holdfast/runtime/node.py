@@ -174,11 +174,12 @@ class Node:
         loop = asyncio.get_running_loop()
         end = loop.time() + min(request.wait_ms / 1000, FEED_WAIT_SECONDS_MAX)
         after, limit = request.after, min(request.limit, FEED_RECORDS_MAX)
+        types = self.service.contract.and_newer(request.types)
         while True:
             head = self.writer.head
             page = None
             if limit > 0 and head > after:
-                page = await self.store.read(after, limit, kinds=("event",), types=request.types, upto=head)
+                page = await self.store.read(after, limit, kinds=("event",), types=types, upto=head)
             upto = page.upto if page else max(after, head if limit > 0 else 0)
             records = page.records if page else ()
             left = end - loop.time()

@@ -3,9 +3,14 @@
 Values for `runtime.waiting`, which keeps the queues, and for who tries, cancels, repairs or shows what is in them.
 """
 
+from collections import deque
+from collections.abc import Callable
+
 import msgspec
 
+from holdfast.core.batch import Row
 from holdfast.core.frame import WireRecord
+from holdfast.core.message import encode
 
 
 class Held(msgspec.Struct, omit_defaults=True):
@@ -54,3 +59,26 @@ class Place:
         """A person's changed payload is on its way to it: until that is durable it is not tried."""
         self.running = False
         """Its handler is at work on it now."""
+
+
+def rehome(queues: dict[str, deque[Place]], home: Callable[[str, Held], str]) -> list[Row]:
+    """Put each message that waits into the queue of the stream it is for now, in the order received, and have it tried
+    anew; the rows that change with it. What nothing was there for when it came may have its decider since."""
+    rows: list[Row] = []
+    for stream, place in [(stream, place) for stream, queue in queues.items() for place in queue]:
+        now, held = home(stream, place.held), place.held
+        if now == stream:
+            continue
+        rows.append(Row("waiting", place.key, None))
+        queues[stream].remove(place)
+        place.key = f"{now}#{_number(place)}"
+        held.parked, held.attempts, held.next_at, held.error, held.where, held.fingerprint = 0, 0, 0, "", "", ""
+        rows.append(Row("waiting", place.key, encode(held)))
+        queues[now] = deque(sorted((*queues.get(now, ()), place), key=_number))
+    for stream in [stream for stream, queue in queues.items() if not queue]:
+        del queues[stream]
+    return rows
+
+
+def _number(place: Place) -> str:
+    return place.key.rpartition("#")[2]

@@ -49,6 +49,11 @@ def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
     return f"{by.name}/{record.headers.key}"
 
 
+def stream_now(dispatch: Dispatch, stream: str, held: "Held") -> str:
+    """The stream that a message waits on by what this service is now; it may have been another once."""
+    return stream if held.feed else stream_of(dispatch, held.producer, held.record) or stream
+
+
 def _told(producer: str, record: WireRecord) -> str:
     """Of which transaction's attempt a decision is."""
     try:

@@ -26,8 +26,8 @@ from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.failure import failure_of
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.places import Held, Place
-from holdfast.runtime.received import envelope_of, handle_message
+from holdfast.runtime.places import Held, Place, rehome
+from holdfast.runtime.received import envelope_of, handle_message, stream_now
 from holdfast.runtime.retrying import HandlerRetry, RetryWork
 from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
@@ -80,6 +80,8 @@ class Waiting:
                 self._sequence = max(self._sequence, int(number))
                 self._queues.setdefault(stream, deque()).append(Place(key, msgspec.json.decode(data, type=Held), True))
                 after = key
+        if rows := rehome(self._queues, lambda stream, held: stream_now(self.dispatch, stream, held)):
+            await self.store.commit([Batch(rows=tuple(rows))])
         self._schedule()
 
     def stop(self) -> None:

@@ -6,7 +6,6 @@ are given, are met at commits and at messages; `testing.explore` chooses them.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -17,20 +16,16 @@ import msgspec
 from holdfast.client import Client
 from holdfast.core.audit import Report
 from holdfast.core.batch import Batch, Outcome
-from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
 from holdfast.core.message import Command
 from holdfast.core.record import Record
 from holdfast.core.service import Service, System
-from holdfast.core.stage import Standing
 from holdfast.errors import (
     CommandError,
-    HoldfastError,
     Invalid,
     KeyReused,
     StoreError,
     StoreFailed,
     Unavailable,
-    Unreachable,
 )
 from holdfast.ports.store import Lent
 from holdfast.runtime import edge
@@ -38,12 +33,12 @@ from holdfast.runtime.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing.faults import CLOCK_JUMPS_US, DELAY_SECONDS, DOWN_SECONDS, PARTITION_SECONDS, SLOW_SECONDS, Faults
+from holdfast.testing.faults import CLOCK_JUMPS_US, DOWN_SECONDS, SLOW_SECONDS, Faults
 from holdfast.testing.loop import VirtualClock, VirtualLoop
+from holdfast.testing.network import Line, VirtualTransport
 from holdfast.testing.unsettled import left_of
-from holdfast.transports.local import LocalTransport
 
-__all__ = ["VirtualStore", "VirtualSystem", "VirtualTransport"]
+__all__ = ["VirtualStore", "VirtualSystem"]
 
 SETTLE_FIRST_SECONDS, SETTLE_LAST_SECONDS = 0.01, 0.2
 
@@ -100,6 +95,11 @@ class VirtualStore(MemoryStore):
         """All that was ever committed, also while the service is down."""
         return list(self._records)
 
+    @property
+    def reachable(self) -> bool:
+        """Whether something gets in or out: it was opened, and not cut since."""
+        return self._open
+
     def cut(self) -> None:
         """From here on nothing gets in or out, until the next `open`."""
         self._open = False
@@ -107,117 +107,6 @@ class VirtualStore(MemoryStore):
     def _crash(self) -> None:
         self._system.crash_soon(self.log)
         raise StoreFailed(f"{self.log} crashed at commit {self.commits}")
-
-
-class VirtualTransport(LocalTransport):
-    """A network: what is said takes time, goes as bytes, and may be lost on the way there or back."""
-
-    def __init__(self, system: "VirtualSystem", *, latency_seconds: float, loss: float) -> None:
-        super().__init__()
-        self._system, self._random = system, system.random
-        self.latency_seconds, self.loss = latency_seconds, loss
-        self.jitter: tuple[float, ...] = ()
-        """Latencies that are drawn from for each message, in the place of `latency_seconds`."""
-        self.cut: set[str] = set()
-        """Services that nobody reaches, though they run."""
-        self._apart: dict[frozenset[str], float] = {}
-        """Two services -> until when they do not reach each other."""
-        self._late: set[asyncio.Task[None]] = set()
-
-    async def bring(self, sender: str, peer: str, frame: Frame) -> Frame:
-        """Bring a frame there and an answer back, or lose one of them."""
-        met = self._meet(f"{sender}>{peer}")
-        if sender in self.cut:
-            raise Unreachable(f"{sender!r} is cut off")
-        if "partition" in met:
-            self._apart[frozenset((sender, peer))] = asyncio.get_running_loop().time() + PARTITION_SECONDS
-        if "delay" in met:
-            await asyncio.sleep(DELAY_SECONDS)
-        await self._travel(sender, peer)
-        if "lose_request" in met:
-            raise Unreachable(f"lost on the way to {peer!r}")
-        there = decode_frame(encode_frame(frame))
-        answer = await super().exchange(peer, there)
-        if met:
-            await self._after(sender, peer, there, met)
-        await self._travel(sender, peer)
-        return decode_frame(encode_frame(answer))
-
-    async def _after(self, sender: str, peer: str, frame: Frame, met: tuple[str, ...]) -> None:
-        """What goes wrong when a frame was taken, and its answer has not arrived."""
-        if "duplicate" in met:
-            with contextlib.suppress(HoldfastError):
-                await super().exchange(peer, frame)
-        if "late_copy" in met:
-            task = asyncio.get_running_loop().create_task(self._again(peer, frame))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
-        if "crash_receiver" in met:
-            self._system.crash_soon(peer)
-        if "crash_sender" in met:
-            self._system.crash_soon(sender)
-        if "lose_answer" in met or "crash_receiver" in met:
-            raise Unreachable(f"lost on the way from {peer!r}")
-
-    async def _again(self, peer: str, frame: Frame) -> None:
-        await asyncio.sleep(DELAY_SECONDS)
-        with contextlib.suppress(HoldfastError):
-            await super().exchange(peer, frame)
-
-    async def page(self, reader: str, peer: str, request: FeedRequest) -> FeedPage:
-        """Bring a page of a feed, or lose it."""
-        met = self._meet(f"{reader}<{peer}")
-        await self._travel(reader, peer)
-        page = await super().feed(peer, request)
-        await self._back(reader, peer, met)
-        return msgspec.json.decode(msgspec.json.encode(page), type=FeedPage)
-
-    async def asked(self, asker: str, peer: str, tx: str) -> Standing:
-        """Bring a question and its answer, or lose one of them."""
-        met = self._meet(f"{asker}?{peer}")
-        await self._travel(asker, peer)
-        found = await super().standing(peer, tx)
-        await self._back(asker, peer, met)
-        return msgspec.json.decode(msgspec.json.encode(found), type=Standing)
-
-    def _meet(self, where: str) -> tuple[str, ...]:
-        faults = self._system.faults
-        return faults.meet(where) if faults is not None else ()
-
-    async def _back(self, one: str, other: str, met: tuple[str, ...]) -> None:
-        if "delay" in met:
-            await asyncio.sleep(DELAY_SECONDS)
-        await self._travel(one, other)
-        if "lose_answer" in met:
-            raise Unreachable(f"lost on the way from {other!r}")
-
-    async def _travel(self, sender: str, peer: str) -> None:
-        seconds = self._random.choice(self.jitter) if self.jitter else self.latency_seconds
-        if seconds:
-            await asyncio.sleep(seconds)
-        if self._apart and self._apart.get(frozenset((sender, peer)), 0.0) > asyncio.get_running_loop().time():
-            raise Unreachable(f"{sender!r} and {peer!r} do not reach each other")
-        if peer in self.cut or (self.loss and self._random.random() < self.loss):
-            raise Unreachable(f"lost on the way to {peer!r} or back")
-
-
-class _Line:
-    """The network as one service sees it."""
-
-    def __init__(self, network: VirtualTransport, name: str) -> None:
-        self._network, self._name = network, name
-
-    async def exchange(self, peer: str, frame: Frame) -> Frame:
-        return await self._network.bring(self._name, peer, frame)
-
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        return await self._network.page(self._name, peer, request)
-
-    async def standing(self, peer: str, tx: str) -> Standing:
-        return await self._network.asked(self._name, peer, tx)
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
 
 
 class VirtualSystem:
@@ -286,12 +175,14 @@ class VirtualSystem:
     async def start(self, name: str) -> Node:
         """Start a service on what its store holds."""
         node = Node(
-            self.services[name], self.stores[name], _Line(self.transport, name), self.clocks[name],
+            self.services[name], self.stores[name], Line(self.transport, name), self.clocks[name],
             peers=self.services, snapshot_every=self._snapshot_every, streams_in_memory_max=self._streams_max,
         )  # fmt: skip
         starting = self._starting[name] = asyncio.get_running_loop().create_task(node.start())
         try:
             await starting
+            if not self.stores[name].reachable:  # it speaks to its peers before anybody hears that it has started
+                raise Unavailable(f"{name} crashed as it started")
         except BaseException as error:
             await node.close(drain=False)
             task = asyncio.current_task()

@@ -1,0 +1,273 @@
+"""Versions of messages over deployments: whoever is deployed first, nothing stored or on its way is passed by."""
+
+import asyncio
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from holdfast import Command, Contract, Event, Service, System, answer, decide, evolve, step
+from holdfast.errors import KeyReused
+from holdfast.testing import VirtualSystem, virtual_time
+
+
+def press(version: int) -> SimpleNamespace:
+    """A press as it was first, and as it is since its events and commands tell the run."""
+    contract = Contract("press")
+    service = Service(contract)
+    if version == 1:
+
+        @contract.event
+        class Printed(Event):
+            title: str
+
+        @contract.command(key="title")
+        class Print(Command[Printed]):
+            title: str
+
+    else:
+
+        @contract.event(version=2, upcasts={1: lambda old: {**old, "run": 1}})
+        class Printed(Event):
+            title: str
+            run: int
+
+        @contract.command(key="title", version=2, upcasts={1: lambda old: {**old, "run": 1}})
+        class Print(Command[Printed]):
+            title: str
+            run: int
+
+    @service.aggregate
+    class Plate:
+        prints: int = 0
+
+        @decide(creates=True)
+        def do_print(self, command: Print) -> Printed:
+            return Printed(*(getattr(command, field) for field in command.__struct_fields__))
+
+        @evolve
+        def printed(self, event: Printed) -> None:
+            self.prints += 1
+
+    return SimpleNamespace(service=service, Print=Print, Printed=Printed, version=version)
+
+
+desk = Contract("desk")
+
+
+@desk.event
+class Filed(Event):
+    title: str
+
+
+@desk.command(key="title")
+class File(Command[Filed]):
+    title: str
+
+
+@desk.event
+class Thanked(Event):
+    title: str
+
+
+@desk.command(key="title")
+class Thank(Command[Thanked]):
+    title: str
+
+
+def reader(of: SimpleNamespace) -> Service:
+    """A desk that files what was printed by a reaction, thanks for it by a saga, and counts it in a view."""
+    service, Printed = Service(desk), of.Printed
+
+    @service.aggregate
+    class Folder:
+        filed: int = 0
+        thanked: int = 0
+
+        @decide(creates=True)
+        def file(self, command: File) -> Filed:
+            return Filed(command.title)
+
+        @decide(creates=True)
+        def thank(self, command: Thank) -> Thanked:
+            return Thanked(command.title)
+
+        @evolve
+        def on_filed(self, event: Filed) -> None:
+            self.filed += 1
+
+        @evolve
+        def on_thanked(self, event: Thanked) -> None:
+            self.thanked += 1
+
+    @service.reaction
+    def keep(event: Printed) -> File:
+        return File(event.title)
+
+    @service.view
+    class Titles:
+        prints: int = 0
+        runs: int = 0
+
+        @evolve(key=lambda event: event.title)
+        def on_printed(self, event: Printed) -> None:
+            self.prints += 1
+            self.runs += getattr(event, "run", 0)
+
+    return service
+
+
+def together(one: Service, other: Service) -> VirtualSystem:
+    return VirtualSystem(System([one, other], name="print shop"))
+
+
+def with_saga(service: Service, of: SimpleNamespace) -> Service:
+    Printed = of.Printed
+
+    @service.saga
+    class Thanking:
+        begun: Printed
+
+        @step
+        def thank(self) -> Thank:
+            return Thank(self.begun.title)
+
+    return service
+
+
+async def deploy(system: VirtualSystem, service: Service) -> None:
+    """In the place of what runs under its name."""
+    system.services[service.name] = service
+    await system.restart(service.name)
+
+
+def titles(system: VirtualSystem, name: str) -> list[str]:
+    """What a kind of event at the desk is about, in order."""
+    return [msgspec.json.decode(one.data)["title"] for one in system.log("desk") if one.type == f"desk.{name}.v1"]
+
+
+async def seen(system: VirtualSystem, title: str) -> tuple[int, int]:
+    """What the view has of a title: prints, and runs told."""
+    row = (await system.client.query("desk", "Titles", title)).row
+    return row["prints"], row["runs"]
+
+
+@virtual_time
+async def test_events_of_an_earlier_version_reach_who_is_new() -> None:
+    """G3: what was stored before an event had its new version is fed to a view, a reaction and a saga that know the
+    new one, brought up to it; so is what they had not taken yet when they were deployed."""
+    old, new = press(1), press(2)
+    async with together(old.service, Service(Contract("desk"))) as system:
+        await system.ask(old.Print("Faust"))
+        await deploy(system, new.service)
+        await system.ask(new.Print("Emma", 3))
+        await deploy(system, with_saga(reader(new), new))
+        await system.settle()
+        assert titles(system, "filed") == titles(system, "thanked") == ["Faust", "Emma"]
+        assert (await seen(system, "Faust"), await seen(system, "Emma")) == ((1, 1), (1, 3))
+
+
+@virtual_time
+async def test_an_event_newer_than_its_reader_is_not_passed_by() -> None:
+    """G3: where the producer is deployed first, its readers stand before the first event of the new version, and say
+    so; deployed in their turn they go on there, in order, and nothing is missing."""
+    old, new = press(1), press(2)
+    async with together(old.service, with_saga(reader(old), old)) as system:
+        await system.ask(old.Print("Faust"))
+        await system.settle()
+        await deploy(system, new.service)
+        await system.ask(new.Print("Emma", 3))
+        await asyncio.sleep(30)
+        assert titles(system, "filed") == titles(system, "thanked") == ["Faust"]
+        failures = {one.consumer.name: str(one.failure) for one in system.nodes["desk"].feeds.subscriptions}
+        assert set(failures) == {"reaction:keep", "saga:Thanking", "view:Titles@1"}
+        assert all("press@2 is a press.printed.v2, newer than this service knows" in one for one in failures.values())
+        with pytest.raises(AssertionError, match="newer than this service knows"):
+            await system.settle(within_seconds=10)
+        await deploy(system, with_saga(reader(new), new))
+        await system.settle()
+        assert titles(system, "filed") == titles(system, "thanked") == ["Faust", "Emma"]
+        assert (await seen(system, "Faust"))[0] == (await seen(system, "Emma"))[0] == 1
+
+
+@virtual_time
+async def test_what_comes_before_the_newer_event_is_taken() -> None:
+    """What a page holds before the first event that is too new is handled; a crash there loses and doubles nothing."""
+    old, new = press(1), press(2)
+    async with together(old.service, Service(Contract("desk"))) as system:
+        for title in ("Faust", "Emma"):
+            await system.ask(old.Print(title))
+        await deploy(system, new.service)
+        await system.ask(new.Print("Ulysses", 2))
+        await deploy(system, reader(old))
+        await asyncio.sleep(5)
+        await system.restart("desk")
+        await asyncio.sleep(30)
+        assert titles(system, "filed") == ["Faust", "Emma"]
+        await deploy(system, reader(new))
+        await system.settle()
+        assert titles(system, "filed") == ["Faust", "Emma", "Ulysses"]
+
+
+@virtual_time
+async def test_a_key_asked_again_after_a_new_version_has_its_answer() -> None:
+    """G2: a command that was asked before its new version came is the same command, brought up to it; another under
+    its key is refused, as ever."""
+    old, new = press(1), press(2)
+    async with together(old.service, reader(old)) as system:
+        first = await system.ask(old.Print("Faust"), key="k")
+        await deploy(system, new.service)
+        again = await system.ask(new.Print("Faust", 1), key="k")
+        assert again.tx == first.tx
+        with pytest.raises(KeyReused):
+            await system.ask(new.Print("Faust", 2), key="k")
+        await system.settle()
+        assert len([one for one in system.log("press") if one.kind == "event"]) == 1
+
+
+def test_who_asks_by_old_names_gets_the_new_ones_too() -> None:
+    """Types of this contract are completed by later versions; those of others, and nonsense, stay as they are."""
+    contract = press(2).service.contract
+    assert contract.and_newer(["press.printed.v1"]) == ("press.printed.v1", "press.printed.v2")
+    asked = ["press.printed.v2", "press.gone.v1", "press.printed.vx", "other.printed.v1", ""]
+    assert contract.and_newer(asked) == tuple(asked)
+    assert contract.and_newer([]) == ()
+
+
+@virtual_time
+async def test_a_command_newer_than_its_receiver_waits_for_it() -> None:
+    """G4: a sender deployed first is in nobody's way: its command waits, in the end parked, and is carried out once its
+    receiver is deployed too."""
+    old, new = press(1), press(2)
+    contract, Print = Contract("author"), new.Print
+    author = Service(contract)
+
+    @contract.event
+    class Published(Event):
+        title: str
+
+    @contract.command(key="title")
+    class Publish(Command[Published]):
+        title: str
+
+    @author.saga
+    class Publishing:
+        publish: Publish
+
+        @step
+        def bring(self) -> Print:
+            return Print(self.publish.title, 2)
+
+        @answer
+        def done(self) -> Published:
+            return Published(self.publish.title)
+
+    async with together(old.service, author) as system:
+        asking = asyncio.create_task(system.ask(Publish("Faust")))
+        await asyncio.sleep(1200)
+        (held,) = dict(system.nodes["press"].waiting.items()).values()
+        assert "no handler for press.print.v2" in held.error and held.parked and not asking.done()
+        await deploy(system, new.service)
+        assert (await asking).answer == Published("Faust")
+        await system.settle()
+        assert [one.type for one in system.log("press") if one.kind == "event"] == ["press.printed.v2"]
