@@ -13,7 +13,7 @@ from marketplace.contracts.stock import AddStock
 from marketplace.invariants import system
 from test_marketplace_invariants import buys, row
 
-EACH = 5
+EACH = 12
 """Of the single faults every so manieth is met in a test of every day, all of them in the soak."""
 
 
