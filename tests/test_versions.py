@@ -1,14 +1,16 @@
 """Versions of messages over deployments: whoever is deployed first, nothing stored or on its way is passed by."""
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Service, System, answer, decide, evolve, step
 from holdfast.errors import KeyReused
-from holdfast.testing import VirtualSystem, virtual_time
+from holdfast.testing import VirtualSystem, explore, virtual_time
 
 
 def press(version: int) -> SimpleNamespace:
@@ -271,3 +273,49 @@ async def test_a_command_newer_than_its_receiver_waits_for_it() -> None:
         assert (await asking).answer == Published("Faust")
         await system.settle()
         assert [one.type for one in system.log("press") if one.kind == "event"] == ["press.printed.v2"]
+
+
+OLD, NEW = press(1), press(2)
+first_version = System([OLD.service, with_saga(reader(OLD), OLD)], name="print shop")
+READER = with_saga(reader(NEW), NEW)
+
+
+async def deploying(system: VirtualSystem, services: Sequence[Service]) -> None:
+    """Prints before, between and after the deployments of press and desk, while what came of them is on its way."""
+
+    async def ask(title: str, of: SimpleNamespace) -> None:
+        await system.ask(of.Print(title) if of is OLD else of.Print(title, 2), title)
+
+    await asyncio.gather(ask("a", OLD), ask("b", OLD))
+    for service in services:
+        system.services[service.name] = service
+        system.crash_soon(service.name)
+        while service is not getattr(system.nodes.get(service.name), "service", None):  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.05)
+        of = NEW if system.services["press"] is NEW.service else OLD
+        await asyncio.gather(ask(f"after {service.name}", of), ask(f"again {service.name}", of))
+    await system.settle()
+    printed = [msgspec.json.decode(one.data)["title"] for one in system.log("press") if one.kind == "event"]
+    assert sorted(titles(system, "filed")) == sorted(titles(system, "thanked")) == sorted(printed)
+    assert len(printed) == 6 and len(set(printed)) == 6
+
+
+async def reader_first(system: VirtualSystem) -> None:
+    await deploying(system, (READER, NEW.service))
+
+
+async def producer_first(system: VirtualSystem) -> None:
+    await deploying(system, (NEW.service, READER))
+
+
+@pytest.mark.parametrize("scenario", [reader_first, producer_first])
+def test_deployments_survive_whatever_goes_wrong(scenario: Any) -> None:
+    """G1, G3, G4: whoever is deployed first, and whatever crashes or is lost meanwhile: each print is filed once and
+    thanked for once."""
+    assert explore(first_version, scenario, schedules=60, seed=2).runs == 60
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scenario", [reader_first, producer_first])
+def test_deployments_survive_for_longer(scenario: Any) -> None:
+    assert explore(first_version, scenario, schedules=3_000, seed=3).runs == 3_000

@@ -93,8 +93,10 @@ class MessageType:
         self.version = version
         self.key_fields = key
         self.upcasts = dict(upcasts)
-        self.stored = f"{home.name}.{name}.v{version}"
-        self.stored_all = tuple(f"{home.name}.{name}.v{one}" for one in range(1, version + 1))
+        self.full_name = f"{home.name}.{name}"
+        """As it is stored, but for the version."""
+        self.stored = f"{self.full_name}.v{version}"
+        self.stored_all = tuple(f"{self.full_name}.v{one}" for one in range(1, version + 1))
         """Every name that it is or was stored under: what is fed with it wants those of earlier versions too."""
         self.answers: tuple[type[Any], ...] = _answers_of(cls) if kind == "command" else ()
         self.masks = masks_of(cls)

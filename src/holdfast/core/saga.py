@@ -173,10 +173,10 @@ class SagaType:
             self._check_staged()
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
-        text = "|".join(
-            f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.stored for c in s.commands]}:{s.inputs}" for s in self.steps
+        text = "|".join(  # a message's version is no part of it: what was stored is brought up to the one known here
+            f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
         )
-        text = f"{self.begin.stored}|{text}{'|staged' if staged else ''}"
+        text = f"{self.begin.full_name}|{text}{'|staged' if staged else ''}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _compile_step(self, number: int, step: Step[Any]) -> None:
