@@ -318,4 +318,5 @@ def test_deployments_survive_whatever_goes_wrong(scenario: Any) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("scenario", [reader_first, producer_first])
 def test_deployments_survive_for_longer(scenario: Any) -> None:
+    """The same on thousands of schedules."""
     assert explore(first_version, scenario, schedules=3_000, seed=3).runs == 3_000
