@@ -297,6 +297,33 @@ def test_no_page_is_orphaned() -> None:
     check([f"{page.relative_to(ROOT)} is linked from nowhere" for page in pages()[1:] if page not in reached])
 
 
+NAMED = re.compile(r"(?:tests/)?(test_\w+\.py)?(?:::(?:\w+::)?(test_\w+))?")
+
+
+def lost_tests(text: str, folder: Path) -> Iterator[str]:
+    """Tests that a text names in code, and that are not there; `::name` is of the file named before it."""
+    file = ""
+    for code in re.findall(r"`([^`\n]+)`", text):
+        named = NAMED.fullmatch(code)
+        if named is None or not any(named.groups()):
+            continue
+        file = named[1] or file
+        path = folder / file
+        known = path.read_text("utf-8") if path.is_file() else ""
+        if not known or (named[2] and f"def {named[2]}(" not in known):
+            yield code
+
+
+def test_tests_that_pages_name_exist() -> None:
+    """Which test proves a promise is looked up by its name: a page never names one that is not there."""
+    check([f"{page.relative_to(ROOT)}: there is no {code}" for page in pages()
+           for code in lost_tests(text_of(page), ROOT / "tests")])  # fmt: skip
+    assert list(lost_tests("`test_docs.py::test_x`, `::test_links_lead_somewhere`, `nothing`", ROOT / "tests")) == [
+        "test_docs.py::test_x"
+    ]
+    assert list(lost_tests("`tests/test_gone.py`", ROOT / "tests")) == ["tests/test_gone.py"]
+
+
 SAMPLE = """# A `page`: one
 Some prose on undo, [there](b.md#x), `[not](a link)`.
 
