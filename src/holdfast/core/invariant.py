@@ -9,7 +9,7 @@ names the records that it was found in. Pure; compiled when declared, fails with
 import copy
 import inspect
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -86,19 +86,25 @@ class Happened:
 
     def of(self, *kinds: type[E]) -> list[E]:
         """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
-        return [event for _, _, event in self.placed(*kinds)]
+        return [self._decode(number) for number in self._find(kinds)]
 
     def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
         """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order
         of a log: what depends on that order goes by the positions."""
+        records = self._open.records
+        return [(records[n][0], records[n][1].position, self._decode(n)) for n in self._find(kinds)]
+
+    def _find(self, kinds: Collection[type[Event]]) -> list[int]:
+        """Which of the records are events of these classes; they are looked at from here on."""
         by_class = self._by_class()
         if len(kinds) == 1:
-            numbers = by_class.get(kinds[0], [])
+            (kind,) = kinds
+            numbers = by_class.get(kind, [])
         else:
             numbers = sorted(number for kind in set(kinds) for number in by_class.get(kind, ()))
-        self._looked.update(dict.fromkeys(numbers))
-        records = self._open.records
-        return [(records[n][0], records[n][1].position, cast(E, self._decode(n))) for n in numbers]
+        for number in numbers:
+            self._looked[number] = None
+        return numbers
 
     def _by_class(self) -> dict[type[Event], list[int]]:
         if self._numbers is None:
@@ -123,7 +129,7 @@ class Happened:
                     return msgspec.json.decode(record.data, type=Rejection)
                 if self._types.of(record.type) is None:
                     return None
-                return self._decoded[number] if number in self._decoded else self._decode(number)
+                return self._decode(number)
         return None
 
     def begin(self) -> None:
@@ -147,9 +153,12 @@ class Happened:
         log, record = self._open.records[number]
         return record_id(log, record.position)
 
-    def _decode(self, number: int) -> Event:
+    def _decode(self, number: int) -> Any:
+        if (known := self._decoded.get(number)) is not None:
+            return known
         record = self._open.records[number][1]
-        kind = cast(MessageType, self._types.of(record.type))
+        kind = self._types.of(record.type)
+        assert kind is not None
         found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
         return found
 
