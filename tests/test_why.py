@@ -91,8 +91,12 @@ async def test_a_parked_message_is_named_by_any_id(capsys: pytest.CaptureFixture
         await client.close()
 
 
-async def test_a_process_that_is_down_and_what_is_settled(capsys: pytest.CaptureFixture[str]) -> None:
-    """A service that does not answer is named as what blocks it; what is settled says so, and exits 0."""
+async def test_a_process_that_is_down_and_what_is_settled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that does not answer is named as what blocks it, with the owner that the settings name; what is settled
+    says so, and exits 0."""
+    monkeypatch.setenv("HOLDFAST_SERVICES", '{"till": {"owner": "team-money"}}')
     async with Far(system(deadline=0), SECRET, operator_token=TOKEN) as far:
         client = Client.http(far.urls)
         await client.run(Sell("o0"), correlation="web-o0")
@@ -110,6 +114,7 @@ async def test_a_process_that_is_down_and_what_is_settled(capsys: pytest.Capture
         code, story = await said(capsys, "why", "web-o1", *flags(far))
         assert code == 1 and list(story["silent"]) == ["till"] and "has not ended" in story["title"]
         assert story["blocks"][0]["what"].startswith("till does not answer")
+        assert story["blocks"][0]["owner"] == "team-money"
         assert any("waits for till to answer pay" in text for text in story["stands"])
         code, story = await said(capsys, "why", "web-o0", *flags(far))
         assert code == 1 and "till did not answer" in story["title"]

@@ -48,6 +48,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """The address it listens on in a process of its own; empty: the common `host`."""
     port: int = 0
     """The port it listens on in a process of its own; 0: the one in `url`, else a free one."""
+    owner: str = ""
+    """The team behind it: named where it does not answer, and so cannot say itself whose it is."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -98,6 +100,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def store_of(self, service: str) -> str:
         """The store URL of a service."""
         return self.services.get(service, ServiceSettings()).store or self.store
+
+    def owners(self) -> dict[str, str]:
+        """Service name -> owner, of those that name one."""
+        return {name: found.owner for name, found in self.services.items() if found.owner}
 
     def urls(self) -> dict[str, str]:
         """Service name -> URL, of those that have one."""

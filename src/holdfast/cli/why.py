@@ -59,7 +59,7 @@ def why(
             f"no service knows {id[:200]!r}; it takes a correlation id, an idempotency key, a stream (Type/key), a key,"
             " a record (service@position) or a transaction"
         )
-    story = tell(id, parts, silent, now)
+    story = tell(id, parts, silent, now, settings.owners())
     trail = build({part.service: part.records for part in parts})
     if svg is not None:
         try:

@@ -75,9 +75,12 @@ class Part(msgspec.Struct):
     store: str = ""
 
 
-def tell(id: str, parts: Sequence[Part], silent: Mapping[str, str], now: int) -> Story:
-    """The story of an id. `silent`: the services that did not answer, and why; `now` in µs since 1970-01-01 UTC."""
-    owners = {part.service: part.owner for part in parts}
+def tell(
+    id: str, parts: Sequence[Part], silent: Mapping[str, str], now: int, owners: Mapping[str, str] | None = None
+) -> Story:
+    """The story of an id. `silent`: the services that did not answer, and why; `now` in µs since 1970-01-01 UTC;
+    `owners`: whose services are that cannot say so themselves."""
+    owners = {**(owners or {}), **{part.service: part.owner for part in parts if part.owner}}
     blocks = _blocks(parts, silent, owners, now)
     open_ = [saga for part in parts for saga in part.sagas]
     waits = [one for part in parts for one in part.waiting]
