@@ -231,8 +231,10 @@ def test_who_asks_by_old_names_gets_the_new_ones_too() -> None:
     """Types of this contract are completed by later versions; those of others, and nonsense, stay as they are."""
     contract = press(2).service.contract
     assert contract.and_newer(["press.printed.v1"]) == ("press.printed.v1", "press.printed.v2")
-    asked = ["press.printed.v2", "press.gone.v1", "press.printed.vx", "other.printed.v1", ""]
+    asked = ["press.printed.v2", "press.gone.v1", "press.printed.vx", "press.printed.v²", "other.printed.v1", ""]
+    asked += ["press.printed.v-1", "press.printed.v" + "9" * 5000, "press.printed.v1.v2"]
     assert contract.and_newer(asked) == tuple(asked)
+    assert [contract.find(stored) for stored in asked[1:]] == [None] * (len(asked) - 1)
     assert contract.and_newer([]) == ()
 
 

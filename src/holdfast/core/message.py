@@ -167,6 +167,9 @@ def label(text: str, name: str) -> str:
     return text
 
 
+_VERSION = re.compile(r"[0-9]{1,6}")
+
+
 class Contract:
     """All that other services may know of one service: its events and commands, by name.
 
@@ -254,23 +257,26 @@ class Contract:
         """The type stored under that name, with the upcasts to apply to its payload, or None."""
         if message := self.by_type.get(stored):
             return message, ()
+        message, version = self._versioned(stored)
+        if message is None or not 0 < version < message.version:
+            return None
+        return message, tuple(message.upcasts[step] for step in range(version, message.version))
+
+    def _versioned(self, stored: str) -> tuple[MessageType | None, int]:
+        """The message of that name, whatever the version it is stored under, and that version; None and 0."""
         prefix, _, version = stored.rpartition(".v")
-        if not version.isdigit() or not prefix.startswith(self.name + "."):
-            return None
-        message = self.by_name.get(prefix[len(self.name) + 1 :])
-        if message is None or not 0 < int(version) < message.version:
-            return None
-        return message, tuple(message.upcasts[step] for step in range(int(version), message.version))
+        if not _VERSION.fullmatch(version) or not prefix.startswith(self.name + "."):
+            return None, 0
+        return self.by_name.get(prefix[len(self.name) + 1 :]), int(version)
 
     def and_newer(self, types: Iterable[str]) -> tuple[str, ...]:
         """These stored types, and those of later versions of the same messages that are known here. A reader that asks
         by the versions it knows must meet a newer one, not pass it by."""
         found = dict.fromkeys(types)
         for stored in list(found):
-            prefix, _, version = stored.rpartition(".v")
-            message = self.by_name.get(prefix[len(self.name) + 1 :]) if prefix.startswith(self.name + ".") else None
-            if message is not None and version.isdigit():
-                found.update(dict.fromkeys(message.stored_all[int(version) :]))
+            message, version = self._versioned(stored)
+            if message is not None:
+                found.update(dict.fromkeys(message.stored_all[version:]))
         return tuple(found)
 
     def schemas(self) -> dict[str, Any]:
