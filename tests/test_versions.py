@@ -1,6 +1,7 @@
 """Versions of messages over deployments: whoever is deployed first, nothing stored or on its way is passed by."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Service, System, answer, decide, evolve, step
+from holdfast.core.frame import WireRecord
 from holdfast.errors import KeyReused
+from holdfast.runtime.places import Held, Place, rehome
 from holdfast.testing import VirtualSystem, explore, virtual_time
 
 
@@ -322,3 +325,26 @@ def test_deployments_survive_whatever_goes_wrong(scenario: Any) -> None:
 def test_deployments_survive_for_longer(scenario: Any) -> None:
     """The same on thousands of schedules."""
     assert explore(first_version, scenario, schedules=3_000, seed=3).runs == 3_000
+
+
+def test_what_has_found_its_decider_stands_in_the_order_received() -> None:
+    """Messages that waited where nothing decided them go among those of their stream, oldest first, each row moved with
+    its message, and are tried anew; what is at home stays as it is."""
+
+    def place(stream: str, number: int, **how: Any) -> Place:
+        record = WireRecord(number, "command", "press.print.v2", msgspec.Raw(b"{}"), "t", "t", 0)
+        return Place(f"{stream}#{number:012d}", Held("desk", record, 0, **how), True)
+
+    lost = [place("?/print/a", 3, parked=5, attempts=12, error="no handler"), place("?/print/a", 7)]
+    home = [place("Plate/a", 5, attempts=2, error="bug"), place("Plate/b", 6)]
+    queues = {"?/print/a": deque(lost), "Plate/a": deque(home[:1]), "Plate/b": deque(home[1:])}
+    rows = rehome(queues, lambda stream, held: "Plate/a" if stream.startswith("?") else stream)
+    assert {stream: [one.held.record.position for one in queue] for stream, queue in queues.items()} == {
+        "Plate/a": [3, 5, 7], "Plate/b": [6],
+    }  # fmt: skip
+    assert [(row.key, row.data is None) for row in rows] == [
+        ("?/print/a#000000000003", True), ("Plate/a#000000000003", False),
+        ("?/print/a#000000000007", True), ("Plate/a#000000000007", False),
+    ]  # fmt: skip
+    assert not any(one.held.parked or one.held.error for one in lost) and home[0].held.error == "bug"
+    assert rehome(queues, lambda stream, held: stream) == []
