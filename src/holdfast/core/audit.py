@@ -80,6 +80,11 @@ class Audit:
         """True when a transaction went on after it had settled: begin anew."""
         return bool(self.settling.reopened)
 
+    @property
+    def unfinished(self) -> bool:
+        """True when a transaction is open, or a log waits for a cause that was not read."""
+        return bool(self.settling.open or self.cut.blocked())
+
     def check(self) -> list[Violation]:
         """Judge what the pages so far allow; single transactions' new violations, and every fold's present ones."""
         for log, run in self.cut.advance():

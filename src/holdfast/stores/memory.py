@@ -31,6 +31,8 @@ class MemoryStore:
         self._head = 0
         self._incarnations: list[Incarnation] = []
         self._records: list[Record] = []
+        self._positions: list[int] = []
+        """Of the records."""
         self._streams: dict[str, list[Record]] = {}
         """The versioned records of each stream: its length is its version."""
         self._cursors: dict[str, Cursor] = {}
@@ -157,11 +159,8 @@ class MemoryStore:
         return Opened(self._head, tuple(self._incarnations))
 
     def _between(self, after: int, upto: int) -> Iterator[Record]:
-        start = bisect_right(self._records, after, key=lambda record: record.position)
-        for index in range(start, len(self._records)):
-            if self._records[index].position > upto:
-                return
-            yield self._records[index]
+        positions = self._positions
+        return map(self._records.__getitem__, range(bisect_right(positions, after), bisect_right(positions, upto)))
 
     def _version(self, stream: str) -> int:
         records = self._streams.get(stream)
@@ -189,6 +188,7 @@ class MemoryStore:
             self._head += 1
             placed = msgspec.structs.replace(record, position=self._head)
             self._records.append(placed)
+            self._positions.append(self._head)
             if record.version:
                 self._streams.setdefault(record.stream, []).append(placed)
         for move in batch.moves:

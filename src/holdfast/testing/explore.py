@@ -301,7 +301,7 @@ class _Explorer:
             left = ()
         audit = Audit(system.system)
         with contextlib.suppress(CommandError, StoreError):
-            await _read_twice(audit, system)
+            await _read_whole(audit, system)
         return (*left, *audit.report().violations)
 
     async def _read(self, system: VirtualSystem) -> tuple[Violation, ...] | None:
@@ -309,7 +309,7 @@ class _Explorer:
         crashes, audit = len(system.crashes), Audit(system.system)
         try:
             stuck = () if self._stuck else await _stuck(system)
-            await _read_twice(audit, system)
+            await _read_whole(audit, system)
         except (CommandError, StoreError):
             return None
         report = audit.report()
@@ -371,9 +371,10 @@ def _pairs(single: Sequence[Fault], chance: random.Random, most: int) -> Iterato
             yield single[one], single[other]
 
 
-async def _read_twice(audit: Audit, system: VirtualSystem) -> None:
+async def _read_whole(audit: Audit, system: VirtualSystem) -> None:
     """Only what is not there when all was read again is missing."""
-    for _ in range(2):
+    await read_all(audit, dict(system.nodes))
+    if audit.unfinished:
         await read_all(audit, dict(system.nodes))
 
 

@@ -9,7 +9,6 @@ import asyncio
 import functools
 import heapq
 import random
-import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -75,6 +74,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.rounds_left = -1
         """Rounds after which the run ends with RuntimeError; below 0: no bound."""
         self.random = random.Random(seed)
+        self._outside: Any = self._selector.get_map()  # type: ignore[attr-defined]
+        """What of the outside is waited for; one is the loop's own pipe."""
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        """A future of this loop."""
+        return asyncio.Future(loop=self)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -117,7 +122,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise RuntimeError("it goes round and round and does not come to an end")
         soon, later = self._soon, self._later
         if not soon:
-            self._poll(0.0)
+            if len(self._outside) > 1:
+                self._poll(0.0)
             while later and later[0][2].off:
                 heapq.heappop(later)
             if not soon and not later and not self._stopping:  # type: ignore[attr-defined]
@@ -140,13 +146,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self.call_exception_handler({"message": f"{due.callback!r} failed", "exception": error})
 
     def _poll(self, seconds: float) -> None:
-        """Take in what the outside has to say; the loop's own pipe is all there is where nobody asks for more."""
+        """Take in what the outside has to say."""
         outside: Any = self
-        selector: selectors.BaseSelector = outside._selector
-        if seconds or len(selector.get_map()) > 1:
-            outside._process_events(selector.select(seconds))
-            while outside._ready:
-                self._soon.append(_Due(outside._ready.popleft()._run, (), None))
+        outside._process_events(outside._selector.select(seconds))
+        while outside._ready:
+            self._soon.append(_Due(outside._ready.popleft()._run, (), None))
 
     def close(self) -> None:
         """Let go of everything."""
