@@ -157,8 +157,7 @@ class Happened:
         if (known := self._decoded.get(number)) is not None:
             return known
         record = self._open.records[number][1]
-        kind = self._types.of(record.type)
-        assert kind is not None
+        kind: Any = self._types.of(record.type)
         found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
         return found
 
