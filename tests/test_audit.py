@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from holdfast import Contract, Happened, Rejection, Service, System
 from holdfast.core.audit import CAUSES, VIOLATIONS_MAX
-from holdfast.core.invariant import RECORDS_NAMED_MAX, Judge, Types, Violation
+from holdfast.core.happened import Types
+from holdfast.core.invariant import RECORDS_NAMED_MAX, Judge, Violation
 from holdfast.core.record import REJECTED
 from holdfast.core.settled import Mark, Open
 from holdfast.errors import Misuse

@@ -15,7 +15,7 @@ import hunting
 from holdfast import Command, Contract, Event, Rejected, Service, System, answer, decide, step, undo
 from holdfast.core.audit import Audit
 from holdfast.core.cut import NOTHING, Seen
-from holdfast.core.invariant import Happened
+from holdfast.core.happened import Happened
 from holdfast.runtime.node import Node
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
 from holdfast.testing.explore import Scenario, _Explorer

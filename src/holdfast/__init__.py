@@ -20,7 +20,7 @@ from holdfast.compose import start
 from holdfast.core.aggregate import decide, escrow, evolve
 from holdfast.core.effect import Attempt
 from holdfast.core.handler import Transaction
-from holdfast.core.invariant import Happened
+from holdfast.core.happened import Happened
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.retry import Retry
 from holdfast.core.saga import answer, pivot, step, undo

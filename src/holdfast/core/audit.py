@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from holdfast.core.cut import Cut, Seen
-from holdfast.core.invariant import Happened, Judge, Types, Violation
+from holdfast.core.happened import Happened, Types
+from holdfast.core.invariant import Judge, Violation
 from holdfast.core.message import Contract
 from holdfast.core.service import System
 from holdfast.core.settled import Mark, Open, Settling

@@ -14,7 +14,8 @@ import msgspec
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.effect import EFFECT_SECONDS, EffectType
 from holdfast.core.handler import HANDLER_SECONDS, HandlerType
-from holdfast.core.invariant import Happened, Invariant
+from holdfast.core.happened import Happened
+from holdfast.core.invariant import Invariant
 from holdfast.core.message import Command, Contract, MessageType, message_type
 from holdfast.core.retry import Retry
 from holdfast.core.saga import SagaType
