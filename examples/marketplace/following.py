@@ -1,86 +1,32 @@
-"""Invariants of the marketplace that follow a log in its order: numbers, statuses, carts, parcels, versions, prices.
+"""Invariants of the marketplace that follow its logs: numbers, statuses, carts, parcels, versions, prices.
 
-Comes beside `marketplace.invariants`, which declares the others. Transactions do not settle in the order of a log; but
-what has settled and what is in flight is all there is up to a cut. So an event is taken once, when it is first seen,
-and all that is before it in its log was taken before; what a reset takes back is followed like all else.
+Comes beside `marketplace.invariants`, which declares the others. Each is given events one by one, those of each log in
+its order, causes before effects; what a reset takes back is followed like all else.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
-from holdfast import Event, Happened
+from holdfast import Happened
 from marketplace.contracts import cart, order, product, shipment, stock
 from marketplace.contracts.values import CartItem
 from marketplace.system import system
 
-Keys = Callable[[Any], Iterable[Hashable]]
 
-
-class InOrder(ABC):
-    """A fold that takes the events of its key, those of each log in the order of that log."""
-
-    kinds: ClassVar[tuple[type[Event], ...]] = ()
-    keys: ClassVar[Keys]
-    key: Any = None
-    upto: dict[str, int] = {}
-    """Log -> the position up to which its events were taken."""
-    new: list[tuple[str, int, Event]] = []
-    wrong: list[str] = []
-    """For good."""
-
-    def settled(self, tx: Happened, key: Any) -> None:
-        self.key = key
-        self.new += tx.placed(*self.kinds)
-
-    def holds(self, in_flight: list[Happened]) -> Iterator[str]:
-        if self.key is None:
-            return  # all of it is in flight: its turn comes when the first has settled
-        flying = [placed for tx in in_flight for placed in tx.placed(*self.kinds)]
-        for log, position, event in sorted((*self.new, *flying), key=lambda placed: placed[:2]):
-            if position > self.upto.get(log, 0) and self.key in type(self).keys(event):
-                self.upto[log] = position
-                self.wrong += self.take(event, position)
-        self.new = []
-        left = list(self.left(at_rest=not in_flight))
-        yield from (*self.wrong, *left)
-
-    @abstractmethod
-    def take(self, event: Any, position: int) -> Iterable[str]:
-        """Take the next event of a log; what is wrong with it."""
-
-    def left(self, *, at_rest: bool) -> Iterable[str]:
-        """What is wrong as it stands; `at_rest`: nothing of this key is in flight."""
-        return ()
-
-
-F = TypeVar("F", bound=InOrder)
-
-
-def follows(keys: Keys, *kinds: type[Event]) -> Callable[[type[F]], type[F]]:
-    """Register an invariant that follows events of these kinds, by what `keys` says of each."""
-
-    def register(cls: type[F]) -> type[F]:
-        cls.kinds, cls.keys = kinds, keys
-        return system.invariant(key=lambda tx: [key for event in tx.of(*kinds) for key in keys(event)])(cls)
-
-    return register
-
-
-def customer(event: Any) -> Iterable[int]:
+def customer(event: Any) -> int:
     """By customer."""
-    return (event.customer_id,)
+    return event.customer_id
 
 
-@follows(customer, order.OrderNumbered, order.InvoiceIssued, order.NumbersRestarted)
-class OrdersNumbered(InOrder):
+@system.invariant(by=customer)
+class OrdersNumbered:
     """A customer's orders are 1 to n, each number given once and used once (8a.7)."""
 
     n: int = 0
     given: set[int] = set()
 
-    def take(self, event: Any, position: int) -> Iterator[str]:
+    def follow(self, event: order.OrderNumbered | order.InvoiceIssued | order.NumbersRestarted) -> Iterator[str]:
         if isinstance(event, order.NumbersRestarted):
             self.n, self.given = 0, set()
         elif isinstance(event, order.OrderNumbered):
@@ -101,13 +47,13 @@ AFTER = {
 """Each status, and the one that it follows."""
 
 
-@follows(customer, order.InvoiceIssued, order.OrderStatusChanged, order.OrderRemoved)
-class StatusesInOrder(InOrder):
+@system.invariant(by=customer)
+class StatusesInOrder:
     """Payment comes before shipment, in transit before delivered, for every order (criterion 6)."""
 
     now: dict[int, str] = {}
 
-    def take(self, event: Any, position: int) -> Iterator[str]:
+    def follow(self, event: order.InvoiceIssued | order.OrderStatusChanged | order.OrderRemoved) -> Iterator[str]:
         before = self.now.pop(event.order_id, "")
         if not isinstance(event, order.OrderRemoved):
             status = event.status if isinstance(event, order.OrderStatusChanged) else "INVOICED"
@@ -117,27 +63,29 @@ class StatusesInOrder(InOrder):
                 self.now[event.order_id] = status
 
 
-@follows(customer, cart.ItemAdded, cart.CartSealed, cart.CartTaken)
-class CartsEmptied(InOrder):
+@system.invariant(by=customer)
+class CartsEmptied:
     """A checkout takes what was put into the cart, all of it and once; then the cart is empty and open again."""
 
     items: list[CartItem] = []
 
-    def take(self, event: Any, position: int) -> Iterator[str]:
+    def follow(self, event: cart.ItemAdded | cart.CartSealed | cart.CartTaken) -> Iterator[str]:
         if isinstance(event, cart.CartTaken) and event.items != tuple(self.items):
             yield f"checkout {event.tid} took {event.items}, in the cart were {self.items}"
         self.items = [*self.items, event.item] if isinstance(event, cart.ItemAdded) else []
 
 
-@follows(customer, shipment.ShipmentCreated, shipment.PackagesDelivered, shipment.ShipmentRemoved)
-class ShipmentsConclude(InOrder):
+@system.invariant(by=customer)
+class ShipmentsConclude:
     """A shipment's delivery starts with its first parcel and is concluded with its last, each delivered once."""
 
     parcels: dict[int, set[int]] = {}
     """Order -> what has not arrived."""
     started: set[int] = set()
 
-    def take(self, event: Any, position: int) -> Iterator[str]:
+    def follow(
+        self, event: shipment.ShipmentCreated | shipment.PackagesDelivered | shipment.ShipmentRemoved
+    ) -> Iterator[str]:
         number, waiting = event.order_id, self.parcels.pop(event.order_id, set[int]())
         if isinstance(event, shipment.ShipmentCreated):
             self.parcels[number] = {one.package_id for one in event.packages}
@@ -153,13 +101,13 @@ class ShipmentsConclude(InOrder):
             self.started.discard(number)
 
 
-@follows(lambda event: ("all",), shipment.Enrolled, shipment.PackagesDelivered, shipment.DepotEmptied)
-class OldestFirst(InOrder):
+@system.invariant
+class OldestFirst:
     """A seller's shipments are delivered in the order in which they came, each once (criterion 6)."""
 
     queues: dict[int, list[tuple[int, int]]] = {}
 
-    def take(self, event: Any, position: int) -> Iterator[str]:
+    def follow(self, event: shipment.Enrolled | shipment.PackagesDelivered | shipment.DepotEmptied) -> Iterator[str]:
         if isinstance(event, shipment.DepotEmptied):
             self.queues = {}
         elif isinstance(event, shipment.Enrolled):
@@ -174,7 +122,8 @@ class OldestFirst(InOrder):
                 self.queues[seller_id] = [one for one in queue if one != which]
 
 
-PRODUCT = (product.ProductAdded, product.ProductReplaced, product.PriceUpdated, product.ProductRemoved)
+Product = product.ProductAdded | product.ProductReplaced | product.PriceUpdated | product.ProductRemoved
+Stock = stock.StockAdded | stock.VersionSet | stock.StockRestarted | stock.StockRemoved
 
 
 def offered(event: Any) -> tuple[int, int, str, float]:
@@ -186,79 +135,80 @@ def offered(event: Any) -> tuple[int, int, str, float]:
     return row.seller_id, row.product_id, version, getattr(row, "price", 0.0)
 
 
-def changed(event: Any) -> Iterable[tuple[int, int]]:
+def changed(event: Any) -> tuple[int, int] | None:
     """By product; a price for a version that is gone changes none."""
-    return (offered(event)[:2],) if getattr(event, "applied", True) else ()
+    return offered(event)[:2] if getattr(event, "applied", True) else None
 
 
-@follows(
-    changed, *PRODUCT, stock.StockAdded, stock.VersionSet, stock.StockRestarted, stock.StockRemoved, cart.Replicated
-)
-class OneVersion(InOrder):
+@system.invariant(by=changed)
+class OneVersion:
     """Product and stock go through the same versions, product and cart through the same prices (8a.6)."""
 
     ahead: dict[str, list[Any]] = {}
     """What one of two services has come to and the other not yet."""
 
-    def take(self, event: Any, position: int) -> Iterable[str]:
+    def follow(self, event: Product | Stock | cart.Replicated) -> None:
         _, _, version, price = offered(event)
-        if isinstance(event, (*PRODUCT, cart.Replicated)):
+        if isinstance(event, Product | cart.Replicated):
             name = "cart" if isinstance(event, cart.Replicated) else "prices"
             self.ahead.setdefault(name, []).append((version, price))
         if not isinstance(event, product.PriceUpdated | cart.Replicated):
-            name = "product" if isinstance(event, PRODUCT) else "stock"
+            name = "product" if isinstance(event, Product) else "stock"
             self.ahead.setdefault(name, []).append(version)
-        return ()
 
-    def left(self, *, at_rest: bool) -> Iterator[str]:
+    def holds(self, in_flight: list[Happened]) -> Iterator[str]:
         for name, other in (("product", "stock"), ("prices", "cart")):
             one, two = self.ahead.get(name, []), self.ahead.get(other, [])
             while one and two and one[0] == two[0]:
                 del one[0], two[0]
             both = other == "cart" or {name, other} <= self.ahead.keys()  # stock is entered by itself, before or after
-            if (one and two) or (at_rest and both and (one or two)):
+            if (one and two) or (not in_flight and both and (one or two)):
                 yield f"{name} came to {one[:3] or 'no other'}, {other} to {two[:3] or 'no other'}"
 
 
-def sellers(event: Any) -> Iterable[int]:
+def sellers(event: Any) -> list[int]:
     """By seller: of a quote those of its lines."""
     items = event.items if isinstance(event, cart.Quoted) else ()
-    return {one.seller_id for one in items} or {seller_id for seller_id, _ in changed(event)}
+    return [one.seller_id for one in items] or [key[0] for key in (changed(event),) if key]
 
 
-@follows(sellers, *PRODUCT, cart.Quoted)
-class QuotesCausal(InOrder):
+@system.invariant(by=sellers)
+class QuotesCausal:
     """The prices of a seller that a quote shows were all current at one moment (criterion 4).
 
     Moments are those of the product service's log: no price is later than a change that is missing beside it. Lines of
     another version than the cart service knows are no quote of its: they stand as their customer saw them.
     """
 
+    moment: int = 0
     now: dict[int, tuple[int, str, float]] = {}
     spans: dict[tuple[int, str, float], list[tuple[float, float]]] = {}
-    """Product, version, price -> from and up to which position it was current."""
-    quotes: list[cart.Quoted] = []
+    """Product, version, price -> from and up to which moment it was current."""
+    quotes: list[tuple[str, list[CartItem]]] = []
+    """Not judged yet: transaction, and the seller's lines."""
+    wrong: list[str] = []
+    """For good."""
 
-    def take(self, event: Any, position: int) -> Iterable[str]:
+    def follow(self, event: Product | cart.Quoted, seller_id: int) -> None:
         if isinstance(event, cart.Quoted):
-            self.quotes.append(event)  # prices come from another log: judged when that is taken too
-            return ()
+            lines = [i for n, i in enumerate(event.items) if i.seller_id == seller_id and n not in event.kept]
+            self.quotes.append((event.tid, lines))
+            return
         _, number, version, price = offered(event)
+        self.moment += 1
         if old := self.now.get(number):
-            self.spans[old][-1] = (self.spans[old][-1][0], position)
+            self.spans[old][-1] = (self.spans[old][-1][0], self.moment)
         self.now[number] = (number, version, price)
-        self.spans.setdefault(self.now[number], []).append((position, inf))
-        return ()
+        self.spans.setdefault(self.now[number], []).append((self.moment, inf))
 
-    def left(self, *, at_rest: bool) -> Iterable[str]:
-        for quoted in self.quotes:
+    def holds(self) -> Iterable[str]:
+        for tid, lines in self.quotes:  # prices come from another log: judged when that was taken too
             moments = [(0.0, inf)]
-            for place, i in enumerate(quoted.items):
-                if i.seller_id == self.key and place not in quoted.kept:
-                    spans = self.spans.get((i.product_id, i.version, i.unit_price), [])
-                    both = [(max(a, c), min(b, d)) for a, b in moments for c, d in spans]
-                    moments = [(begin, end) for begin, end in both if begin < end]
+            for i in lines:
+                spans = self.spans.get((i.product_id, i.version, i.unit_price), [])
+                both = [(max(a, c), min(b, d)) for a, b in moments for c, d in spans]
+                moments = [(begin, end) for begin, end in both if begin < end]
             if not moments:
-                self.wrong.append(f"quote of {quoted.tid}: prices that were never current together: {quoted.items}")
+                self.wrong.append(f"quote of {tid}: prices that were never current together: {lines}")
         self.quotes = []
-        return ()
+        return self.wrong

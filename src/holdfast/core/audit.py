@@ -1,21 +1,25 @@
 """The audit: a system's invariants run over its logs, page by page, as they are read.
 
-Each page goes into the cut, what the cut admits opens and settles transactions, and what has settled is judged once; a
-fold is judged again only where it was touched. So the work grows with what is new, not with the log, and what is kept
-in memory with what is in flight and with the keys of the folds. Pure: `runtime.auditing` reads pages from services.
+Each page goes into the cut; what the cut admits is followed event by event, opens and settles transactions, and what
+has settled is judged once; a fold is judged again only where it was touched. So the work grows with what is new, not
+with the log, and what is kept in memory with what is in flight and with the keys of the folds. Pure: `runtime.auditing`
+reads pages from services.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from holdfast.core.cut import Cut, Seen
 from holdfast.core.happened import Happened, Types
 from holdfast.core.invariant import Judge, Violation
-from holdfast.core.message import Contract
+from holdfast.core.message import Contract, decode_stored
+from holdfast.core.record import record_id
 from holdfast.core.service import System
 from holdfast.core.settled import Mark, Open, Settling
+from holdfast.errors import Invalid
 
 VIOLATIONS_MAX = 1_000
 """Violations of single transactions that are kept; past it they are counted."""
@@ -55,6 +59,11 @@ class Audit:
         self._types = Types(_contracts(system))
         self._judges = [Judge(one) for one in system.invariants.values()]
         self._flight = any(one.wants_flight for one in system.invariants.values())
+        self._following: dict[type[Any], list[Judge]] = {}
+        """Class of an event -> who follows it."""
+        for judge in self._judges:
+            for kind in judge.invariant.follows:
+                self._following.setdefault(kind, []).append(judge)
         self._marks: dict[str, deque[Mark]] = {name: deque() for name in system.services}
         """Service -> what the cut has not come to: of all the first, so that it comes to one, and the newest."""
         self._single: list[Violation] = []
@@ -88,15 +97,17 @@ class Audit:
 
     def check(self) -> list[Violation]:
         """Judge what the pages so far allow; single transactions' new violations, and every fold's present ones."""
+        fresh: list[Violation] = []
         for log, run in self.cut.advance():
             self.settling.take(log, run)
+            if self._following:
+                fresh += self._follow((log, record) for record in run)
         for service, marks in self._marks.items():
             newest = None
             while marks and marks[0].head <= self.cut.at[service]:
                 newest = marks.popleft()
             if newest is not None:
                 self.settling.mark(service, newest)
-        fresh: list[Violation] = []
         for found in self.settling.settled():
             self._settled += 1
             tx = Happened(found, self._types, settled=True)
@@ -118,7 +129,27 @@ class Audit:
         tx = Happened(found, self._types, settled=True)
         judges = [judge for judge in self._judges if known or not judge.invariant.folds]
         wrong = [one for judge in judges for one in judge.settled(tx)]
+        if known:
+            wrong += self._follow((log, one) for log, one in found.records if one.position > self.cut.at[log])
         return wrong + (self._folded() if self._settled else [])
+
+    def _follow(self, records: Iterable[tuple[str, Seen]]) -> list[Violation]:
+        """Give the next events to those that follow them."""
+        found: list[Violation] = []
+        for log, record in records:
+            kind = self._types.of(record.type) if record.kind == "event" else None
+            judges = self._following.get(kind.cls, ()) if kind is not None else ()
+            if kind is None or not judges:
+                continue
+            id = record_id(log, record.position)
+            try:
+                event = decode_stored(kind.home, record.type, bytes(record.data))
+            except Invalid as error:
+                found += [judge.unread(error, id, record.tx, record.correlation) for judge in judges]
+                continue
+            for judge in judges:
+                found += judge.follow(event, id, record.tx, record.correlation or record.tx)
+        return found
 
     def _folded(self) -> list[Violation]:
         flying = [Happened(found, self._types, settled=False) for found in self.settling.open.values()]

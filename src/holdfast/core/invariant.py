@@ -1,20 +1,25 @@
 """Invariants: what must be true of a system, written once as a function over what happened.
 
 Three kinds. A function judges each settled transaction by itself. A class folds settled transactions and says whether
-what it has folded holds, whole or per key. One whose `holds` takes a second argument is also given what is in flight.
-All see events as they were recorded, in causal order, within a consistent cut (`core.cut`, `core.settled`); a violation
-names the records that it was found in. Pure; compiled when declared, fails with `Misuse`. `core.audit` runs them.
+what it has folded holds; or it follows events one by one, those of each log in its order, settled or not. Both whole or
+per key; where `holds` takes a second argument it is also given what is in flight. All see events as they were recorded,
+causes before effects, within a consistent cut (`core.cut`, `core.settled`); a violation names the records that it was
+found in. Pure; compiled when declared, fails with `Misuse`. `core.audit` runs them.
 """
 
 import copy
 import inspect
+import typing
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from types import UnionType
 from typing import Any, cast
 
 import msgspec
 
+from holdfast.core.aggregate import is_a, parameters
 from holdfast.core.happened import Happened
+from holdfast.core.message import Event
 from holdfast.core.state import hints_of
 from holdfast.errors import Invalid, Misuse
 
@@ -39,40 +44,69 @@ class Violation(msgspec.Struct, frozen=True):
 class Invariant:
     """A declared invariant, with what it has seen so far."""
 
-    def __init__(self, declared: Any, key: Callable[[Happened], Any] | None) -> None:
-        self.declared, self.key = declared, key
+    def __init__(
+        self, declared: Any, key: Callable[[Happened], Any] | None = None, by: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.declared, self.key, self.by = declared, key, by
         self.name: str = getattr(declared, "__name__", type(declared).__name__)
         self.doc = (inspect.getdoc(declared) or self.name).partition("\n")[0].rstrip(".")
         """What it says must be so."""
         self.folds = inspect.isclass(declared)
-        self.keyed_settled = self.wants_flight = self.keyed_holds = False
-        if key is not None and (not callable(key) or _parameters(key) != 1):
-            raise Misuse(
-                f"{self.name}: its `key` takes what happened in one transaction, and says to which keys it belongs"
-            )
+        self.follows: tuple[type[Event], ...] = ()
+        """The events that it is given one by one; empty for one that is given transactions."""
+        self.keyed = self.judges = self.wants_flight = self.keyed_holds = False
+        for name, function, what in (("key", key, "what happened in one transaction"), ("by", by, "one event")):
+            if function is not None and (not callable(function) or _parameters(function) != 1):
+                raise Misuse(f"{self.name}: its `{name}` takes {what}, and says to which keys it belongs")
         if self.folds:
             self._check_fold(declared)
-        elif key is not None or not callable(declared) or _parameters(declared) != 1:
-            raise Misuse(f"{self.name}: an invariant takes what happened in one transaction; `key` is for a class")
+        elif key is not None or by is not None or not callable(declared) or _parameters(declared) != 1:
+            raise Misuse(f"{self.name}: an invariant takes what happened in one transaction; a key is for a class")
 
     def _check_fold(self, cls: type[Any]) -> None:
-        settled, holds = getattr(cls, "settled", None), getattr(cls, "holds", None)
-        if not callable(settled) or not callable(holds):
-            raise Misuse(f"{self.name}: an invariant that is a class has settled(self, tx) and holds(self)")
-        takes, given = _parameters(settled), _parameters(holds)
-        if takes not in (2, 3) or (takes == 3 and self.key is None):
-            raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
-        if given not in (1, 2, 3) or (given == 3 and self.key is None):
+        settled, follow, holds = (getattr(cls, name, None) for name in ("settled", "follow", "holds"))
+        if callable(settled) == callable(follow) or (callable(settled) and not callable(holds)):
+            raise Misuse(
+                f"{self.name}: an invariant that is a class has settled(self, tx) and holds(self), or it has"
+                " follow(self, event)"
+            )
+        keyed = self.key is not None or self.by is not None
+        if callable(follow):
+            self._check_follow(follow, keyed=keyed)
+        else:
+            takes = _parameters(cast(Callable[..., Any], settled))
+            if takes not in (2, 3) or (takes == 3 and not keyed):
+                raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
+            if self.by is not None:
+                raise Misuse(f"{self.name}: `by` is for one that follows events; settled(self, tx) goes by `key`")
+            self.keyed = takes == 3
+        given = _parameters(holds) if callable(holds) else 0
+        if callable(holds) and (given not in (1, 2, 3) or (given == 3 and not keyed)):
             raise Misuse(
                 f"{self.name}.holds takes nothing, or the transactions in flight, then the key where the invariant has"
                 " one"
             )
-        self.keyed_settled, self.wants_flight, self.keyed_holds = takes == 3, given > 1, given == 3
+        self.judges, self.wants_flight, self.keyed_holds = callable(holds), given > 1, given == 3
         hints_of(cls, self.name)
         try:
             self.fresh()
         except Exception as error:  # noqa: BLE001 - the user's own
             raise Misuse(f"{self.name}: it is made without arguments: {type(error).__name__}: {error}") from None
+
+    def _check_follow(self, follow: Callable[..., Any], *, keyed: bool) -> None:
+        params, _ = parameters(follow, f"{self.name}.follow")
+        first: Any = next(iter(params.values()), None)
+        kinds: tuple[Any, ...] = (
+            typing.get_args(first) if typing.get_origin(first) in (typing.Union, UnionType) else (first,)
+        )
+        if not all(is_a(kind, Event) for kind in kinds) or len(params) > 1 + keyed:
+            raise Misuse(
+                f"{self.name}.follow takes one parameter annotated with an event (or `One | Other`), then the key where"
+                " the invariant has one"
+            )
+        if self.key is not None:
+            raise Misuse(f"{self.name}: `key` is for settled(self, tx); one that follows events goes `by` them")
+        self.follows, self.keyed = kinds, len(params) > 1
 
     def fresh(self) -> Any:
         """A new instance of a fold, its mutable defaults copied."""
@@ -83,15 +117,22 @@ class Invariant:
         return made
 
     def keys(self, tx: Happened) -> Iterable[Hashable]:
-        """The keys that a transaction belongs to: of a fold without `key` the one there is."""
-        if self.key is None:
-            return ("",)
-        found: Any = self.key(tx)
-        if found is None:
-            return ()
-        if isinstance(found, str | bytes | tuple) or not isinstance(found, Iterable):
-            return (cast(Hashable, found),)
-        return tuple(dict.fromkeys(cast(Iterable[Hashable], found)))
+        """The keys that a transaction belongs to: of a fold without one the one there is, if it has to do with it."""
+        if self.follows:
+            return dict.fromkeys(key for event in tx.of(*self.follows) for key in self.keys_of(event))
+        return ("",) if self.key is None else _keys(self.key(tx))
+
+    def keys_of(self, event: Event) -> Iterable[Hashable]:
+        """The keys that an event belongs to, of one that follows."""
+        return ("",) if self.by is None else _keys(self.by(event))
+
+
+def _keys(found: Any) -> tuple[Hashable, ...]:
+    if found is None:
+        return ()
+    if isinstance(found, str | bytes | tuple) or not isinstance(found, Iterable):
+        return (cast(Hashable, found),)
+    return tuple(dict.fromkeys(cast(Iterable[Hashable], found)))
 
 
 def _parameters(function: Callable[..., Any]) -> int:
@@ -132,6 +173,8 @@ class Judge:
     def settled(self, tx: Happened) -> list[Violation]:
         """Take one settled transaction; what is wrong with it, where it is judged by itself."""
         tx.begin()
+        if self.invariant.follows:
+            return []
         if self.invariant.folds:
             return self._fold(tx)
         said, error = _said(self.invariant.declared, tx)
@@ -147,7 +190,7 @@ class Judge:
         try:
             for key in invariant.keys(tx):
                 fold = self._fold_of(key)
-                fold.state.settled(tx, key) if invariant.keyed_settled else fold.state.settled(tx)
+                fold.state.settled(tx, key) if invariant.keyed else fold.state.settled(tx)
                 if looked := tx.looked_at():
                     self.counted += not fold.records
                     fold.records.extend(looked)
@@ -157,6 +200,30 @@ class Judge:
         except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
             return [self._failed(tx, error)]
         return []
+
+    def follow(self, event: Event, record: str, tx: str, correlation: str) -> list[Violation]:
+        """Take the next event of a log, of one that follows; what is wrong with it."""
+        invariant, found = self.invariant, list[Violation]()
+        try:
+            keys = invariant.keys_of(event)
+        except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+            return [self.unread(error, record, tx, correlation)]
+        for key in keys:
+            fold = self._fold_of(key)
+            self.counted += not fold.records
+            fold.records.append(record)
+            fold.tx = (tx, correlation)
+            if invariant.judges:
+                self._dirty[key] = None
+            said, error = _said(fold.state.follow, event, *((key,) if invariant.keyed else ()))
+            if said or error:
+                records, shown = tuple(fold.records), _shown(key)
+                found += [Violation(invariant.name, text, records, tx, correlation, shown) for text in (*said, *error)]
+        return found
+
+    def unread(self, error: Exception, record: str, tx: str, correlation: str) -> Violation:
+        """What is said of an event that could not be given to one that follows it."""
+        return Violation(self.invariant.name, _failure(error), (record,), tx, correlation)
 
     def _failed(self, tx: Happened, error: Exception) -> Violation:
         return Violation(self.invariant.name, _failure(error), tx.ids()[:RECORDS_NAMED_MAX], tx.tx, tx.correlation)
@@ -168,7 +235,7 @@ class Judge:
 
     def check(self, in_flight: Iterable[Happened]) -> list[Violation]:
         """What does not hold of what was folded so far, at a consistent cut."""
-        if not self.invariant.folds:
+        if not self.invariant.judges:
             return []
         flying: dict[Hashable, list[Happened]] = {}
         self._unkeyed = []
@@ -199,9 +266,12 @@ class Judge:
         said, error = _said(fold.state.holds, *given)
         looked = [record for tx in flying for record in tx.looked_at()]
         records = tuple([*fold.records, *looked][-RECORDS_NAMED_MAX:])
-        shown = "/".join(map(str, cast(tuple[Any, ...], key))) if isinstance(key, tuple) else str(key)
         tx, correlation = fold.tx
-        return [Violation(self.invariant.name, text, records, tx, correlation, shown) for text in (*said, *error)]
+        return [Violation(self.invariant.name, text, records, tx, correlation, _shown(key)) for text in (*said, *error)]
+
+
+def _shown(key: Hashable) -> str:
+    return "/".join(map(str, cast(tuple[Any, ...], key))) if isinstance(key, tuple) else str(key)
 
 
 def _said(judge: Callable[..., Any], *given: Any) -> tuple[list[str], list[str]]:

@@ -337,17 +337,27 @@ class System:
     def invariant(self, declared: F, /) -> F: ...
     @overload
     def invariant(self, /, *, key: Callable[[Happened], Any]) -> Callable[[T], T]: ...
-    def invariant(self, declared: Any = None, /, *, key: Callable[[Happened], Any] | None = None) -> Any:
+    @overload
+    def invariant(self, /, *, by: Callable[[Any], Any]) -> Callable[[T], T]: ...
+    def invariant(
+        self,
+        declared: Any = None,
+        /,
+        *,
+        key: Callable[[Happened], Any] | None = None,
+        by: Callable[[Any], Any] | None = None,
+    ) -> Any:
         """Register something that must be true; what is wrong is yielded, in sentences.
 
         A function takes what `Happened` in one settled transaction. A class folds: `settled(self, tx)` takes one after
         another, `holds(self)` judges what was folded so far; `holds(self, in_flight)` is also given the transactions
-        with something left to happen. `key` says to which keys a transaction belongs: then there is one instance a
-        key, and only those that were touched are judged again. Raises Misuse.
+        with something left to happen. A class with `follow(self, event)` is given events one by one as they happened,
+        those of each log in its order. `key` says to which keys a transaction belongs, `by` to which an event does:
+        then there is one instance a key, and only those that were touched are judged again. Raises Misuse.
         """
 
         def register(declared: Any) -> Any:
-            found = Invariant(declared, key)
+            found = Invariant(declared, key, by)
             if found.name in self.invariants:
                 raise Misuse(f"system {self.name!r}: two invariants are named {found.name!r}")
             self.invariants[found.name] = found
