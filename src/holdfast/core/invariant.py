@@ -131,7 +131,7 @@ def _keys(found: Any) -> tuple[Hashable, ...]:
     if found is None:
         return ()
     if isinstance(found, str | bytes | tuple) or not isinstance(found, Iterable):
-        return (cast(Hashable, found),)
+        found = (found,)
     return tuple(dict.fromkeys(cast(Iterable[Hashable], found)))
 
 
