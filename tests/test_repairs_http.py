@@ -100,7 +100,9 @@ async def test_many_are_repaired_at_once(capsys: pytest.CaptureFixture[str], mon
         }
         assert (await said(capsys, "parked", "--older", "3600", *flags(far)))[0] == 0
         code, found = await said(capsys, "unsettled", *flags(far))
-        assert code == 1 and len(found["items"]) == 20 and found["totals"] == {"running": 20}
+        assert code == 1 and len(found["items"]) == 20 and found["totals"] == {"waits for pay of till": 20}
+        assert (await said(capsys, "unsettled", "--cause", "pay of till", *flags(far)))[1]["totals"] == found["totals"]
+        assert (await said(capsys, "unsettled", "--cause", "pay of desk", *flags(far)))[0] == 0
         before = logs(far)
         many = ("retry", "--parked", "--fingerprint", fingerprint, *WHO, *flags(far))
         code, planned = await said(capsys, *many, "--dry-run")

@@ -12,6 +12,7 @@ import pytest
 from holdfast import Command, Contract, Event, Service, System, answer, decide, evolve, step
 from holdfast.core.frame import WireRecord
 from holdfast.errors import KeyReused
+from holdfast.runtime import inquiry
 from holdfast.runtime.places import Held, Place, rehome
 from holdfast.testing import VirtualSystem, explore, virtual_time
 
@@ -348,3 +349,29 @@ def test_what_has_found_its_decider_stands_in_the_order_received() -> None:
     ]  # fmt: skip
     assert not any(one.held.parked or one.held.error for one in lost) and home[0].held.error == "bug"
     assert rehome(queues, lambda stream, held: stream) == []
+
+
+@virtual_time
+async def test_a_saga_whose_class_is_gone_is_said_and_goes_on_when_it_is_back() -> None:
+    """A release without the class of a saga that is under way: it is in view as stuck, with what would cure it, and
+    hurts no other; a release that has it again takes it up where it stood."""
+    system = VirtualSystem(System([OLD.service, with_saga(reader(OLD), OLD)], name="print shop"))
+    async with system:
+        system.transport.cut.add("press")
+        declared, without = system.services["desk"], reader(OLD)
+        asking = asyncio.create_task(system.ask(OLD.Print("Faust")))
+        await asyncio.sleep(0.1)
+        system.transport.cut.clear()
+        while not system.nodes["desk"].dispatch.sagas.open:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.0001)
+        await deploy(system, without)
+        await asking
+        desk = system.nodes["desk"]
+        (one,) = await inquiry.unsettled(desk)
+        assert one["status"] == "stuck" and one["stuck"].startswith("undeclared: Thanking is no saga of this release")
+        (told,) = (await inquiry.why(desk, tx=one["tx"]))[0]["sagas"]
+        assert told["stuck"] == one["stuck"] and told["id"] == one["id"]
+        assert (await system.ask(File("Emma"))).answer == Filed("Emma")
+        await deploy(system, declared)
+        await system.settle()
+        assert titles(system, "thanked") == ["Faust"] and await inquiry.unsettled(system.nodes["desk"]) == []

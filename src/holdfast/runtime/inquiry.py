@@ -94,7 +94,10 @@ async def records_of(node: "Node", transactions: list[str]) -> tuple[list[Record
 
 async def sagas_of(node: "Node", records: list[Record]) -> list[dict[str, Any]]:
     """Where the sagas of these records stand that have not ended."""
-    streams = dict.fromkeys(one.stream for one in records if one.stream.partition("/")[0] in node.service.sagas)
+    known = node.service.sagas
+    streams = dict.fromkeys(
+        one.stream for one in records if one.kind == "saga" or one.stream.partition("/")[0] in known
+    )
     rows = await node.store.get("saga", list(streams)) if streams else []
     open_ = [stream for stream, row in zip(streams, rows, strict=True) if row is not None]
     return await sagas_at(node, open_)
@@ -122,9 +125,11 @@ async def _timers(node: "Node", streams: Sequence[str]) -> dict[str, list[tuple[
 
 
 def _saga(node: "Node", stream: str, loaded: Loaded, timers: list[tuple[str, int]]) -> dict[str, Any] | None:
-    saga = node.service.sagas[stream.partition("/")[0]]
     if not loaded.records:
         return None
+    name = stream.partition("/")[0]
+    if (saga := node.service.sagas.get(name)) is None:
+        return _undeclared(stream, name, loaded)
     state: SagaState = node.dispatch.folder_of(stream).fold(stream, loaded)[0]
     first, at = loaded.records[0], {record.version: record.at for record in loaded.records}
     waits = [
@@ -142,6 +147,16 @@ def _saga(node: "Node", stream: str, loaded: Loaded, timers: list[tuple[str, int
         "waits": waits, "next": upcoming(saga, state),
         "timers": [{"name": name, "due": due} for name, due in timers],
         "actions": [msgspec.to_builtins(one) for one in actions(saga, state, stream)],
+    }  # fmt: skip
+
+
+def _undeclared(stream: str, name: str, loaded: Loaded) -> dict[str, Any]:
+    """An open saga whose class the release that runs does not have: nothing goes on until one does."""
+    first, stuck = loaded.records[0], f"undeclared: {name} is no saga of this release: run one that has it"
+    return {
+        "id": stream, "tx": first.tx, "correlation": first.correlation, "status": "stuck", "begun": first.at,
+        "since": loaded.records[-1].at, "cause": "", "stuck": stuck, "step": "", "waits": [], "next": [], "timers": [],
+        "actions": [],
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Fails with `NotFound`, `Invalid` and `StoreError`.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -204,12 +204,12 @@ class OpsRoutes:
         """Sagas that need a person."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         items = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
-        return _listed(request, items, "stuck", limit)
+        return _listed(request, items, _blocked, limit)
 
     async def parked(self, request: Request) -> Answer:
         """Messages that are parked; with `all=1` whatever waits."""
         items = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
-        return _listed(request, items, "error", 0)
+        return _listed(request, items, lambda one: str(one["error"]), 0)
 
     async def unsettled(self, request: Request) -> Answer:
         """Sagas that have not ended; `older`: seconds since they began."""
@@ -217,7 +217,7 @@ class OpsRoutes:
         older = request.number("older", 0, 10**9) * 1_000_000
         after = request.query.get("after", "")
         items = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
-        return _listed(request, items, "status", limit)
+        return _listed(request, items, _blocked, limit)
 
     def _running(self) -> Node:
         if not self._node.started:
@@ -229,7 +229,15 @@ def _entry(entry: Any) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in ("status", "step", "cause", "overdue", "tx", "at")}
 
 
-def _listed(request: Request, items: list[dict[str, Any]], cause: str, limit: int) -> Answer:
+def _blocked(saga: Mapping[str, Any]) -> str:
+    """What a saga does not go on for."""
+    waits = sorted({f"{'undo of ' if one['undo'] else ''}{one['step']} of {one['service']}" for one in saga["waits"]})
+    return str(saga["stuck"] or (f"waits for {', '.join(waits)}" if waits else saga["status"]))
+
+
+def _listed(
+    request: Request, items: list[dict[str, Any]], cause: Callable[[dict[str, Any]], str], limit: int
+) -> Answer:
     """A page of a list: filtered, with how many there are by cause. `limit` 0: all of it is here."""
     more = items[-1]["id"] if limit and len(items) == limit else None
     oldest = request.number("older", 0, 10**9) * 1_000_000
@@ -237,8 +245,8 @@ def _listed(request: Request, items: list[dict[str, Any]], cause: str, limit: in
         if name in request.query:
             items = [one for one in items if str(one.get(name, "")) == request.query[name]]
     if text := request.query.get("cause", ""):
-        items = [one for one in items if text in str(one[cause]) or text == one.get("cause")]
+        items = [one for one in items if text in cause(one) or text == one.get("cause")]
     if oldest:
         items = [one for one in items if one["now"] - one.get("begun", one["since"]) >= oldest]
-    totals = Counter(str(one[cause]) for one in items)
+    totals = Counter(map(cause, items))
     return json_answer({"items": items, "totals": dict(totals.most_common()), "next": more})
