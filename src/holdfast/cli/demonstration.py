@@ -43,7 +43,7 @@ STILL_SECONDS = 6.0
 """How long everything may stand still before it is said not to settle."""
 LOOK_SECONDS = 0.25
 AUDIT_SECONDS, NO_MORE_SECONDS = 10.0, 1.0
-"""How long the audit waits for the last to be recorded; and where the system stands still with something open."""
+"""How long the audit waits for the last to be recorded; the second where the system stands still, something open."""
 
 
 @dataclass

@@ -141,14 +141,14 @@ class Audit:
             judges = self._following.get(kind.cls, ()) if kind is not None else ()
             if kind is None or not judges:
                 continue
-            id = record_id(log, record.position)
+            id, label = record_id(log, record.position), record.correlation or record.tx
             try:
                 event = decode_stored(kind.home, record.type, bytes(record.data))
             except Invalid as error:
-                found += [judge.unread(error, id, record.tx, record.correlation) for judge in judges]
+                found += [judge.unread(error, id, record.tx, label) for judge in judges]
                 continue
             for judge in judges:
-                found += judge.follow(event, id, record.tx, record.correlation or record.tx)
+                found += judge.follow(event, id, record.tx, label)
         return found
 
     def _folded(self) -> list[Violation]:

@@ -269,9 +269,9 @@ class Contract:
             return None, 0
         return self.by_name.get(prefix[len(self.name) + 1 :]), int(version)
 
-    def and_newer(self, types: Iterable[str]) -> tuple[str, ...]:
-        """These stored types, and those of later versions of the same messages that are known here. A reader that asks
-        by the versions it knows must meet a newer one, not pass it by."""
+    def with_newer(self, types: Iterable[str]) -> tuple[str, ...]:
+        """These stored types, and those of later versions of the same messages that this process knows. A reader that
+        asks by the versions it knows must meet a newer one, not pass it by."""
         found = dict.fromkeys(types)
         for stored in list(found):
             message, version = self._versioned(stored)
@@ -314,7 +314,7 @@ def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:
         for upcast in upcasts:
             value = upcast(value)
         return msgspec.convert(value, message.cls)
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever an upcast raises, its message does not fit
         raise invalid(error, stored) from None
 
 

@@ -171,10 +171,10 @@ class Service:
 
     def retry(self, message: type[Any], retry: Retry) -> None:
         """How often this command, or this event where a reaction or saga of this service takes it, is tried."""
-        stored = message_type(message).stored
-        if stored in self._retries:
-            raise Misuse(f"{self.name}: {stored} has a Retry already")
-        self._retries[stored] = retry
+        kind = message_type(message)
+        if kind.stored in self._retries:
+            raise Misuse(f"{self.name}: {kind.stored} has a Retry already")
+        self._retries.update(dict.fromkeys(kind.stored_all, retry))
 
     def retry_of(self, stored: str) -> Retry:
         """How often a message of that stored type is tried."""

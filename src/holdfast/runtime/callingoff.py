@@ -20,7 +20,7 @@ from holdfast.core.record import CALL_OFF
 from holdfast.errors import Rejected
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.places import Place
-from holdfast.runtime.received import MessageWork, envelope_of
+from holdfast.runtime.received import MessageWork, answer_unheard, envelope_of
 from holdfast.runtime.sagarecords import Target
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class CallOffWork:
         if found is not None:
             self._stream, self._place = found
             self._number = waiting.take(self._stream, self._place)
-            waiting.answer_unheard(self._place, CANCELLED, at, handled)
+            answer_unheard(waiting, self._place, CANCELLED, at, handled)
         else:
             for stream in self.streams:
                 cause = Rejection("cancelled", "its caller called it off")
@@ -136,7 +136,7 @@ class CancelledWork:
         waiting, handled, self._taken = self._waiting, Handled(), False
         if not waiting.has(self._stream, self._place.key):
             return None
-        waiting.answer_unheard(self._place, CANCELLED, waiting.clock.now_us(), handled)
+        answer_unheard(waiting, self._place, CANCELLED, waiting.clock.now_us(), handled)
         self._number, self._taken = waiting.take(self._stream, self._place), True
         self._handled = handled
         return Batch(tuple(handled.records), (), (), tuple(handled.rows))

@@ -25,6 +25,9 @@ logger = logging.getLogger("holdfast.feeds")
 PAGE_RECORDS_MAX = 256
 POLL_SECONDS = 20.0
 IDLE_SAVE_SECONDS = 1.0
+NEWER_ASKED = 2
+"""Versions past the one a reader knows that it asks for by itself. A producer adds those that it knows; one that was
+taken back to an earlier release has events in its log that it does not know."""
 BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.1, 10.0
 
 
@@ -48,6 +51,8 @@ class Subscription:
         self.consumer, self.producer, self.writer = consumer, producer, writer
         self.types = tuple(t for t in consumer.types if t.startswith(producer + "."))
         self._names = {stored.rpartition(".v")[0] for stored in self.types}
+        self.wants = (*self.types, *newer_names(self.types))
+        """What is asked for: newer versions too, which its producer itself may not know (any more)."""
         self.cursor_name = f"{consumer.name}:{producer}"
         self.durable = Cursor()
         self.position = 0
@@ -66,7 +71,8 @@ class Subscription:
         return self.asked and self.failure is None and self.position >= self.producer_head
 
     def mine(self, page: FeedPage) -> tuple[list[Record], Record | None]:
-        """What of a page is for this consumer, up to the first event of a version that is newer than it knows."""
+        """What of a page is for this consumer, up to the first event of a version that is newer than it knows; and that
+        event, where there is one."""
         found: list[Record] = []
         for record in page.records:
             if record.type in self.types:
@@ -96,6 +102,15 @@ class Subscription:
         self.position, self.incarnation = cursor.position, cursor.incarnation
         self.moved.set()
         self.moved = asyncio.Event()
+
+
+def newer_names(types: Sequence[str]) -> list[str]:
+    """The next stored names of the same messages, `NEWER_ASKED` of each."""
+    last: dict[str, int] = {}
+    for stored in types:
+        name, _, version = stored.rpartition(".v")
+        last[name] = max(last.get(name, 0), int(version))
+    return [f"{name}.v{version + n}" for name, version in last.items() for n in range(1, NEWER_ASKED + 1)]
 
 
 class _Group:
@@ -207,7 +222,7 @@ class Feeds:
         return False
 
     async def _fetch(self, producer: str, group: _Group) -> FeedPage | None:
-        types = tuple(sorted({stored for member in group.members for stored in member.types}))
+        types = tuple(sorted({stored for member in group.members for stored in member.wants}))
         first = group.members[0]
         begins_now = [m for m in group.members if not m.known and m.consumer.begins == "now"]
         if begins_now:
@@ -250,6 +265,8 @@ class Feeds:
                     await member.consumer.take(member, FeedPage(tuple(mine), upto, page.incarnation, page.head))
                 elif upto > member.position:
                     member.at(Cursor(page.incarnation, upto))
+                if newer is not None and member.position > member.durable.position:
+                    await self._save(member)  # so that it does not go back while it stands here
             if newer is not None:
                 where = record_id(member.producer, newer.position)
                 raise Invalid(f"{where} is a {newer.type}, newer than this service knows: deploy its new contract here")

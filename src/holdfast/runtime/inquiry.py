@@ -150,9 +150,14 @@ def _saga(node: "Node", stream: str, loaded: Loaded, timers: list[tuple[str, int
     }  # fmt: skip
 
 
+def undeclared(name: str) -> str:
+    """What is said of an open saga whose class is not there."""
+    return f"{name} is no saga of this release: run one that has it"
+
+
 def _undeclared(stream: str, name: str, loaded: Loaded) -> dict[str, Any]:
     """An open saga whose class the release that runs does not have: nothing goes on until one does."""
-    first, stuck = loaded.records[0], f"undeclared: {name} is no saga of this release: run one that has it"
+    first, stuck = loaded.records[0], f"undeclared: {undeclared(name)}"
     return {
         "id": stream, "tx": first.tx, "correlation": first.correlation, "status": "stuck", "begun": first.at,
         "since": loaded.records[-1].at, "cause": "", "stuck": stuck, "step": "", "waits": [], "next": [], "timers": [],

@@ -19,8 +19,9 @@ from holdfast.core.record import Record, parse_record_id, record_id
 from holdfast.errors import Contradicted, Invalid, NotFound, Rejected
 from holdfast.runtime.effects import OutcomeWork
 from holdfast.runtime.envelope import Envelope, Handled
+from holdfast.runtime.inquiry import undeclared
 from holdfast.runtime.places import Held, Place
-from holdfast.runtime.received import envelope_of, stream_of
+from holdfast.runtime.received import answer_unheard, envelope_of, stream_of
 from holdfast.runtime.works import BatchWork
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ def verb_of(ask: Ask) -> Verb:
 
 
 async def _mend_saga(node: "Node", ask: Ask) -> Mended:
-    if ask.target.partition("/")[0] not in node.service.sagas:
-        raise NotFound(f"{node.name} has no saga {ask.target[:200]}")
+    name = ask.target.partition("/")[0]
+    if name not in node.service.sagas:
+        (row,) = await node.store.get("saga", [ask.target])
+        raise NotFound(f"{node.name} has no saga {ask.target[:200]}" if row is None else undeclared(name))
     verb = verb_of(ask)
     first = await node.store.related(stream=ask.target, limit=1)
     if not first:
@@ -277,7 +280,7 @@ class _MessageWork:
                 raise Contradicted(f"{held.id} is being carried out now")
             handled.records.append(_word(SKIPPED, body, self._stream, held, at))
             no = Rejected("skipped", ask.why, by=ask.by)
-            waiting.answer_unheard(self._place, no, at, handled)
+            answer_unheard(waiting, self._place, no, at, handled)
             if held.feed:
                 del handled.records[1:]  # nobody waits for an answer
             self._number, self._taken = waiting.take(self._stream, self._place), True

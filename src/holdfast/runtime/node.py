@@ -113,6 +113,7 @@ class Node:
         await self.feeds.start(consumers)
         await self.views.start()
         self.doubts.start()
+        self.waiting.go()
         self.started, self.started_at = True, self.clock.now_us()
 
     async def close(self, *, drain: bool = True) -> None:
@@ -174,7 +175,7 @@ class Node:
         loop = asyncio.get_running_loop()
         end = loop.time() + min(request.wait_ms / 1000, FEED_WAIT_SECONDS_MAX)
         after, limit = request.after, min(request.limit, FEED_RECORDS_MAX)
-        types = self.service.contract.and_newer(request.types)
+        types = self.service.contract.with_newer(request.types)
         while True:
             head = self.writer.head
             page = None
@@ -260,6 +261,7 @@ class Node:
                 await self.timers.reread()
                 await self._count_sagas()
                 self.writer.resume()
+                self.waiting.go()
                 if self.conversations is not None:
                     self.conversations.reread_own()
                 return

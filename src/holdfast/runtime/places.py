@@ -36,6 +36,8 @@ class Held(msgspec.Struct, omit_defaults=True):
     """Of an effect: the attempts that were flushed."""
     called_off: bool = False
     """A cancel came while it was carried out: it is answered `cancelled` once it is known that nothing was done."""
+    unread: bool = False
+    """Its type, in its version, was not known here when it failed: a later release may know it."""
     unknown: bool = False
     """Of an effect: an attempt was made, and what became of it is not known."""
 
@@ -61,20 +63,25 @@ class Place:
         """Its handler is at work on it now."""
 
 
-def rehome(queues: dict[str, deque[Place]], home: Callable[[str, Held], str]) -> list[Row]:
-    """Put each message that waits into the queue of the stream it is for now, in the order received, and have it tried
-    anew; the rows that change with it. What nothing was there for when it came may have its decider since."""
+def rehome(
+    queues: dict[str, deque[Place]], home: Callable[[str, Held], str], known: Callable[[Held], bool]
+) -> list[Row]:
+    """What this release can decide and an earlier one could not is tried anew, in the queue of the stream that it is
+    for now, in the order received; the rows that change with it. An effect whose call may have been made stays as it
+    is: by another name it would have another key."""
     rows: list[Row] = []
     for stream, place in [(stream, place) for stream, queue in queues.items() for place in queue]:
         now, held = home(stream, place.held), place.held
-        if now == stream:
+        if held.started or held.unknown or (now == stream and not (held.unread and known(held))):
             continue
-        rows.append(Row("waiting", place.key, None))
-        queues[stream].remove(place)
-        place.key = f"{now}#{_number(place)}"
-        held.parked, held.attempts, held.next_at, held.error, held.where, held.fingerprint = 0, 0, 0, "", "", ""
+        held.parked, held.attempts, held.next_at, held.unread = 0, 0, 0, False
+        held.error, held.where, held.fingerprint = "", "", ""
+        if now != stream:
+            rows.append(Row("waiting", place.key, None))
+            queues[stream].remove(place)
+            place.key = f"{now}#{_number(place)}"
+            queues[now] = deque(sorted((*queues.get(now, ()), place), key=_number))
         rows.append(Row("waiting", place.key, encode(held)))
-        queues[now] = deque(sorted((*queues.get(now, ()), place), key=_number))
     for stream in [stream for stream, queue in queues.items() if not queue]:
         del queues[stream]
     return rows

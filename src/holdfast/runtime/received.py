@@ -6,6 +6,7 @@ conversation moves in the same batch.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from holdfast.core.frame import WireRecord
 from holdfast.core.message import decode_stored, encode
 from holdfast.core.record import record_id
 from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, Carried, Decision, gives_way, read, stage_of
+from holdfast.core.stage import CANCEL, CONFIRM, DIED, HELD, Carried, Decision, Vote, gives_way, read, stage_of
 from holdfast.errors import Rejected, StoreError
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
@@ -52,6 +53,19 @@ def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
 def stream_now(dispatch: Dispatch, stream: str, held: "Held") -> str:
     """The stream that a message waits on by what this service is now; it may have been another once."""
     return stream if held.feed else stream_of(dispatch, held.producer, held.record) or stream
+
+
+def known(dispatch: Dispatch, held: "Held") -> bool:
+    """Whether this release knows the type of a message that waits, in its version."""
+    record, service = held.record, dispatch.service
+    stored, contract = record.type, service.contract
+    if stored == HELD:
+        with contextlib.suppress(msgspec.DecodeError):
+            stored = msgspec.json.decode(record.data, type=Vote).type
+    if record.kind != "command":
+        saga = service.sagas.get(record.headers.answers.partition("/")[0])
+        contract = saga.contracts.get(stored.partition(".")[0]) if saga else None
+    return bool(held.feed) or stored.startswith("holdfast.") or bool(contract and contract.find(stored))
 
 
 def _told(producer: str, record: WireRecord) -> str:
@@ -149,6 +163,16 @@ def told_again(waiting: "Waiting", known: Carried, commit: bool, envelope: Envel
         waiting.dispatch.reject(no, None, "", envelope, waiting.memory, handled)
     waiting.dispatch.stages.forget(known.stage, handled)
     return handled
+
+
+def answer_unheard(waiting: "Waiting", place: "Place", no: Rejected, at: int, handled: Handled) -> None:
+    """Answer a command that waits, in the place of its decider, and let it wait no more."""
+    held = place.held
+    envelope = envelope_of(held.producer, held.record, at, held.edited)
+    waiting.dispatch.reject(no, None, place.key.rpartition("#")[0], envelope, waiting.memory, handled)
+    if envelope.edge:
+        handled.settled.append((envelope.tx, handled.answer, len(handled.records) - 1))
+    handled.rows.append(Row("waiting", place.key, None))
 
 
 class MessageWork:

@@ -32,10 +32,12 @@ STANDING_SECONDS = 0.05
 """Between two questions whether a transaction is through."""
 
 
-class _Meta(msgspec.Struct):
+class _Meta(msgspec.Struct, omit_defaults=True):
     generation: int
     fingerprint: str
+    """Of the generation that serves."""
     building: int = 0
+    building_fingerprint: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -89,7 +91,11 @@ class Views:
     async def start(self) -> None:
         """Go on with what was being built, and begin to build what has changed."""
         for name, meta in self._meta.items():
-            if meta.building or not self._fits(name):
+            if meta.building and meta.building_fingerprint != self._service.views[name].fingerprint:
+                given_up, meta.building = meta.building, 0  # its rows are of another class
+                await self._store.clear("view", f"{name}@{given_up}/", f"view:{name}@{given_up}:")
+                await self._build(name, given_up + 1)
+            elif meta.building or not self._fits(name):
                 await self._build(name, meta.building or meta.generation + 1)
 
     async def close(self) -> None:
@@ -175,7 +181,7 @@ class Views:
         if not meta.building:
             # What an attempt given up earlier left under this generation must not be built upon.
             await self._store.clear("view", f"{name}@{generation}/", f"view:{name}@{generation}:")
-            meta.building = generation
+            meta.building, meta.building_fingerprint = generation, self._service.views[name].fingerprint
             await self._save(name, meta)
         consumer = ViewConsumer(self._service.views[name], generation, self._store)
         self._building[name] = consumer

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,6 @@ from holdfast.core.batch import Batch, Row
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import encode
 from holdfast.core.stage import read
-from holdfast.errors import Rejected
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.callingoff import CancelledWork
@@ -27,7 +27,7 @@ from holdfast.runtime.envelope import Handled
 from holdfast.runtime.failure import failure_of
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.places import Held, Place, rehome
-from holdfast.runtime.received import envelope_of, handle_message, stream_now
+from holdfast.runtime.received import handle_message, known, stream_now
 from holdfast.runtime.retrying import HandlerRetry, RetryWork
 from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
@@ -66,10 +66,11 @@ class Waiting:
         self._writer: Writer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retrying: set[str] = set()
+        self._going = False
 
     async def start(self, writer: Writer) -> None:
-        """Read what waits from the store, and go on trying."""
-        self._writer = writer
+        """Read what waits from the store; `go` has it tried."""
+        self._writer, self._going = writer, False
         self._queues.clear()
         self._retrying.clear()
         self.leaving.clear()
@@ -80,8 +81,13 @@ class Waiting:
                 self._sequence = max(self._sequence, int(number))
                 self._queues.setdefault(stream, deque()).append(Place(key, msgspec.json.decode(data, type=Held), True))
                 after = key
-        if rows := rehome(self._queues, lambda stream, held: stream_now(self.dispatch, stream, held)):
+        rows = rehome(self._queues, partial(stream_now, self.dispatch), partial(known, self.dispatch))
+        if rows:
             await self.store.commit([Batch(rows=tuple(rows))])
+
+    def go(self) -> None:
+        """Go on trying: all that decides what waits is there."""
+        self._going = True
         self._schedule()
 
     def stop(self) -> None:
@@ -204,6 +210,7 @@ class Waiting:
         failure = failure_of(error)
         held.attempts += 1
         held.error, held.where, held.fingerprint = failure.error, failure.where, failure.fingerprint
+        held.unread = not known(self.dispatch, held)
         if held.attempts >= policy.attempts_max:
             held.parked, held.next_at = now, 0
         else:
@@ -218,7 +225,7 @@ class Waiting:
     def _schedule(self) -> None:
         queues = self._queues.items()
         due = [q[0].held.next_at for stream, q in queues if q[0].durable and not self._rests(stream)]
-        if not due or self._writer is None:
+        if not due or not self._going:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -243,7 +250,7 @@ class Waiting:
         return stream in self._retrying or bool(first and (first.blocked or first.changing or first.held.parked))
 
     def _retry(self, stream: str) -> None:
-        if self._writer is None:
+        if self._writer is None or not self._going:
             return
         self._retrying.add(stream)
         name = stream.partition("/")[0]
@@ -349,15 +356,6 @@ class Waiting:
                 if held.producer == producer and (held.record.stream, held.record.version) == (stream, version):
                     return (found, place) if place.key not in self.leaving else None
         return None
-
-    def answer_unheard(self, place: "Place", no: Rejected, envelope_at: int, handled: Handled) -> None:
-        """Answer a command that waits, in the place of its decider, and let it wait no more."""
-        held = place.held
-        envelope = envelope_of(held.producer, held.record, envelope_at, held.edited)
-        self.dispatch.reject(no, None, place.key.rpartition("#")[0], envelope, self.memory, handled)
-        if envelope.edge:
-            handled.settled.append((envelope.tx, handled.answer, len(handled.records) - 1))
-        handled.rows.append(Row("waiting", place.key, None))
 
     def again(self, stream: str) -> None:
         """What comes first on a stream has changed: on with it."""

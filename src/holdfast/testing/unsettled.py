@@ -37,7 +37,7 @@ async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: "Map
         source = stores.get(feed.producer)
         if source is None or feed.producer not in nodes:
             continue
-        types = nodes[feed.producer].service.contract.and_newer(feed.types)
+        types = nodes[feed.producer].service.contract.with_newer(feed.wants)
         if (await source.read(feed.position, 1, kinds=("event",), types=types)).records:
             left.append(f"{name}: {feed.cursor_name} stands at {feed.position}: {feed.failure}")
     return left
