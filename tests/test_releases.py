@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from holdfast.runtime.mending import Ask, mend
 from holdfast.runtime.places import Held, Place, rehome
 from holdfast.runtime.received import known
 from holdfast.runtime.waiting import Waiting
-from holdfast.testing import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing import VirtualSystem, explore, run_virtual, virtual_time
 from pressing import author, deploy, press, reader, titles, together, with_saga
 from stall import Books, Put, system
 
@@ -309,3 +310,50 @@ def test_a_view_of_events_with_a_history_is_not_rebuilt_for_it() -> None:
     first, second = viewer(press(1), 1).views["Titles"], viewer(press(2), 1).views["Titles"]
     assert first.fingerprint.endswith(":press.printed.v1") and second.fingerprint.endswith(":press.printed.v2")
     assert System([viewer(press(2), 1)], name="x").services["desk"].fed_by()[0].stored == "press.printed.v2"
+
+
+OLD, NEW = press(1), press(2)
+BEFORE, AFTER = author(OLD), author(NEW)
+publishing = System([OLD.service, BEFORE.service], name="publishing")
+
+
+async def crossing(virtual: VirtualSystem, services: Sequence[Service]) -> None:
+    """Both are deployed while a command waits for one that is not reached, or its answer for who asked."""
+    virtual.transport.cut.add("press")
+    asking = asyncio.create_task(virtual.ask(BEFORE.Publish("a"), "a"))
+    await asyncio.sleep(0.1)
+    for service in services:
+        virtual.services[service.name] = service
+        virtual.crash_soon(service.name)
+        while service is not getattr(virtual.nodes.get(service.name), "service", None):  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.05)
+        virtual.transport.cut.clear()
+        await asyncio.sleep(virtual.random.random() * 2)
+    asking.cancel()
+    await virtual.settle()
+    types = [one.type for one in virtual.log("author")]
+    begun = types.count("holdfast.saga.begun")
+    printed = [one.type for one in virtual.log("press") if one.kind == "event"]
+    assert types.count("author.published.v1") == len(printed) == begun <= 1
+
+
+async def responder_first(virtual: VirtualSystem) -> None:
+    await crossing(virtual, (NEW.service, AFTER.service))
+
+
+async def asker_first(virtual: VirtualSystem) -> None:
+    await crossing(virtual, (AFTER.service, NEW.service))
+
+
+@pytest.mark.parametrize("scenario", [responder_first, asker_first])
+def test_what_is_on_its_way_survives_two_deployments(scenario: Any) -> None:
+    """G1, G3, G4: a command and its answer cross the deployments of who is asked and who asks, whichever comes first,
+    and whatever goes wrong meanwhile: one print, one answer."""
+    assert explore(publishing, scenario, schedules=80, seed=4).runs == 80
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scenario", [responder_first, asker_first])
+def test_what_is_on_its_way_survives_for_longer(scenario: Any) -> None:
+    """The same on thousands of schedules."""
+    assert explore(publishing, scenario, schedules=3_000, seed=5).runs == 3_000
