@@ -164,6 +164,7 @@ class MariaDB(Server):
         self.root = mariadb_root()
         data, share = self.folder / "data", self.root / "usr/share/mysql"
         data.mkdir()
+        (self.folder / "tmp").mkdir()
         tables = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
         script = "CREATE DATABASE mysql;\nUSE mysql;\n" + "\n".join((share / name).read_text() for name in tables)
         script += (
@@ -183,6 +184,7 @@ class MariaDB(Server):
         return [
             str(self.root / "usr/sbin/mariadbd"), "--no-defaults", *user, f"--datadir={self.folder / 'data'}",
             f"--lc-messages-dir={share}", f"--character-sets-dir={share / 'charsets'}",
+            f"--tmpdir={self.folder / 'tmp'}",  # a server that starts clears its own: another's is not its to clear
         ]  # fmt: skip
 
     def _command(self) -> list[str]:
