@@ -39,8 +39,12 @@ SERVER_DOWN_SECONDS = 0.5
 """How long a server that was killed stays away."""
 PATIENCE_SECONDS = 20.0
 """How long, after the load, the last answers are waited for."""
+MORE_SECONDS_MAX = 30.0
+"""How much longer than asked a load may last, until there is enough to judge."""
 STILL_SECONDS = 6.0
 """How long everything may stand still before it is said not to settle."""
+SETTLE_SECONDS_MAX = 75.0
+"""How long it may go on moving after the load without coming to rest: what goes round in a circle never does."""
 LOOK_SECONDS = 0.25
 AUDIT_SECONDS, NO_MORE_SECONDS = 10.0, 1.0
 """How long the audit waits for the last to be recorded; the second where the system stands still, something open."""
@@ -265,6 +269,7 @@ class Demonstration:
     async def _settle(self, buying: "asyncio.Task[None]") -> bool:
         """Wait until every customer has an answer and no saga is open; False when nothing moves any more."""
         still, before = time.monotonic(), -1
+        end = still + MORE_SECONDS_MAX + SETTLE_SECONDS_MAX
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if buying.done():
@@ -276,7 +281,7 @@ class Demonstration:
             moved = sum(one.get("head", 0) for one in seen)
             if moved != before:
                 still, before = time.monotonic(), moved
-            elif time.monotonic() - still > STILL_SECONDS:
+            if time.monotonic() - still > STILL_SECONDS or time.monotonic() > end:
                 buying.cancel()
                 return False
 
