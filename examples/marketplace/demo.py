@@ -28,8 +28,6 @@ TRIES = 60
 SETTLE_SECONDS = 60.0
 ENOUGH = {"CUSTOMER_SESSION": 5, "PRICE_UPDATE": 5, "UPDATE_PRODUCT": 2, "UPDATE_DELIVERY": 5}
 """Of each kind so many have to succeed at least, and one checkout to fail, for every check to have its matter."""
-MORE_SECONDS = 30.0
-"""How much longer the load lasts at most, on a slow machine, until there is enough."""
 
 
 class Load:
@@ -49,11 +47,10 @@ class Load:
             raise HoldfastError(f"the marketplace has not come to rest: {'; '.join(left[:3])}")
         self._driver = Driver(api, rows, SIZE, Mix(), seed=self._seed + 1, tries=TRIES)
 
-    async def run(self, until: float, patience: float) -> None:
+    async def run(self, until: float, last: float, patience: float) -> None:
         """Drive until then, and on until there is enough to judge; wait for the last answers."""
         assert self._driver is not None
         left = max(0.0, until - time.monotonic())
-        last = until + MORE_SECONDS
         while left > 0:
             async with asyncio.timeout(left + patience):
                 await self._driver.run(left, CONCURRENCY)

@@ -14,8 +14,6 @@ SERVICES = ("order", "stock", "payment", "shipping")
 NOUN = "orders"
 ENOUGH = 3
 """So many orders have to be bought, and so many undone, for every check to have something to judge."""
-MORE_SECONDS = 30.0
-"""How much longer the load lasts at most, on a slow machine, until there is enough."""
 
 
 class Load:
@@ -29,9 +27,8 @@ class Load:
         """Fill the shelves."""
         await self.shoppers.stock_up()
 
-    async def run(self, until: float, patience: float) -> None:
+    async def run(self, until: float, last: float, patience: float) -> None:
         """Buy until then, and on until there is enough to judge; wait for the last answers."""
-        last = until + MORE_SECONDS
         await self.shoppers.shop(until, patience)
         while (self.completed < ENOUGH or self.undone < ENOUGH) and time.monotonic() < last:
             await self.shoppers.shop(time.monotonic() + 1.0, patience)

@@ -40,7 +40,7 @@ SERVER_DOWN_SECONDS = 0.5
 PATIENCE_SECONDS = 20.0
 """How long, after the load, the last answers are waited for."""
 MORE_SECONDS_MAX = 30.0
-"""How much longer than asked a load may last, until there is enough to judge."""
+"""How much longer than asked a load may last, on a slow machine, until there is enough to judge."""
 STILL_SECONDS = 6.0
 """How long everything may stand still before it is said not to settle."""
 SETTLE_SECONDS_MAX = 75.0
@@ -76,9 +76,9 @@ class Load(Protocol):
         """Enter what there must be before anybody comes."""
         ...
 
-    async def run(self, until: float, patience: float) -> None:
-        """Use the services until then, and on until there is something to judge of everything; wait `patience` seconds
-        more for the last answers."""
+    async def run(self, until: float, last: float, patience: float) -> None:
+        """Use the services until then, and on, up to `last`, until there is something to judge of everything; wait
+        `patience` seconds more for the last answers."""
         ...
 
     def latencies_ms(self) -> list[float]:
@@ -219,7 +219,7 @@ class Demonstration:
         until = begun + self.seconds
         killing = asyncio.create_task(self._kill(until))
         self.tasks.append(killing)
-        buying = asyncio.create_task(self.load.run(until, PATIENCE_SECONDS))
+        buying = asyncio.create_task(self.load.run(until, until + MORE_SECONDS_MAX, PATIENCE_SECONDS))
         self.tasks.append(buying)
         await asyncio.wait({buying}, timeout=self.seconds)
         in_time = len(self.load.latencies_ms())
@@ -267,7 +267,8 @@ class Demonstration:
                 self.status.kills.append(name)
 
     async def _settle(self, buying: "asyncio.Task[None]") -> bool:
-        """Wait until every customer has an answer and no saga is open; False when nothing moves any more."""
+        """Wait until every customer has an answer and no saga is open; False when nothing moves any more, or things
+        move and come to no end."""
         still, before = time.monotonic(), -1
         end = still + MORE_SECONDS_MAX + SETTLE_SECONDS_MAX
         while True:
