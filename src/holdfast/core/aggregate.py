@@ -169,6 +169,13 @@ def is_a(hint: Any, cls: type[Any]) -> bool:
     return isinstance(hint, type) and issubclass(hint, cls)
 
 
+def events_in(hint: Any) -> tuple[type[Event], ...]:
+    """The events that an annotation names, one or a union; empty where something else is among them."""
+    union = typing.get_origin(hint) in (typing.Union, UnionType)
+    kinds: tuple[Any, ...] = typing.get_args(hint) if union else (hint,)
+    return kinds if all(is_a(kind, Event) for kind in kinds) else ()
+
+
 def parameters(method: Callable[..., Any], where: str) -> tuple[dict[str, Any], Any]:
     """(name -> annotation of every parameter after self, return annotation). Raises Misuse for `async def`."""
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.cut import Cut, Seen
 from holdfast.core.happened import Happened, Types
 from holdfast.core.invariant import Judge, Violation
-from holdfast.core.message import Contract, decode_stored
+from holdfast.core.message import Contract
 from holdfast.core.record import record_id
 from holdfast.core.service import System
 from holdfast.core.settled import Mark, Open, Settling
@@ -143,7 +143,7 @@ class Audit:
                 continue
             id, label = record_id(log, record.position), record.correlation or record.tx
             try:
-                event = decode_stored(kind.home, record.type, bytes(record.data))
+                event = self._types.decode(record)
             except Invalid as error:
                 found += [judge.unread(error, id, record.tx, label) for judge in judges]
                 continue

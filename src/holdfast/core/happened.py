@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from holdfast.core.cut import Seen
 from holdfast.core.message import Contract, Event, MessageType, Rejection, decode_stored
 from holdfast.core.record import REJECTED, record_id
 from holdfast.core.settled import Open
@@ -32,6 +33,11 @@ class Types:
             name = stored.rpartition(".v")[0].partition(".")[2]
             self._known[stored] = contract.by_name.get(name) if contract is not None else None
         return self._known[stored]
+
+    def decode(self, record: Seen) -> Any:
+        """The event in a record whose type is known, brought up to the version known here. Raises Invalid."""
+        kind: Any = self.of(record.type)
+        return decode_stored(kind.home, record.type, bytes(record.data))
 
 
 class Happened:
@@ -133,7 +139,5 @@ class Happened:
     def _decode(self, number: int) -> Any:
         if (known := self._decoded.get(number)) is not None:
             return known
-        record = self._open.records[number][1]
-        kind: Any = self._types.of(record.type)
-        found = self._decoded[number] = decode_stored(kind.home, record.type, bytes(record.data))
+        found = self._decoded[number] = self._types.decode(self._open.records[number][1])
         return found

@@ -9,15 +9,13 @@ found in. Pure; compiled when declared, fails with `Misuse`. `core.audit` runs t
 
 import copy
 import inspect
-import typing
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from types import UnionType
 from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.aggregate import is_a, parameters
+from holdfast.core.aggregate import events_in, parameters
 from holdfast.core.happened import Happened
 from holdfast.core.message import Event
 from holdfast.core.state import hints_of
@@ -95,11 +93,8 @@ class Invariant:
 
     def _check_follow(self, follow: Callable[..., Any], *, keyed: bool) -> None:
         params, _ = parameters(follow, f"{self.name}.follow")
-        first: Any = next(iter(params.values()), None)
-        kinds: tuple[Any, ...] = (
-            typing.get_args(first) if typing.get_origin(first) in (typing.Union, UnionType) else (first,)
-        )
-        if not all(is_a(kind, Event) for kind in kinds) or len(params) > 1 + keyed:
+        kinds = events_in(next(iter(params.values()), None))
+        if not kinds or len(params) > 1 + keyed:
             raise Misuse(
                 f"{self.name}.follow takes one parameter annotated with an event (or `One | Other`), then the key where"
                 " the invariant has one"

@@ -6,10 +6,9 @@ feeds in commit order, each with a checkpoint of its own. Pure; fails with `Misu
 
 import typing
 from collections.abc import Callable
-from types import UnionType
 from typing import Any, cast
 
-from holdfast.core.aggregate import EVOLVE, is_a, parameters
+from holdfast.core.aggregate import EVOLVE, events_in, is_a, parameters
 from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, join_key, message_type
 from holdfast.core.state import Shape, members
 from holdfast.errors import CommandFailed, Misuse
@@ -72,8 +71,8 @@ class ReactionType:
         where = f"{service}.{self.name}"
         params, _ = parameters(function, where)
         first, *rest = list(params.values()) or [None]
-        kinds = typing.get_args(first) if typing.get_origin(first) in (typing.Union, UnionType) else (first,)
-        if not all(is_a(kind, Event) for kind in kinds) or any(hint is not Context for hint in rest) or len(rest) > 1:
+        kinds = events_in(first)
+        if not kinds or any(hint is not Context for hint in rest) or len(rest) > 1:
             raise Misuse(
                 f"{where}: takes one parameter annotated with an event (or `One | Other`), then `context: Context` if"
                 " wanted"
