@@ -6,7 +6,8 @@ with `Unreachable` where something does not arrive.
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from holdfast.testing.virtual import VirtualSystem
 
 __all__ = ["VirtualTransport"]
+
+T = TypeVar("T")
 
 
 class VirtualTransport(LocalTransport):
@@ -79,19 +82,20 @@ class VirtualTransport(LocalTransport):
 
     async def page(self, reader: str, peer: str, request: FeedRequest) -> FeedPage:
         """Bring a page of a feed, or lose it."""
-        met = self._meet(f"{reader}<{peer}")
-        await self._travel(reader, peer)
-        page = await super().feed(peer, request)
-        await self._back(reader, peer, met)
-        return msgspec.json.decode(msgspec.json.encode(page), type=FeedPage)
+        there = super().feed
+        return await self._fetch(f"{reader}<{peer}", reader, peer, lambda: there(peer, request), FeedPage)
 
     async def asked(self, asker: str, peer: str, tx: str) -> Standing:
         """Bring a question and its answer, or lose one of them."""
-        met = self._meet(f"{asker}?{peer}")
-        await self._travel(asker, peer)
-        found = await super().standing(peer, tx)
-        await self._back(asker, peer, met)
-        return msgspec.json.decode(msgspec.json.encode(found), type=Standing)
+        there = super().standing
+        return await self._fetch(f"{asker}?{peer}", asker, peer, lambda: there(peer, tx), Standing)
+
+    async def _fetch(self, where: str, one: str, other: str, there: Callable[[], Awaitable[T]], kind: type[T]) -> T:
+        met = self._meet(where)
+        await self._travel(one, other)
+        found = await there()
+        await self._back(one, other, met)
+        return msgspec.json.decode(msgspec.json.encode(found), type=kind)
 
     def _meet(self, where: str) -> tuple[str, ...]:
         faults = self._system.faults
