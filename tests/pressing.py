@@ -36,6 +36,14 @@ def press(version: int) -> SimpleNamespace:
             title: str
             run: int
 
+    @contract.event
+    class Cleaned(Event):
+        title: str
+
+    @contract.command(key="title")
+    class Clean(Command[Cleaned]):
+        title: str
+
     @service.aggregate
     class Plate:
         prints: int = 0
@@ -44,11 +52,18 @@ def press(version: int) -> SimpleNamespace:
         def do_print(self, command: Print) -> Printed:
             return Printed(*(getattr(command, field) for field in command.__struct_fields__))
 
+        @decide(creates=True)
+        def clean(self, command: Clean) -> Cleaned:
+            return Cleaned(command.title)
+
         @evolve
         def printed(self, event: Printed) -> None:
             self.prints += 1
 
-    return SimpleNamespace(service=service, Print=Print, Printed=Printed, version=version)
+        @evolve
+        def cleaned(self, event: Cleaned) -> None: ...
+
+    return SimpleNamespace(service=service, Print=Print, Printed=Printed, Clean=Clean, version=version)
 
 
 desk = Contract("desk")

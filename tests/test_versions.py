@@ -76,6 +76,25 @@ async def test_what_comes_before_the_newer_event_is_taken() -> None:
 
 
 @virtual_time
+async def test_a_reader_that_stands_does_not_go_back() -> None:
+    """What a reader has passed before the event that is too new stays passed, over tries and restarts: its position is
+    what `at_least` and the log's lag are judged by."""
+    old, new = press(1), press(2)
+    async with together(new.service, with_saga(reader(old), old)) as system:
+        await system.crash("desk")
+        for title in ("a", "b", "c"):
+            await system.ask(new.Clean(title))
+        await system.ask(new.Print("Faust", 2))
+        await system.start("desk")
+        await asyncio.sleep(2)
+        for _ in range(100):
+            assert {one.position for one in system.nodes["desk"].feeds.subscriptions} == {3}
+            await asyncio.sleep(0.3)
+        cursors = await system.stores["desk"].cursors()
+        assert {cursor.position for name, cursor in cursors.items() if name.endswith(":press")} >= {3}
+
+
+@virtual_time
 async def test_a_key_asked_again_after_a_new_version_has_its_answer() -> None:
     """G2: a command that was asked before its new version came is the same command, brought up to it; another under
     its key is refused, as ever."""

@@ -159,7 +159,7 @@ class Foretelling:
                 if record.type in reaction.events:
                     self._react(name, reaction.events[record.type].home, reaction, producer, record)
             for saga in service.sagas.values():
-                if record.type in saga.begin.stored_all:
+                if saga.begin.stored == record.type:
                     self._begin(name, saga, producer, record)
 
     def _react(self, service: str, home: Any, reaction: Any, producer: str, record: Record) -> None:
