@@ -262,6 +262,8 @@ class _Explorer:
 
     def _with_more(self, made: System | Service) -> System:
         """A system with the invariants of this exploration beside its own, which stays as it is."""
+        if isinstance(made, System) and not self._more:
+            return made
         services = [made] if isinstance(made, Service) else made.services.values()
         system = System(services, name=made.name)
         system.invariants.update(made.invariants if isinstance(made, System) else {})

@@ -9,10 +9,13 @@ import asyncio
 import functools
 import heapq
 import random
+import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, overload
+
+import msgspec
 
 from holdfast.runtime.clock import base32
 
@@ -27,16 +30,14 @@ STALLED_SECONDS = 5.0
 """Real seconds that a loop without a timer waits for another thread before it gives up."""
 
 
-class _Due:
+class _Due(msgspec.Struct, eq=False):
     """A callback that the loop is to make, soon or at a time; the little of `asyncio.Handle` that is asked for."""
 
-    __slots__ = ("args", "callback", "context", "off", "when_")
-
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, when: float = 0.0
-    ) -> None:
-        self.callback, self.args, self.when_, self.off = callback, args, when, False
-        self.context = copy_context() if context is None else context
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context
+    when_: float = 0.0
+    off: bool = False
 
     def cancel(self) -> None:
         """Do not make it."""
@@ -64,7 +65,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__()
+        self._ssock = self._csock = None
+        super().__init__(selectors.PollSelector())
         self._elapsed = 0.0
         self._soon: deque[_Due] = deque()
         self._later: list[tuple[float, int, _Due]] = []
@@ -75,7 +77,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Rounds after which the run ends with RuntimeError; below 0: no bound."""
         self.random = random.Random(seed)
         self._outside: Any = self._selector.get_map()  # type: ignore[attr-defined]
-        """What of the outside is waited for; one is the loop's own pipe."""
+        """What of the outside is waited for; the loop's own pipe is among it once there is one."""
+
+    def _make_self_pipe(self) -> None:
+        """Later: only a loop that waits for the outside needs to be woken from there."""
+
+    def _close_self_pipe(self) -> None:
+        if self._ssock is not None:
+            super()._close_self_pipe()  # type: ignore[misc]
 
     def create_future(self) -> "asyncio.Future[Any]":
         """A future of this loop."""
@@ -94,7 +103,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         """Call back in the next round."""
-        due = _Due(callback, args, context)
+        due = _Due(callback, args, context or copy_context())
         self._soon.append(due)
         return due
 
@@ -106,7 +115,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         """Call back at a virtual time."""
-        due = _Due(callback, args, context, when)
+        due = _Due(callback, args, context or copy_context(), when)
         self._order += 1
         heapq.heappush(self._later, (when, self._order, due))
         return due
@@ -122,7 +131,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise RuntimeError("it goes round and round and does not come to an end")
         soon, later = self._soon, self._later
         if not soon:
-            if len(self._outside) > 1:
+            if self._outside:
                 self._poll(0.0)
             while later and later[0][2].off:
                 heapq.heappop(later)
@@ -148,9 +157,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _poll(self, seconds: float) -> None:
         """Take in what the outside has to say."""
         outside: Any = self
+        if self._ssock is None:
+            super()._make_self_pipe()  # type: ignore[misc]
+        if self._soon:
+            return  # it was said before there was a pipe to say it through
         outside._process_events(outside._selector.select(seconds))
         while outside._ready:
-            self._soon.append(_Due(outside._ready.popleft()._run, (), None))
+            self._soon.append(_Due(outside._ready.popleft()._run, (), copy_context()))
 
     def close(self) -> None:
         """Let go of everything."""

@@ -265,11 +265,11 @@ class VirtualSystem:
         """
         loop = asyncio.get_running_loop()
         end, pause = loop.time() + within_seconds, SETTLE_FIRST_SECONDS
-        while await self._left(1) and loop.time() < end:
+        while left := await self._left(1):
+            if loop.time() >= end:
+                raise AssertionError(f"not settled after {within_seconds} s: " + "; ".join(await self._left() or left))
             await asyncio.sleep(pause)
             pause = min(SETTLE_LAST_SECONDS, pause * 1.5)
-        if left := await self._left():
-            raise AssertionError(f"not settled after {within_seconds} s: " + "; ".join(left))
 
     async def _left(self, most: int = 1000) -> list[str]:
         """What is left to do, or the first of it."""
