@@ -22,7 +22,6 @@ from holdfast.core.effect import ATTEMPTED
 from holdfast.core.frame import Frame, check
 from holdfast.core.progress import SagaState
 from holdfast.core.saga import SagaType
-from holdfast.runtime import writer
 from holdfast.runtime.conversation import Conversation
 from holdfast.runtime.effects import Effects
 from holdfast.runtime.memory import Memory
@@ -43,7 +42,8 @@ def publish_outside_the_commit(patch: Patch) -> None:
 
     async def publish_first(self: Writer, group: list[tuple[Work, Batch]]) -> Any:
         records = [record for _, batch in group for record in batch.records]
-        self._flushed(self.head, [writer._at(one, self.head + n) for n, one in enumerate(records, 1)])
+        placed = [msgspec.structs.replace(one, position=self.head + n) for n, one in enumerate(records, 1)]
+        self._flushed([one for one in placed if one.destination])
         return await commit(self, group)
 
     def only_count(self: Writer, batches: Any) -> None:

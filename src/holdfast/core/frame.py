@@ -56,6 +56,7 @@ class _Protocol(msgspec.Struct):
     protocol: int = 0
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder = msgspec.json.Decoder(Frame)
 _protocol = msgspec.json.Decoder(_Protocol)
 
@@ -76,12 +77,23 @@ def encode_frame(frame: Frame) -> bytes:
 def decode_frame(data: bytes) -> Frame:
     """The frame in these bytes. Raises Garbled, or ProtocolMismatch where the sender speaks another version."""
     try:
-        spoken = _protocol.decode(data).protocol
-        if spoken == PROTOCOL:
-            return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Garbled(f"not a frame: {error}") from None
-    raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, this service speaks {PROTOCOL}")
+        frame = _decoder.decode(data)
+        spoken = frame.protocol
+    except _UNREADABLE as error:
+        frame, spoken = None, _spoken(data)
+        if spoken in (None, PROTOCOL):
+            raise Garbled(f"not a frame: {error}") from None
+    if frame is None or spoken != PROTOCOL:
+        raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, this service speaks {PROTOCOL}")
+    return frame
+
+
+def _spoken(data: bytes) -> int | None:
+    """The protocol of what is no frame of this one."""
+    try:
+        return _protocol.decode(data).protocol
+    except _UNREADABLE:
+        return None
 
 
 def check(frame: Frame, me: str, peers: frozenset[str], received: int) -> tuple[WireRecord, ...]:

@@ -5,7 +5,7 @@ once, when the first asks for it; which records were asked for is remembered, si
 Pure. Fails with `Invalid` for an event that does not decode.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -77,26 +77,28 @@ class Happened:
         records = self._open.records
         return [(records[n][0], records[n][1].position, self._decode(n)) for n in self._find(kinds)]
 
-    def _find(self, kinds: Collection[type[Event]]) -> list[int]:
+    def _find(self, kinds: Collection[type[Event]]) -> Sequence[int]:
         """Which of the records are events of these classes; they are looked at from here on."""
-        by_class = self._by_class()
+        by_class = self._numbers if self._numbers is not None else self._by_class()
         if len(kinds) == 1:
             (kind,) = kinds
-            numbers = by_class.get(kind, [])
+            numbers = by_class.get(kind)
+            if numbers is None:
+                return ()
         else:
             numbers = sorted(number for kind in set(kinds) for number in by_class.get(kind, ()))
+        looked = self._looked
         for number in numbers:
-            self._looked[number] = None
+            looked[number] = None
         return numbers
 
     def _by_class(self) -> dict[type[Event], list[int]]:
-        if self._numbers is None:
-            self._numbers = {}
-            for number, (_, record) in enumerate(self._open.records):
-                kind = self._types.of(record.type) if record.kind == "event" else None
-                if kind is not None:
-                    self._numbers.setdefault(kind.cls, []).append(number)
-        return self._numbers
+        found = self._numbers = {}
+        for number, (_, record) in enumerate(self._open.records):
+            kind = self._types.of(record.type) if record.kind == "event" else None
+            if kind is not None:
+                found.setdefault(kind.cls, []).append(number)
+        return found
 
     def __contains__(self, kind: type[Event]) -> bool:
         """Whether an event of this class is among them."""

@@ -18,7 +18,7 @@ import msgspec
 from holdfast.core.aggregate import events_in, parameters
 from holdfast.core.happened import Happened
 from holdfast.core.message import Event
-from holdfast.core.state import hints_of
+from holdfast.core.state import ATOMS, hints_of
 from holdfast.errors import Invalid, Misuse
 
 RECORDS_NAMED_MAX = 20
@@ -52,6 +52,8 @@ class Invariant:
         self.folds = inspect.isclass(declared)
         self.follows: tuple[type[Event], ...] = ()
         """The events that it is given one by one; empty for one that is given transactions."""
+        self._defaults: dict[str, Any] = {}
+        """Of a fold, the fields whose defaults can change: each instance has its own."""
         self.keyed = self.judges = self.wants_flight = self.keyed_holds = False
         for name, function, what in (("key", key, "what happened in one transaction"), ("by", by, "one event")):
             if function is not None and (not callable(function) or _parameters(function) != 1):
@@ -85,7 +87,11 @@ class Invariant:
                 " one"
             )
         self.judges, self.wants_flight, self.keyed_holds = callable(holds), given > 1, given == 3
-        hints_of(cls, self.name)
+        self._defaults = {
+            name: getattr(cls, name)
+            for name in hints_of(cls, self.name)
+            if hasattr(cls, name) and not isinstance(getattr(cls, name), ATOMS)
+        }
         try:
             self.fresh()
         except Exception as error:  # noqa: BLE001 - the user's own
@@ -106,9 +112,8 @@ class Invariant:
     def fresh(self) -> Any:
         """A new instance of a fold, its mutable defaults copied."""
         made = self.declared()
-        for name in hints_of(self.declared, self.name):
-            if hasattr(self.declared, name):
-                setattr(made, name, copy.deepcopy(getattr(self.declared, name)))
+        for name, default in self._defaults.items():
+            setattr(made, name, copy.deepcopy(default))
         return made
 
     def keys(self, tx: Happened) -> Iterable[Hashable]:

@@ -123,10 +123,16 @@ KEY_BYTES_MAX = 700
 """Bytes of a key as UTF-8, its parts joined: with a type's name before it, it fits an index of every engine."""
 
 
+_PLAIN = re.compile(rf"[\x21-\x24\x26-\x2e\x30-\x7e]{{1,{KEY_BYTES_MAX // 4}}}")
+"""A key that stands as it is."""
+
+
 def join_key(parts: Iterable[object], name: str = "key") -> str:
     """Key parts as one text: each with `%` and `/` escaped, joined with `/`. Raises Invalid on an empty part, on a NUL
     (not every store can hold it), and over KEY_BYTES_MAX."""
     texts = [str(part) for part in parts]
+    if len(texts) == 1 and _PLAIN.fullmatch(texts[0]):
+        return texts[0]
     if not all(texts):
         raise Invalid(f"{name}: a key may not be empty", errors=[("$", "empty key")])
     key = "/".join(
@@ -168,6 +174,8 @@ def label(text: str, name: str) -> str:
 
 
 _VERSION = re.compile(r"[0-9]{1,6}")
+NEWER_KEPT_MAX = 1_000
+"""Questions of readers whose answer is kept."""
 
 
 class Contract:
@@ -184,6 +192,8 @@ class Contract:
         self.pin = pin
         self.by_name: dict[str, MessageType] = {}
         self.by_type: dict[str, MessageType] = {}
+        self._newer: dict[tuple[str, ...], tuple[str, ...]] = {}
+        """What readers ask for -> `with_newer` of it: the same few ask over and over."""
 
     @overload
     def event(self, cls: E, /) -> E: ...
@@ -250,6 +260,7 @@ class Contract:
         if kind == "command" and not message.answers:
             raise Misuse(f"{where}: say which event answers it: class {cls.__name__}(Command[SomeEvent])")
         self.by_name[name] = self.by_type[message.stored] = message
+        self._newer.clear()
         setattr(cls, REGISTRATION, message)
         return cls
 
@@ -269,15 +280,20 @@ class Contract:
             return None, 0
         return self.by_name.get(prefix[len(self.name) + 1 :]), int(version)
 
-    def with_newer(self, types: Iterable[str]) -> tuple[str, ...]:
+    def with_newer(self, types: Sequence[str]) -> tuple[str, ...]:
         """These stored types, and those of later versions of the same messages that this process knows. A reader that
         asks by the versions it knows must meet a newer one, not pass it by."""
-        found = dict.fromkeys(types)
-        for stored in list(found):
+        asked = tuple(types)
+        if (known := self._newer.get(asked)) is not None:
+            return known
+        found = dict.fromkeys(asked)
+        for stored in asked:
             message, version = self._versioned(stored)
             if message is not None:
                 found.update(dict.fromkeys(message.stored_all[version:]))
-        return tuple(found)
+        if len(self._newer) >= NEWER_KEPT_MAX:
+            self._newer.clear()
+        return self._newer.setdefault(asked, tuple(found))
 
     def schemas(self) -> dict[str, Any]:
         """Stored name -> JSON schema of every message: what a pin file holds."""

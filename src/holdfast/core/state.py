@@ -52,7 +52,8 @@ def _unstorable(info: Any, seen: tuple[Any, ...]) -> Any:
     return next((odd for odd in found if odd is not None), None)
 
 
-_ATOMS = frozenset({int, str, float, bool, bytes, type(None)})
+ATOMS = (int, str, float, bool, bytes, type(None))
+"""Values of these need no copy."""
 
 
 class Shape:
@@ -91,7 +92,7 @@ class Shape:
         made = self.cls()
         for name in self.fields:
             value = getattr(instance, name)
-            setattr(made, name, value if type(value) in _ATOMS else copy.deepcopy(value))
+            setattr(made, name, value if type(value) in ATOMS else copy.deepcopy(value))
         return made
 
     def values(self, instance: Any) -> dict[str, Any]:

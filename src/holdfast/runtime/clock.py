@@ -8,6 +8,7 @@ import random
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 
 
 class SystemClock:
@@ -28,4 +29,4 @@ class SystemClock:
 
 def base32(number: int) -> str:
     """128 bits as 26 characters that sort as the numbers do."""
-    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

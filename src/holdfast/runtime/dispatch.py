@@ -133,7 +133,7 @@ class Dispatch:
             self.reject(error, by, stream, envelope, memory, handled)
             return
         answers = message_of(command).answers
-        answer = next(event for event in events if isinstance(event, answers))
+        answer = events[0] if len(events) == 1 else next(event for event in events if isinstance(event, answers))
         handled.answer = answer
         self._append(by, events, answer, stream, state, envelope, memory, handled)
 

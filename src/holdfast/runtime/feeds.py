@@ -249,7 +249,10 @@ class Feeds:
         members = list(group.members)
         for member in members:
             member.producer_head, member.asked = page.head, True
-        results = await asyncio.gather(*(self._take(member, page) for member in members))
+        if len(members) == 1:  # without a task of its own
+            results = [await self._take(members[0], page)]
+        else:
+            results = await asyncio.gather(*(self._take(member, page) for member in members))
         apart = [member for member, fine in zip(members, results, strict=True) if not fine]
         if apart:
             group.members = [member for member in group.members if member not in apart]

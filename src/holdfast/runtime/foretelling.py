@@ -115,7 +115,7 @@ class Foretelling:
             try:
                 if stream and not stream.startswith("?/"):
                     self._load(service, stream)
-                self._took(service, handle_message(dispatch, memory, producer, record, self._now))
+                self._took(service, handle_message(dispatch, memory, producer, record, stream, self._now))
             except (HoldfastError, LookupError) as error:
                 self.unknown.append(f"{service} fails at {record.type}: {error}")
             except Exception as error:  # noqa: BLE001 - a handler's own failure is what would happen

@@ -237,11 +237,10 @@ class Node:
         sagas = self.dispatch.sagas
         sagas.open, sagas.called, sagas.stuck = count, called, stuck
 
-    def _flushed(self, head: int, records: list[Record]) -> None:
-        if self.conversations is not None:
-            self.conversations.flushed(records)
-        if records:
-            self._tell_news()
+    def _flushed(self, sent: list[Record]) -> None:
+        if sent and self.conversations is not None:
+            self.conversations.flushed(sent)
+        self._tell_news()
 
     def _crashed(self) -> None:
         self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))

@@ -22,7 +22,7 @@ from holdfast.runtime.envelope import Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.mending import Ask, already, check_said, edited_of, event_of, held_at, in_turn, refused, verb_of
 from holdfast.runtime.places import Held
-from holdfast.runtime.received import handle_message
+from holdfast.runtime.received import handle_message, stream_of
 from holdfast.runtime.sagarecords import decode_answer
 
 if TYPE_CHECKING:
@@ -185,8 +185,11 @@ async def _plan_message(node: "Node", ask: Ask, stream: str, held: Held) -> Plan
     if dispatch.folds(stream):
         (loaded,) = await node.store.load([stream], snapshots=False)
         memory.put(stream, loaded)
+    now = stream_of(dispatch, held.producer, held.record)
     try:
-        handled = handle_message(dispatch, memory, held.producer, held.record, node.clock.now_us(), edited=held.edited)
+        handled = handle_message(
+            dispatch, memory, held.producer, held.record, now, node.clock.now_us(), edited=held.edited
+        )
     except Exception as error:  # noqa: BLE001 - what a handler raises is the plan
         fails = f"it fails again: {type(error).__name__}: {error}"[:500]
         return Plan(node.name, ask.kind, ask.target, "apply", (fails, "it waits again, with its attempts anew"))

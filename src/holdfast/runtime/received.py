@@ -94,13 +94,12 @@ def open_message(dispatch: Dispatch, held: "Held", at: int) -> tuple[Any, Envelo
 
 
 def handle_message(
-    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, at: int, *, edited: str = ""
+    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, stream: str, at: int, *, edited: str = ""
 ) -> Handled:
-    """Decide one received message, its streams in memory; `edited`: the id of the repair that changed it. Raises what
-    the handler raises."""
+    """Decide one received message for a stream, which is in memory; `edited`: the id of the repair that changed it.
+    Raises what the handler raises."""
     headers, is_command = record.headers, record.kind == "command"
     envelope = envelope_of(producer, record, at, edited)
-    stream = stream_of(dispatch, producer, record)
     if is_command and record.type == CONFIRM:
         raise LookupError(f"nothing is held for {_told(producer, record)}, and it is to be confirmed")
     if stream.startswith("?/"):
@@ -235,7 +234,9 @@ class MessageWork:
             return self._hold(move, None)  # so that a handler or an effect holds up nothing but its own stream
         try:
             at = waiting.clock.now_us()
-            handled = self._handled = handle_message(waiting.dispatch, waiting.memory, self._producer, record, at)
+            handled = self._handled = handle_message(
+                waiting.dispatch, waiting.memory, self._producer, record, stream, at
+            )
         except StreamHeld:
             return self._behind(move, staged)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits

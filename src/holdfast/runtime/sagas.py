@@ -38,7 +38,7 @@ from holdfast.runtime.sagarecords import decode_answer, from_record, outcome, to
 if TYPE_CHECKING:
     from holdfast.runtime.envelope import Envelope, Handled
 
-NOTED = (Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired)
+NOTED = frozenset({Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired})
 """Progress with which a saga's entry in the list of those that have not ended changes."""
 
 
@@ -201,13 +201,16 @@ class Sagas:
         handled: "Handled",
     ) -> None:  # fmt: skip
         version = state.version - len(progress)
+        opened = noted = False
         for item in progress:
             version += 1
             record = to_record(saga, stream, version, item, state, envelope)
             handled.records.append(record)
             if record.headers.outcome:
                 handled.settled.append((envelope.tx, outcome(item), len(handled.records) - 1))
-        opened = any(isinstance(item, Begun) for item in progress)
+            kind = type(item)
+            opened = opened or kind is Begun
+            noted = noted or kind in NOTED
         if state.status == "stuck":
             self.stuck.add(stream)
         elif self.stuck:
@@ -216,7 +219,7 @@ class Sagas:
             self._note_caller(caller, stream, ended=state.ended)
         if state.ended and not opened:
             handled.rows.append(Row("saga", stream, None))
-        elif not state.ended and (opened or any(isinstance(item, NOTED) for item in progress)):
+        elif not state.ended and (opened or noted):
             handled.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
         for timer in timers(saga, state, progress):
             key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)

@@ -27,7 +27,7 @@ from holdfast.runtime.envelope import Handled
 from holdfast.runtime.failure import failure_of
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.places import Held, Place, rehome
-from holdfast.runtime.received import handle_message, known, stream_now
+from holdfast.runtime.received import handle_message, known, stream_now, stream_of
 from holdfast.runtime.retrying import HandlerRetry, RetryWork
 from holdfast.runtime.stages import StreamHeld
 from holdfast.runtime.transactions import Transactions
@@ -305,8 +305,10 @@ class Waiting:
             if held.feed not in self.consumers:
                 raise LookupError(f"{self.dispatch.service.name} has no {held.feed} any more")
             return self.consumers[held.feed](held)
-        now = self.clock.now_us()
-        return handle_message(self.dispatch, self.memory, held.producer, held.record, now, edited=held.edited)
+        stream = stream_of(self.dispatch, held.producer, held.record)
+        return handle_message(
+            self.dispatch, self.memory, held.producer, held.record, stream, self.clock.now_us(), edited=held.edited
+        )
 
     def put_back(self, stream: str, place: "Place") -> None:
         """The try is not committed: the message waits first in its stream again."""

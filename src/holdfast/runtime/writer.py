@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
+import msgspec
+
 from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
 from holdfast.core.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
@@ -70,7 +72,7 @@ class Writer:
         store: Store,
         memory: Memory,
         *,
-        flushed: Callable[[int, list[Record]], None],
+        flushed: Callable[[list[Record]], None],
         crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
     ) -> None:
@@ -294,9 +296,10 @@ class Writer:
 
     def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
         bad: list[tuple[Work, Batch, Outcome]] = []
+        unpin = self._memory.unpin
         for (work, batch), outcome in zip(group, outcomes, strict=True):
             for stream, _ in batch.reads:
-                self._memory.unpin(stream)
+                unpin(stream)
             if not isinstance(outcome, Committed):
                 bad.append((work, batch, outcome))
         if bad:
@@ -307,17 +310,19 @@ class Writer:
                 work.landed(outcome.position)
 
     def _publish(self, batches: Iterable[tuple[Batch, Outcome]]) -> None:
-        """Say what is durable now."""
-        flushed: list[Record] = []
+        """Say what is durable now: how far, and those records that are for somebody."""
+        sent: list[Record] = []
+        wrote = False
         for batch, outcome in batches:
-            if isinstance(outcome, Committed):
-                position = outcome.position
+            if batch.records and isinstance(outcome, Committed):
+                wrote, position = True, outcome.position
                 for record in batch.records:
-                    flushed.append(_at(record, position))
+                    if record.destination:
+                        sent.append(msgspec.structs.replace(record, position=position))
                     position += 1
-                if batch.records:
-                    self.head = max(self.head, position - 1)
-        self._flushed(self.head, flushed)
+                self.head = max(self.head, position - 1)
+        if wrote:
+            self._flushed(sent)
 
     def _take_back(self, bad: list[tuple[Work, Batch, Outcome]]) -> None:
         """What failed takes back the state it made; what is decided on that state is decided again."""
@@ -374,10 +379,3 @@ class Writer:
 
 def _unavailable(error: StoreError) -> Unavailable:
     return Unavailable(f"the store is not taking commits: {error}", retry_after_seconds=2.0)
-
-
-def _at(record: Record, position: int) -> Record:
-    return Record(
-        position, record.kind, record.type, record.data, record.tx, record.cause, record.at, record.correlation,
-        record.stream, record.version, record.destination, record.headers,
-    )  # fmt: skip

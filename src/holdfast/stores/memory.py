@@ -19,6 +19,8 @@ from holdfast.ports.store import RECORD_BYTES_MAX, Capabilities, Incarnation, Le
 
 __all__ = ["MemoryStore"]
 
+NOWHERE = Cursor()
+
 
 class MemoryStore:
     """One log and its small tables, in lists and dicts."""
@@ -173,7 +175,7 @@ class MemoryStore:
             if found != expected:
                 return Conflict(stream, expected, found)
         for move in batch.moves:
-            found = self._cursors.get(move.name, Cursor()).position
+            found = self._cursors.get(move.name, NOWHERE).position
             if found != move.before:
                 return Conflict(move.name, move.before, found)
         for row in batch.rows:
