@@ -181,12 +181,10 @@ class Conversation:
                 self.seen = max(self.seen, frame.upto)
                 return
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            before = self.received
+            before, last = self.received, records[-1]
             for record in records:
-                last = record.position == records[-1].position
-                exchange.writer.submit(
-                    incoming(exchange.waiting, self.peer, frame.incarnation, before, record, done if last else None)
-                )
+                told = done if record is last else None
+                exchange.writer.submit(incoming(exchange.waiting, self.peer, frame.incarnation, before, record, told))
                 before = record.position
             self.received = before
             try:

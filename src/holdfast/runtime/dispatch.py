@@ -66,8 +66,10 @@ class Dispatch:
         self.sagas = Sagas(service)
         self.stages = Stages(service, snapshot_every)
         self._snapshot_every = snapshot_every
+        self.apart = frozenset((*service.handlers, *service.effects))
+        """Names of what is carried out beside the writer."""
         self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
-            **{name: HandlerFolder() for name in (*service.handlers, *service.effects)},
+            **{name: HandlerFolder() for name in self.apart},
             **{name: AggregateFolder(found, service) for name, found in service.aggregates.items()},
             **{name: SagaFolder(found) for name, found in service.sagas.items()},
         }

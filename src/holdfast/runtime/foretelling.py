@@ -109,7 +109,7 @@ class Foretelling:
             self._call_off(producer, record)
         elif record.headers.stage or record.type in (CONFIRM, CANCEL):
             self.unknown.append(f"how {service} votes on {record.type}: it is staged")
-        elif stream.partition("/")[0] in {*dispatch.service.effects, *dispatch.service.handlers}:
+        elif stream.partition("/")[0] in dispatch.apart:
             self.unknown.append(f"what becomes of {record.type} in {service}: it is carried out outside of its log")
         else:
             try:

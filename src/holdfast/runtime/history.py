@@ -24,6 +24,8 @@ class History:
 
     def at(self, position: int) -> tuple[Incarnation, int]:
         """The incarnation that wrote a position, and its last position (0: it writes still)."""
+        if self.incarnations[-1].first <= position:
+            return self.incarnations[-1], 0
         end = 0
         for found in reversed(self.incarnations):
             if found.first <= position:
@@ -33,7 +35,8 @@ class History:
 
     def check(self, cursor: Cursor, head: int, who: str) -> None:
         """Raise Forked unless this log has given out the cursor."""
-        if cursor.position == 0:
+        current = self.incarnations[-1] if self.incarnations else None
+        if cursor.position == 0 or (current and cursor.incarnation == current.id and cursor.position <= head):
             return
         for number, found in enumerate(self.incarnations):
             if found.id == cursor.incarnation:

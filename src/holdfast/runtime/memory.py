@@ -51,6 +51,11 @@ class Memory:
         """The entry, or None when it must be loaded first."""
         return self._entries.get(stream)
 
+    def missing(self, streams: Iterable[str]) -> list[str]:
+        """Those of the streams that must be loaded first."""
+        entries = self._entries
+        return [stream for stream in streams if stream not in entries]
+
     def __getitem__(self, stream: str) -> Entry:
         entry = self._entries[stream]
         if entry.error is not None:

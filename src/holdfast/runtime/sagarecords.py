@@ -137,6 +137,11 @@ def to_record(
             early=not item.undoes and saga.by_name[item.step] < saga.pivot,
             stage=written(begun.at, state.attempt) if saga.staged else "",
         )  # fmt: skip
+    elif isinstance(item, Answered):
+        stored = SAGA + "answered"
+        data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
+        if (asked := state.asked.get(item.to)) is not None:
+            headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
     elif isinstance(item, Told):
         kind, stored, destination = "command", CONFIRM if item.commit else CANCEL, item.service
         data = encode(Decision(item.attempt))
@@ -146,11 +151,6 @@ def to_record(
         data, headers = encode(Target(item.to)), msgspec.structs.replace(headers, step=asked.step, index=asked.index)
     elif isinstance(item, Repaired):
         kind, stored, data = "repair", REPAIRED, encode(item)
-    elif isinstance(item, Answered):
-        stored = SAGA + "answered"
-        data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
-        if (asked := state.asked.get(item.to)) is not None:
-            headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
     elif isinstance(item, Begun):
         stored = SAGA + "begun"
         body = {"type": saga.begin.stored, "message": item.message, "shape": item.shape,

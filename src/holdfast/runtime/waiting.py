@@ -263,8 +263,8 @@ class Waiting:
 
     def apart(self, stream: str) -> bool:
         """True for the stream of a handler or an effect: its messages are all set aside, and then carried out."""
-        name = stream.partition("/")[0]
-        return name in self.dispatch.service.handlers or name in self.dispatch.service.effects
+        apart = self.dispatch.apart
+        return bool(apart) and stream.partition("/")[0] in apart
 
     def busy(self, stream: str) -> bool:
         """True while something waits on the stream, or is being tried."""
@@ -323,6 +323,8 @@ class Waiting:
 
     def let_go(self, handled: Handled | None, gone: "list[tuple[str, int, Place]]") -> None:
         """A decision has landed: whoever waits on the streams that it freed goes on."""
+        if not gone and (handled is None or not handled.let_go):
+            return
         streams = [*(handled.let_go if handled else ()), *(stream for stream, _, _ in gone)]
         for stream in dict.fromkeys(streams):
             self.unlocked(stream)

@@ -191,8 +191,7 @@ class Writer:
             work = inbox.popleft()
             if self._held and self._must_hold(work):
                 continue
-            missing = [stream for stream in work.streams if memory.get(stream) is None]
-            if missing:
+            if missing := memory.missing(work.streams):
                 self._hold(work, missing)
                 continue
             try:
@@ -211,7 +210,7 @@ class Writer:
     def _must_hold(self, work: Work) -> bool:
         """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
         if (work.lane and work.lane in self._held_lanes) or any(stream in self._wanted for stream in work.streams):
-            self._hold(work, [stream for stream in work.streams if self._memory.get(stream) is None])
+            self._hold(work, self._memory.missing(work.streams))
             return True
         return False
 
@@ -300,13 +299,13 @@ class Writer:
         for (work, batch), outcome in zip(group, outcomes, strict=True):
             for stream, _ in batch.reads:
                 unpin(stream)
-            if not isinstance(outcome, Committed):
+            if type(outcome) is not Committed:
                 bad.append((work, batch, outcome))
         if bad:
             self._take_back(bad)
         self._publish(zip((batch for _, batch in group), outcomes, strict=True))
         for (work, _), outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Committed):
+            if type(outcome) is Committed:
                 work.landed(outcome.position)
 
     def _publish(self, batches: Iterable[tuple[Batch, Outcome]]) -> None:
@@ -314,13 +313,14 @@ class Writer:
         sent: list[Record] = []
         wrote = False
         for batch, outcome in batches:
-            if batch.records and isinstance(outcome, Committed):
+            if batch.records and type(outcome) is Committed:
                 wrote, position = True, outcome.position
                 for record in batch.records:
                     if record.destination:
                         sent.append(msgspec.structs.replace(record, position=position))
                     position += 1
-                self.head = max(self.head, position - 1)
+                if position > self.head:
+                    self.head = position - 1
         if wrote:
             self._flushed(sent)
 
