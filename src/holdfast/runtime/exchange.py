@@ -16,6 +16,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.callingoff import incoming
+from holdfast.runtime.chores import Chore
 from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation
 from holdfast.runtime.history import History
 from holdfast.runtime.waiting import Waiting
@@ -39,7 +40,7 @@ class Exchange:
         self.conversations: dict[str, Conversation] = {}
         self._mine = Cursor()
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving: asyncio.Task[None] | None = None
+        self._saving = Chore(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -54,25 +55,25 @@ class Exchange:
             if peer in self.conversations:
                 self.conversations[peer].start()
         await self._read_own(cursors)
-        self._saving = asyncio.get_running_loop().create_task(self._save_acks())
+        self._saving.start()
+
+    def _moved(self) -> dict[str, int]:
+        """What peers have acknowledged and the store does not know."""
+        return {peer: one.acked for peer, one in self.conversations.items() if one.acked != one.saved}
 
     async def _save_acks(self) -> None:
-        """Once a second, what peers have acknowledged is kept: a lower cursor later means a restored store."""
-        while True:
-            await asyncio.sleep(ACK_SAVE_SECONDS)
-            moved = {peer: one.acked for peer, one in self.conversations.items() if one.acked != one.saved}
-            if not moved:
-                continue
-            work = BatchWork(
-                Batch(rows=tuple(Row("service", f"acked:{peer}", b"%d" % acked) for peer, acked in moved.items()))
-            )
-            try:
-                self.writer.submit(work)
-                await work.done
-                for peer, acked in moved.items():
-                    self.conversations[peer].saved = acked
-            except HoldfastError as error:
-                logger.debug("acknowledgements not saved: %s", error)
+        """What peers have acknowledged is kept: a lower cursor later means a restored store."""
+        moved = self._moved()
+        work = BatchWork(
+            Batch(rows=tuple(Row("service", f"acked:{peer}", b"%d" % acked) for peer, acked in moved.items()))
+        )
+        try:
+            self.writer.submit(work)
+            await work.done
+            for peer, acked in moved.items():
+                self.conversations[peer].saved = acked
+        except HoldfastError as error:
+            logger.debug("acknowledgements not saved: %s", error)
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
         """Hand the writer what this service told itself and has not decided yet."""
@@ -88,10 +89,10 @@ class Exchange:
 
     async def close(self) -> None:
         """Say no more."""
-        tasks = [task for task in (self._own_broken, self._saving) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._own_broken is not None:
+            self._own_broken.cancel()
+            await asyncio.gather(self._own_broken, return_exceptions=True)
+        await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
     def reread(self, cursors: dict[str, Cursor]) -> None:

@@ -17,6 +17,7 @@ from holdfast.core.record import Record, record_id
 from holdfast.errors import HoldfastError, Invalid, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
+from holdfast.runtime.chores import Chore
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
@@ -113,6 +114,10 @@ def newer_names(types: Sequence[str]) -> list[str]:
     return [f"{name}.v{version + n}" for name, version in last.items() for n in range(1, NEWER_ASKED + 1)]
 
 
+def _idle(member: Subscription) -> bool:
+    return member.position > member.durable.position and member.failure is None
+
+
 class _Group:
     """Subscriptions of one producer that stand at one position and share a fetch."""
 
@@ -138,11 +143,12 @@ class Feeds:
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._saving = Chore(IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle)
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
         """Take up every feed at its checkpoint; consumers that stand together share a fetch."""
         await self._subscribe(consumers)
-        self._spawn(self._save_idle())
+        self._saving.start()
 
     async def _subscribe(self, consumers: Sequence[Consumer]) -> list[tuple[str, Subscription]]:
         cursors = await self._store.cursors()
@@ -175,6 +181,7 @@ class Feeds:
 
     async def close(self) -> None:
         """Take in no more."""
+        await self._saving.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -300,13 +307,11 @@ class Feeds:
             self._begin(producer, [member])
 
     async def _save_idle(self) -> None:
-        """Checkpoints that moved without a match are saved once a second."""
-        while True:
-            await asyncio.sleep(IDLE_SAVE_SECONDS)
-            for member in list(self.subscriptions):
-                if member.position > member.durable.position and member.failure is None:
-                    async with member.lock:
-                        await self._save(member)
+        """Checkpoints that moved without a match are saved."""
+        for member in list(self.subscriptions):
+            if _idle(member):
+                async with member.lock:
+                    await self._save(member)
 
     async def _save(self, member: Subscription) -> None:
         here = Cursor(member.incarnation, member.position)

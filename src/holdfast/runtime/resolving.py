@@ -7,7 +7,6 @@ until an operator resolves it, on record, and never against a decision that exis
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from holdfast.core.message import Rejection, encode
 from holdfast.core.record import Record
 from holdfast.core.stage import CANCEL, CONFIRM, DONE, Carried, Decision, Hold, Standing, attempt_of, stage_of
 from holdfast.errors import Contradicted, ExchangeError, HoldfastError, Invalid, NotFound, Unavailable, Unreachable
+from holdfast.runtime.chores import Chore
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.received import decide_stage
 
@@ -74,38 +74,29 @@ class Doubts:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._task: asyncio.Task[None] | None = None
+        self._asking = Chore(ASK_SECONDS, lambda: bool(node.dispatch.stages.held), self._ask)
 
     def start(self) -> None:
         """Begin to look, now and then."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._asking.start()
 
     async def stop(self) -> None:
         """Ask no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._asking.stop()
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(ASK_SECONDS)
-            try:
-                await self._look()
-            except HoldfastError as error:
-                logger.warning("what is in doubt could not be asked about: %s", error)
-
-    async def _look(self) -> None:
+    async def _ask(self) -> None:
         node = self._node
         longest = node.clock.now_us() - round(DOUBT_SECONDS * 1e6)
         doubtful = {hold.stage: hold for _, hold in node.dispatch.stages.items() if hold.since < longest}
-        for stage, hold in doubtful.items():
-            if not self._away(coordinator_of(stage)):
-                continue
-            known = await _ask_peers(node, hold)
-            if known is not None:
-                await carry_out(node, stage, known.commit, by=known.by)
+        try:
+            for stage, hold in doubtful.items():
+                if not self._away(coordinator_of(stage)):
+                    continue
+                known = await _ask_peers(node, hold)
+                if known is not None:
+                    await carry_out(node, stage, known.commit, by=known.by)
+        except HoldfastError as error:
+            logger.warning("what is in doubt could not be asked about: %s", error)
 
     def _away(self, coordinator: str) -> bool:
         conversations = self._node.conversations.conversations if self._node.conversations else {}

@@ -36,14 +36,16 @@ class Timers:
         self.may_judge: Callable[[], bool] = lambda: True
         """False while answers may be on their way since before the start: no deadline is judged until then."""
         self._keys: list[str] = []
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writer: Writer | None = None
+        """Where they go when they are due; None before the start and after the end."""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._firing: asyncio.Task[None] | None = None
 
     async def start(self, writer: Writer) -> None:
         """Read the timers from the store and begin to fire them."""
         self.dispatch.sagas.on_timer = self._note  # first: the store may not say yet what lands now
+        self._writer = writer
         await self.reread()
-        self._task = asyncio.get_running_loop().create_task(self._run(writer))
 
     async def reread(self) -> None:
         """Take the store's word for what is due."""
@@ -53,13 +55,15 @@ class Timers:
             self._keys.extend(key for key, _ in rows)
             after = rows[-1][0]
         heapq.heapify(self._keys)
-        self._wake.set()
+        self._arm()
 
     async def stop(self) -> None:
         """Fire no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._writer = None
+        self._arm()
+        if self._firing is not None:
+            self._firing.cancel()
+            await asyncio.gather(self._firing, return_exceptions=True)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -78,25 +82,36 @@ class Timers:
         first = not self._keys or key < self._keys[0]
         heapq.heappush(self._keys, key)
         if first:
-            self._wake.set()
+            self._arm()
 
-    async def _run(self, writer: Writer) -> None:
-        while True:
-            self._wake.clear()
-            delay = None
-            if self._keys:
-                delay = max(0.0, (int(self._keys[0][:16]) - self.clock.now_us()) / 1e6)
-            if delay is None or delay > 0:
-                try:
-                    async with asyncio.timeout(delay):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-                continue
-            if not self.may_judge():
-                await asyncio.sleep(JUDGE_SECONDS)
-                continue
-            await self._fire(writer)
+    def _left_us(self) -> int:
+        """How long it is until the first is due."""
+        return int(self._keys[0][:16]) - self.clock.now_us()
+
+    def _arm(self, seconds: float = 0.0) -> None:
+        """Ring when the first is due, and in so many seconds at the earliest."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._keys and self._writer is not None and self._firing is None:
+            left = max(seconds, self._left_us() / 1e6)
+            self._alarm = asyncio.get_running_loop().call_later(left, self._ring, self._writer)
+
+    def _ring(self, writer: Writer) -> None:
+        self._alarm = None
+        if self._left_us() > 0:
+            self._arm()  # the clock of the timers is not the one that rang
+        elif not self.may_judge():
+            self._arm(JUDGE_SECONDS)
+        else:
+            self._firing = asyncio.get_running_loop().create_task(self._fire(writer))
+            self._firing.add_done_callback(self._fired)
+
+    def _fired(self, task: "asyncio.Task[None]") -> None:
+        self._firing = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("timers could not be fired", exc_info=error)
+        self._arm()
 
     async def _fire(self, writer: Writer) -> None:
         due: list[str] = []
@@ -126,7 +141,7 @@ class Timers:
 
     def _fire_again(self, key: str) -> None:
         heapq.heappush(self._keys, key)
-        self._wake.set()
+        self._arm()
 
 
 class _WakeWork:
