@@ -15,7 +15,8 @@ from holdfast import Command, Contract, Event, Rejection
 from holdfast.core.advance import advance, answered, timers, woken
 from holdfast.core.batch import Cursor
 from holdfast.core.frame import Frame, decode_frame, encode_frame, to_wire
-from holdfast.core.message import decode_stored, encode, join_key, message_of
+from holdfast.core.key import join_key
+from holdfast.core.message import decode_stored, encode, message_of
 from holdfast.core.progress import Answered, Asked, Begun, Completed, Progress, SagaState, Undone, apply
 from holdfast.core.record import Headers, Record
 from holdfast.core.saga import ATTEMPTS_MAX

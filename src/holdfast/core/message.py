@@ -7,7 +7,7 @@ fails with `Misuse` when a declaration cannot work and with `Invalid` (exact pat
 
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, cast, dataclass_tr
 
 import msgspec
 
+from holdfast.core.key import join_key
 from holdfast.core.state import check_storable
 from holdfast.errors import Invalid, Misuse
 
@@ -119,36 +120,6 @@ encode: Callable[[Any], bytes] = _encoder.encode
 """A message or any plain value as UTF-8 JSON."""
 
 
-KEY_BYTES_MAX = 700
-"""Bytes of a key as UTF-8, its parts joined: with a type's name before it, it fits an index of every engine."""
-
-
-_PLAIN = re.compile(rf"[\x21-\x24\x26-\x2e\x30-\x7e]{{1,{KEY_BYTES_MAX // 4}}}")
-"""A key that stands as it is."""
-
-
-def join_key(parts: Iterable[object], name: str = "key") -> str:
-    """Key parts as one text: each with `%` and `/` escaped, joined with `/`. Raises Invalid on an empty part, on a NUL
-    (not every store can hold it), and over KEY_BYTES_MAX."""
-    texts = [str(part) for part in parts]
-    if len(texts) == 1 and _PLAIN.fullmatch(texts[0]):
-        return texts[0]
-    if not all(texts):
-        raise Invalid(f"{name}: a key may not be empty", errors=[("$", "empty key")])
-    key = "/".join(
-        text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts
-    )
-    if "\0" in key or (len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX):
-        reason = "holds a NUL" if "\0" in key else f"longer than {KEY_BYTES_MAX} bytes"
-        raise Invalid(f"{name}: a key {reason}", errors=[("$", f"key {reason}")])
-    return key
-
-
-def split_key(key: str) -> list[str]:
-    """The parts that `join_key` joined."""
-    return [part.replace("%2F", "/").replace("%25", "%") for part in key.split("/")]
-
-
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>key in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
@@ -159,18 +130,6 @@ def invalid(error: Exception, what: str) -> Invalid:
     match = _AT.match(str(error))
     reason, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
     return Invalid(f"{what}: {reason} at {path}", errors=[(path, reason)])
-
-
-LABEL_CHARACTERS_MAX = 200
-_LABEL = re.compile(rf"[\x21-\x7e](?:[\x20-\x7e]{{0,{LABEL_CHARACTERS_MAX - 2}}}[\x21-\x7e])?")
-
-
-def label(text: str, name: str) -> str:
-    """An idempotency key or a correlation label: empty, or 1 to 200 printable ASCII characters. Raises Invalid."""
-    if text and not _LABEL.fullmatch(text):
-        reason = f"not 1 to {LABEL_CHARACTERS_MAX} printable ASCII characters"
-        raise Invalid(f"{name}: {reason}", errors=[(name, reason)])
-    return text
 
 
 _VERSION = re.compile(r"[0-9]{1,6}")

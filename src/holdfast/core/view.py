@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.core.aggregate import EVOLVE, events_in, is_a, parameters
-from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, join_key, message_type
+from holdfast.core.key import join_key
+from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, message_type
 from holdfast.core.state import Shape, members
 from holdfast.errors import CommandFailed, Misuse
 

@@ -14,7 +14,8 @@ import msgspec
 
 from holdfast.core.batch import Batch, Duplicate, Row
 from holdfast.core.effect import EffectType
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, label, message_of
+from holdfast.core.key import label
+from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import REJECTED, Record
 from holdfast.core.saga import SagaType
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable

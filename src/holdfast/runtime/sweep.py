@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.message import Command, MessageType, Rejection, message_type, split_key
+from holdfast.core.key import split_key
+from holdfast.core.message import Command, MessageType, Rejection, message_type
 from holdfast.core.service import Every
 from holdfast.errors import CommandFailed, Invalid, StoreError, Unavailable
 from holdfast.runtime.node import Node

@@ -1,10 +1,10 @@
 """The fault explorer: it hunts for the schedule of faults that breaks a system, and prints it as a test.
 
-`explore` runs a scenario in virtual time, first undisturbed, which shows the points at which something can go wrong;
-then with every single fault at every point, then with pairs, then with several faults and latencies drawn by chance.
-After each run the system must settle and its invariants must hold. A failure is shrunk to the fewest faults that still
-show it, and raised as `Found`: what is wrong, a ready test, and the trail of the transaction. One seed decides all: the
-same seed gives the same runs, and the same logs. (TigerBeetle's and FoundationDB's simulators are the models.)
+`explore` runs a scenario in virtual time: undisturbed, with every single fault, with pairs, with several at once
+(`testing.choosing`). After each run the system must settle and its invariants must hold. A failure is shrunk to the
+fewest faults that still show it, and raised as `Found`: what is wrong, a ready test, and the trail of the transaction.
+One seed decides all: the same seed gives the same runs, and the same logs. (TigerBeetle's and FoundationDB's simulators
+are the models.)
 """
 
 import asyncio
@@ -13,10 +13,9 @@ import functools
 import inspect
 import itertools
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,7 +25,8 @@ from holdfast.core.invariant import Violation
 from holdfast.core.service import Service, System
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.auditing import read_all
-from holdfast.testing.faults import Fault, Faults, kinds_at
+from holdfast.testing.choosing import Choice
+from holdfast.testing.faults import Fault, Faults, Schedule
 from holdfast.testing.forking import run_all
 from holdfast.testing.running import EndlessRun, in_virtual_time, quiet
 from holdfast.testing.telling import as_test, told
@@ -38,8 +38,6 @@ Scenario = Callable[[VirtualSystem], Coroutine[Any, Any, None]]
 Made = System | Service | Callable[[], System | Service]
 
 SCHEDULES = 1_000
-FAULTS_MAX = 6
-"""Faults of a run drawn by chance, at the most."""
 SETTLE_SECONDS = 2_700.0
 """Virtual seconds within which everything has to come to an end once the scenario has: several times the longest delay
 before something is tried again, while clocks go back as often as they may."""
@@ -49,15 +47,6 @@ READ_TRIES = 10
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
 BATCH = 50
 """Runs of one worker between two looks at what was found."""
-
-
-class Schedule(msgspec.Struct, frozen=True):
-    """One run: which faults where, and the seed of all the rest."""
-
-    faults: tuple[Fault, ...] = ()
-    seed: int = 0
-    jitter: bool = False
-    """Messages and flushes take times drawn by chance."""
 
 
 class Outcome(msgspec.Struct):
@@ -139,12 +128,13 @@ def explore(
     Runs are made in `workers` processes, forked; None: one a core, where this process has one thread; 0: in this one.
     What a scenario keeps outside of the system is seen in this process only with 0. Raises Found.
     """
-    explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
+    explorer, choice = _Explorer(system, scenario, tuple(invariants), stuck=stuck), Choice(seed)
     limit = None if seconds is None else time.monotonic() + seconds
     many = _workers() if workers is None else workers
     with quiet():
-        for batch in _batches(explorer.stages(schedules, seed), schedules, max(1, many) * BATCH):
+        for batch in _batches(choice.stages(schedules), schedules, max(1, many) * BATCH):
             for outcome in run_all(explorer.run, batch, many, Outcome):
+                choice.note(outcome.schedule, outcome.seen)
                 explorer.note(outcome)
                 if outcome.violations:
                     raise explorer.found(outcome)
@@ -202,24 +192,6 @@ class _Explorer:
         self._scenario: Scenario = inspect.unwrap(scenario)  # of a test that `explored` made, what it runs
         self.exploration = Exploration(seen={}, hit={})
         self._missed: dict[Fault, None] = {}
-
-    def stages(self, wanted: int, seed: int) -> Iterator[Iterable[Schedule]]:
-        """Schedules, the simplest first. Each stage builds on what those before have shown."""
-        chance, exploration = random.Random(seed), self.exploration
-        yield [Schedule(seed=seed)]
-        single = [Fault(kind, where, number) for where, number in exploration.seen for kind in kinds_at(where)]
-        yield [Schedule((fault,), seed) for fault in single]
-        # Half of what is left is for pairs: of all of them, or as many as fit, evenly over the run.
-        yield (Schedule(pair, seed) for pair in _pairs(single, chance, max(0, wanted - exploration.runs) // 2))
-        met = list(exploration.seen)
-
-        def drawn() -> Iterator[Schedule]:
-            while True:
-                chosen = chance.sample(met, min(len(met), chance.randint(1, FAULTS_MAX)))
-                faults = tuple(Fault(chance.choice(kinds_at(where)), where, number) for where, number in chosen)
-                yield Schedule(faults, chance.getrandbits(32), jitter=True)
-
-        yield drawn()
 
     def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
         """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
@@ -357,20 +329,6 @@ class _Explorer:
                  for one in outcome.violations[:10]]  # fmt: skip
         test = as_test(self._made, self._scenario, outcome.schedule, wrong[0], invariants=self._more, stuck=self._stuck)
         return "\n".join((*wrong, "", test, "", outcome.told, "", str(self.exploration)))
-
-
-def _pairs(single: Sequence[Fault], chance: random.Random, most: int) -> Iterator[tuple[Fault, Fault]]:
-    """Two faults, the earlier first: all pairs, or as many as may be, drawn evenly."""
-    count = len(single)
-    if count * (count - 1) // 2 <= most:
-        yield from itertools.combinations(single, 2)
-        return
-    done: set[tuple[int, int]] = set()
-    while len(done) < most:
-        one, other = sorted((chance.randrange(count), chance.randrange(count)))
-        if one != other and (one, other) not in done:
-            done.add((one, other))
-            yield single[one], single[other]
 
 
 async def _read_whole(audit: Audit, system: VirtualSystem) -> None:

@@ -7,7 +7,7 @@ is to happen there and does it; the points that were met are remembered in order
 
 import msgspec
 
-__all__ = ["COMMIT_FAULTS", "FEED_FAULTS", "MESSAGE_FAULTS", "Fault", "Faults"]
+__all__ = ["COMMIT_FAULTS", "FEED_FAULTS", "MESSAGE_FAULTS", "Fault", "Faults", "Schedule"]
 
 COMMIT_FAULTS = ("crash_before", "crash_after", "refuse", "doubt", "slow", "clock_ahead", "clock_back")
 """At a commit: its service crashes before or after it; the store refuses it; it is carried out and the store says that
@@ -43,6 +43,15 @@ def kinds_at(where: str) -> tuple[str, ...]:
     if ">" in where:
         return MESSAGE_FAULTS
     return FEED_FAULTS if "<" in where or "?" in where else COMMIT_FAULTS
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """One run: which faults where, and the seed of all the rest."""
+
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    jitter: bool = False
+    """Messages and flushes take times drawn by chance."""
 
 
 class Faults:

@@ -12,7 +12,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from holdfast.core.message import Command, Rejection, decode_stored, encode, label, message_of
+from holdfast.core.key import label
+from holdfast.core.message import Command, Rejection, decode_stored, encode, message_of
 from holdfast.core.problem import error_of
 from holdfast.core.record import parse_record_id
 from holdfast.errors import NotFound, Rejected, Unreachable

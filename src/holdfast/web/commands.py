@@ -12,16 +12,8 @@ from typing import Any
 import msgspec
 
 from holdfast.core.cloudevent import EVENT_TYPE
-from holdfast.core.message import (
-    LABEL_CHARACTERS_MAX,
-    Command,
-    MessageType,
-    Rejection,
-    decode_stored,
-    encode,
-    label,
-    message_of,
-)
+from holdfast.core.key import LABEL_CHARACTERS_MAX, label
+from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
 from holdfast.core.record import REJECTED
 from holdfast.core.service import Every
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable

@@ -13,7 +13,8 @@ from typing import Any, cast
 import msgspec
 
 from holdfast.core.aggregate import parameters
-from holdfast.core.message import Command, MessageType, invalid, join_key
+from holdfast.core.key import join_key
+from holdfast.core.message import Command, MessageType, invalid
 from holdfast.core.record import parse_record_id
 from holdfast.core.service import Every, Keyed, Query, Route
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
