@@ -7,14 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Rejection, Service, answer, decide, step
+from holdfast import Contract, Rejection, Service, answer, decide, step
 from holdfast.core.batch import Batch, Row
 from holdfast.core.progress import SagaState
 from holdfast.core.record import Record
 from holdfast.errors import Pending
+from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.edge import Outcome
+from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
+from holdfast.testing.loop import VirtualClock
 from ring import Book, Booked, Deal, Dealt, Fill, ask, desk, judge, logged, ring, until, wrong
 
 DEALS: dict[str, tuple[Deal, Any]] = {
@@ -332,10 +335,44 @@ async def test_a_timer_that_cannot_be_read_stops_no_other(caplog: pytest.LogCapt
     """A row that is no timer is said and kept; the timers behind it fire all the same."""
     async with VirtualSystem(ring()) as system:
         await ask(system, Fill("a", 5), "fill")
-        rotten = Row("timer", f"{1:016d}/Dealing/x#deadline:pay", b"rotten")
-        await MemoryStore.commit(system.stores["desk"], [Batch(rows=(rotten,))])
+        rotten = [Row("timer", key, b"rotten") for key in (f"{1:016d}/Dealing/x#deadline:pay", "0/never#x", "~")]
+        await MemoryStore.commit(system.stores["desk"], [Batch(rows=tuple(rotten))])
         await system.restart("desk")
         outcome = await ask(system, Deal("d", cells=("a",), tell_refusals=2), "d")
         assert outcome.answer == Dealt("d", ("a",), ())
-        assert await system.stores["desk"].get("timer", [rotten.key]) == [b"rotten"]
-    assert "cannot be read" in caplog.text
+        assert await system.stores["desk"].get("timer", [row.key for row in rotten]) == [b"rotten"] * 3
+    assert caplog.text.count("cannot be read") == 3
+
+
+class SlowTimers:
+    """A store that holds one timer and takes its time to say so."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.seconds = key, 0.0
+        self.asked: list[list[str]] = []
+
+    async def scan(self, kind: str, *, after: str = "") -> list[tuple[str, bytes]]:
+        await asyncio.sleep(self.seconds)
+        return [] if after else [(self.key, b"{}")]
+
+    async def get(self, kind: str, keys: list[str]) -> list[bytes | None]:
+        self.asked.append(keys)
+        return [None for _ in keys]
+
+
+@virtual_time
+async def test_a_timer_that_rings_while_timers_are_read_again_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """A service reads its timers again, which takes a while, and one comes due meanwhile: it fires then, once."""
+    clock = VirtualClock()
+    store: Any = SlowTimers(f"{clock.now_us() + 2_000_000:016d}/Dealing/x#deadline:pay")
+    nothing: Any = None
+    writer: Any = object()
+    timers = Timers(Dispatch(Service(Contract("idle"))), nothing, store, clock, nothing)
+    await timers.start(writer)
+    store.seconds = 5.0
+    await timers.reread()
+    assert store.asked == []
+    await asyncio.sleep(1.0)
+    assert store.asked == [[store.key]]
+    await timers.stop()
+    assert not caplog.records

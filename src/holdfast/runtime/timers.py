@@ -52,7 +52,11 @@ class Timers:
         self._keys.clear()
         after = ""
         while rows := await self.store.scan("timer", after=after):
-            self._keys.extend(key for key, _ in rows)
+            for key, _ in rows:
+                if key[:16].isdecimal():
+                    self._keys.append(key)
+                else:
+                    logger.error("a timer's row cannot be read and stays where it is", extra={"timer": key})
             after = rows[-1][0]
         heapq.heapify(self._keys)
         self._arm()
@@ -99,8 +103,8 @@ class Timers:
 
     def _ring(self, writer: Writer) -> None:
         self._alarm = None
-        if self._left_us() > 0:
-            self._arm()  # the clock of the timers is not the one that rang
+        if not self._keys or self._left_us() > 0:
+            self._arm()  # they are being read again, or the clock of the timers is not the one that rang
         elif not self.may_judge():
             self._arm(JUDGE_SECONDS)
         else:
