@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import holdfast.cli.auditing
 from chaining import Post, chained
 from holdfast import Client
-from holdfast.cli.audit import SAY_SECONDS
+from holdfast.cli.audit import NICENESS, SAY_SECONDS
 from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.verbs import call
 from holdfast.config import Settings
@@ -242,10 +243,11 @@ class Following:
 async def test_an_audit_that_follows_says_what_it_finds() -> None:
     """A process that follows says each violation once, when it is found, and when a fold holds again; a service that
     goes away is named at once, the others are judged on, and so is what it did when it is back. Ctrl-C ends it, with
-    code 1 when something was wrong, also where it holds again."""
+    code 1 when something was wrong, also where it holds again. It takes a processor after all who are not so patient."""
     async with Far(selling(deadline=0), SECRET) as far, following("--share", "1", *flags(far.urls)) as audit:
         client = Client.http(far.urls)
         await audit.line("0 transactions judged, 0 in flight, 0 records behind")
+        assert os.getpriority(os.PRIO_PROCESS, audit.process.pid) == min(19, os.nice(0) + NICENESS)
         await client.run(Sell("o1", ("tea",)))
         line = await audit.line("InPairs")
         assert line.startswith("InPairs tea: 1 are kept  [depot@1") and "holdfast why" in line

@@ -5,6 +5,7 @@ service did not answer.
 """
 
 import json
+import os
 import time
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ from holdfast.errors import ConfigInvalid
 SAY_SECONDS = 10.0
 """Between two lines that say how far it is, while it follows; that a service goes away or is back is said at once."""
 
+SHARE = 0.04
+"""Of one processor, while it follows."""
+NICENESS = 10
+"""While it follows: it waits for a processor that the services leave free, or gets some twentieth of a busy one."""
+
 
 def audit(
     target: str,
@@ -31,7 +37,7 @@ def audit(
     follow: Annotated[bool, Parameter(negative="")] = False,
     settle: float = 5.0,
     seconds: float = 0.0,
-    share: float = 0.02,
+    share: float = SHARE,
     url: Urls = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -54,8 +60,8 @@ def audit(
     seconds
         With --follow: end after so many; 0 means not before Ctrl-C.
     share
-        With --follow: the part of one processor that it takes; services need about as much for their pages. It lags
-        rather than to slow them.
+        With --follow: the part of one processor that it takes at the most, and gently (nice 10); services need about
+        as much for their pages. It lags rather than to slow them.
     """
     settings = settings_of(config)
     system = load_target(target, pins=False)
@@ -72,6 +78,7 @@ def audit(
 
 
 def _follow(found: HttpAudit, seconds: float, *, as_json: bool) -> int:
+    os.nice(NICENESS)
     begun, said_at, away = time.monotonic(), float("-inf"), found.silent
     known: dict[tuple[str, str, str], Violation] = {}
     ever = False

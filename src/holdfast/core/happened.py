@@ -47,7 +47,7 @@ class Happened:
         self._open, self._types = found, types
         self.settled = settled
         """False while something of it is left to happen."""
-        self._decoded: dict[int, Event] = {}
+        self._decoded: dict[int, Any] = {}
         self._numbers: dict[type[Event], list[int]] | None = None
         """Class of an event -> which of the records are of it; made when it is asked for first."""
         self._looked: dict[int, None] = {}
@@ -69,7 +69,8 @@ class Happened:
 
     def of(self, *kinds: type[E]) -> list[E]:
         """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
-        return [self._decode(number) for number in self._find(kinds)]
+        known = self._decoded
+        return [known.get(number) or self._decode(number) for number in self._find(kinds)]
 
     def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
         """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order

@@ -105,21 +105,26 @@ class Settling:
 
     def take(self, log: str, run: Iterable[Seen]) -> None:
         """The records of one handling, in the order of a consistent cut."""
-        exchange = f"exchange:{log}"
+        opened, touched, due = self.open, self._touched, self._due
         for record in run:
-            found = self.open.get(record.tx)
+            tx, kind = record.tx, record.kind
+            found = opened.get(tx)
             if found is None:
-                found = self.open[record.tx] = Open(record.tx, record.correlation, record.at)
-                if record.cause.rpartition("@")[0] in self._due:  # a cause in the cut, and nothing of it is open
-                    self.reopened.add(record.tx)
-            self._touched[record.tx] = found
-            if record.destination in self._due:
-                self._owe(record.destination, exchange, record.position, found)
-            if record.kind in ("event", "answer"):
+                found = opened[tx] = Open(tx, record.correlation, record.at)
+                if record.cause.rpartition("@")[0] in due:  # a cause in the cut, and nothing of it is open
+                    self.reopened.add(tx)
+            touched[tx] = found
+            if record.destination in due:
+                self._owe(record.destination, f"exchange:{log}", record.position, found)
+            if kind == "event" or kind == "answer":
                 found.records.append((log, record))
-                for service, cursor in self._takers.get(record.type, ()) if record.kind == "event" else ():
-                    self._owe(service, cursor, record.position, found)
-            if record.type in TURNS or (found.sagas and record.stream and record.kind not in ("saga", "command")):
+                if kind == "event" and (takers := self._takers.get(record.type)):
+                    for service, cursor in takers:
+                        self._owe(service, cursor, record.position, found)
+            if kind == "saga":
+                if record.type in TURNS:
+                    self._note_saga(log, record, found)
+            elif kind != "command" and found.sagas and record.stream:
                 self._note_saga(log, record, found)
 
     def _owe(self, service: str, cursor: str, position: int, found: Open) -> None:
