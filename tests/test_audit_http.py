@@ -243,7 +243,7 @@ class Following:
 async def test_an_audit_that_follows_says_what_it_finds() -> None:
     """A process that follows says each violation once, when it is found, and when a fold holds again; a service that
     goes away is named at once, the others are judged on, and so is what it did when it is back. Ctrl-C ends it, with
-    code 1 when something was wrong, also where it holds again. It takes a processor after all who are not so patient."""
+    code 1 when something was wrong, also where it holds again. All the while the services go before it."""
     async with Far(selling(deadline=0), SECRET) as far, following("--share", "1", *flags(far.urls)) as audit:
         client = Client.http(far.urls)
         await audit.line("0 transactions judged, 0 in flight, 0 records behind")
