@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextvars import Context, ContextVar
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,46 @@ def test_timers_fire_in_the_order_of_their_times() -> None:
     run_virtual(main)
     assert [seconds for seconds, _ in seen] == [1, 2, 7, 86_400 * 400]
     assert all(abs(at - seconds) < 1e-6 for seconds, at in seen)
+
+
+def test_context_variables_stay_with_their_task() -> None:
+    """What a task sets it finds after it has waited; what is given a context, an empty one too, runs in that."""
+    var: ContextVar[str] = ContextVar("var", default="none")
+    given = [Context(), Context(), Context()]
+
+    async def sets(value: str) -> str:
+        var.set(value)
+        await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        return var.get()
+
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(var.set, "soon", context=given[0])
+        loop.call_later(1, var.set, "later", context=given[1])
+        mine = loop.create_task(sets("task"), context=given[2])
+        found = await asyncio.gather(mine, *(asyncio.create_task(sets(value)) for value in ("a", "b")))
+        return [*found, var.get()]
+
+    assert Context().run(run_virtual, main) == ["task", "a", "b", "none"]
+    assert [context[var] for context in given] == ["soon", "later", "task"]
+
+
+@pytest.mark.parametrize("stalled", [False, True], ids=["busy", "with nothing else to do"])
+def test_another_thread_can_call_in(stalled: bool) -> None:
+    """What another thread asks for is done, also where the loop waits for nothing but that."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        called: asyncio.Future[int] = loop.create_future()
+        thread = threading.Timer(0.2, lambda: loop.call_soon_threadsafe(called.set_result, 7))
+        thread.start()
+        if not stalled:
+            while not called.done():  # noqa: ASYNC110 - virtual time goes on while it waits
+                await asyncio.sleep(60)
+        return await called + await asyncio.to_thread(lambda: 1)
+
+    assert run_virtual(main) == 8
 
 
 def test_a_run_that_waits_for_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         """Call back in the next round."""
-        due = _Due(callback, args, context or copy_context())
+        due = _Due(callback, args, copy_context() if context is None else context)
         self._soon.append(due)
         return due
 
@@ -115,7 +115,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         """Call back at a virtual time."""
-        due = _Due(callback, args, context or copy_context(), when)
+        due = _Due(callback, args, copy_context() if context is None else context, when)
         self._order += 1
         heapq.heappush(self._later, (when, self._order, due))
         return due
