@@ -128,6 +128,22 @@ def run(chosen: list[Row], seconds: float, rounds: int, say: Callable[[str], Non
     return {name: median(several) for name, several in found.items()}
 
 
+def call_us() -> float:
+    """What a call of a Python function with one argument costs here: the median of 21 times 100,000. What is bound by
+    the processor can be compared between machines by it."""
+    taken: list[float] = []
+    for _ in range(21):
+        begin = time.perf_counter()
+        for number in range(100_000):
+            _called(number)
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken) * 10
+
+
+def _called(number: int) -> int:
+    return number + 1
+
+
 def sync_ms() -> float:
     """What a durable write of 4 kB costs here: the median of 200."""
     taken: list[float] = []
@@ -161,7 +177,8 @@ def main() -> int:
     result = run(chosen, asked.seconds, asked.rounds, lambda text: print(text, file=sys.stderr))
     where = {
         "cpus": os.cpu_count(), "python": platform.python_version(), "sqlite": apsw.sqlite_lib_version(),
-        "sync_ms": round(sync_ms(), 3), "load": [round(one, 2) for one in os.getloadavg()],
+        "sync_ms": round(sync_ms(), 3), "call_us": round(call_us(), 3),
+        "load": [round(one, 2) for one in os.getloadavg()],
         "seconds": asked.seconds, "rounds": asked.rounds,
     }  # fmt: skip
     ratios = {row.name: _ratio(row, result) for row in chosen}
