@@ -81,7 +81,12 @@ def message(position: int, name: str, cents: int) -> WireRecord:
 
 def work(node: Node, before: int, record: WireRecord, done: "asyncio.Future[None] | None" = None) -> MessageWork:
     """A message from the peer `desk` on its way through the writer."""
-    return MessageWork(node.waiting, "desk", "i1", before, record, done)
+
+    def ended(error: Exception | None) -> None:
+        if done is not None:
+            done.set_exception(error) if error is not None else done.set_result(None)
+
+    return MessageWork(node.waiting, "desk", "i1", before, record, ended)
 
 
 async def started(store: MemoryStore, broken: set[str]) -> Node:

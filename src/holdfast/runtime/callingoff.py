@@ -6,7 +6,6 @@ that fails with nothing done; or it is decided, and the cancel does nothing: the
 exchange, before the writer, as `runtime.received` does for everything else.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from holdfast.core.record import CALL_OFF
 from holdfast.errors import Rejected
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.places import Place
-from holdfast.runtime.received import MessageWork, answer_unheard, envelope_of
+from holdfast.runtime.received import Ended, MessageWork, answer_unheard, envelope_of
 from holdfast.runtime.sagarecords import Target
 
 if TYPE_CHECKING:
@@ -33,26 +32,24 @@ CANCELLED = Rejected("cancelled", "it was called off before it was decided")
 
 def incoming(
     waiting: "Waiting", producer: str, incarnation: str, before: int, record: WireRecord,
-    done: "asyncio.Future[None] | None",
+    ended: Ended | None,
 ) -> "MessageWork | CallOffWork":  # fmt: skip
     """The work of a received message. `before`: the cursor as the message before it leaves it."""
     if record.kind == "command" and record.type == CALL_OFF:
         move = Move(f"exchange:{producer}", before, Cursor(incarnation, record.position))
-        return CallOffWork(waiting, producer, record, move, done)
-    return MessageWork(waiting, producer, incarnation, before, record, done)
+        return CallOffWork(waiting, producer, record, move, ended)
+    return MessageWork(waiting, producer, incarnation, before, record, ended)
 
 
 class CallOffWork:
     """One cancel on its way through the writer."""
 
-    __slots__ = ("_done", "_handled", "_marked", "_move", "_number", "_place", "_producer", "_record", "_stream",
+    __slots__ = ("_ended", "_handled", "_marked", "_move", "_number", "_place", "_producer", "_record", "_stream",
                  "_target", "_waiting", "lane")  # fmt: skip
 
-    def __init__(
-        self, waiting: "Waiting", producer: str, record: WireRecord, move: Move, done: "asyncio.Future[None] | None"
-    ) -> None:
+    def __init__(self, waiting: "Waiting", producer: str, record: WireRecord, move: Move, ended: Ended | None) -> None:
         self._waiting, self._producer, self._record, self._move = waiting, producer, record, move
-        self._done, self.lane = done, producer
+        self._ended, self.lane = ended, producer
         self._handled: Handled | None = None
         self._place: Place | None = None
         self._marked: Place | None = None
@@ -101,8 +98,8 @@ class CallOffWork:
         if self._marked is not None:
             self._marked.held.called_off = True
             self._waiting.called_off(self._marked)
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self._ended is not None:
+            self._ended(None)
 
     def taken_back(self) -> None:
         """What it took out waits as before."""
@@ -116,8 +113,8 @@ class CallOffWork:
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written; the sender will say it again."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+        if self._ended is not None:
+            self._ended(error)
 
 
 class CancelledWork:

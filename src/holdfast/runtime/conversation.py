@@ -59,6 +59,24 @@ class Party(Protocol):
     history: History
 
 
+class _Landing(asyncio.Future[None]):
+    """That a frame's records are durable. Who waits for it cannot leave before: where the conversation stands is known
+    only then."""
+
+    def ended(self, error: Exception | None) -> None:
+        """The last of them is durable, or is not."""
+        if self.done():
+            return
+        if error is None:
+            self.set_result(None)
+        else:
+            self.set_exception(error)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Not now: its waiter is cancelled when this has come."""
+        return False
+
+
 class Conversation:
     """What is said between this service and one other, both ways."""
 
@@ -180,17 +198,16 @@ class Conversation:
             if not records:
                 self.seen = max(self.seen, frame.upto)
                 return
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            landing = _Landing()
             before, last = self.received, records[-1]
             for record in records:
-                told = done if record is last else None
-                exchange.writer.submit(incoming(exchange.waiting, self.peer, frame.incarnation, before, record, told))
+                ended = landing.ended if record is last else None
+                exchange.writer.submit(incoming(exchange.waiting, self.peer, frame.incarnation, before, record, ended))
                 before = record.position
             self.received = before
             try:
-                await asyncio.shield(done)
+                await landing
             except BaseException:
-                await asyncio.wait((done,))  # who asked may have gone: where it stands is known when that has landed
                 await self._reread()
                 raise
             self.cursor = Cursor(frame.incarnation, before)

@@ -128,12 +128,11 @@ class Exchange:
         if self._own_broken is not None or record.position <= self._mine.position:
             return  # it is read from the store when the cursor is known again, or was
         before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(self._own_done)
-        self.writer.submit(incoming(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), done))
+        work = incoming(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
+        self.writer.submit(work)
 
-    def _own_done(self, done: "asyncio.Future[None]") -> None:
-        if not done.cancelled() and done.exception() is not None and self._own_broken is None:
+    def _own_ended(self, error: Exception | None) -> None:
+        if error is not None and self._own_broken is None:
             pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
             self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
 

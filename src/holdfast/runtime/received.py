@@ -5,10 +5,9 @@ handler raises sets its message aside, where it waits; a staged command that fai
 conversation moves in the same batch.
 """
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("holdfast.received")
 
 CONFLICTS_MAX = 5
+
+Ended = Callable[[Exception | None], None]
+"""Told that a received message is durable, or why it is not."""
 
 
 def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
@@ -179,7 +181,7 @@ class MessageWork:
 
     __slots__ = (
         "_before",
-        "_done",
+        "_ended",
         "_gone",
         "_handled",
         "_incarnation",
@@ -196,10 +198,10 @@ class MessageWork:
 
     def __init__(
         self, waiting: "Waiting", producer: str, incarnation: str, before: int, record: WireRecord,
-        done: "asyncio.Future[None] | None",
+        ended: Ended | None,
     ) -> None:  # fmt: skip
         self._waiting, self._producer, self._incarnation = waiting, producer, incarnation
-        self._before, self._record, self._done, self._tries = before, record, done, 0
+        self._before, self._record, self._ended, self._tries = before, record, ended, 0
         self._stream = stream_of(waiting.dispatch, producer, record)
         self.lane = producer
         self.streams: Sequence[str] = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
@@ -299,8 +301,8 @@ class MessageWork:
         self._waiting.let_go(self._handled, self._gone)
         if self._place is not None:
             self._waiting.kept(self._stream, self._place)
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self._ended is not None:
+            self._ended(None)
 
     def duplicate(self, found: Duplicate) -> None:
         """It has no fresh rows: this cannot be."""
@@ -308,5 +310,5 @@ class MessageWork:
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written; the sender will say it again."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+        if self._ended is not None:
+            self._ended(error)

@@ -43,6 +43,7 @@ _BODIES: dict[str, type[Any]] = {
     "cancelled": Cancelled,
 }  # fmt: skip
 _NAMES = {cls: name for name, cls in _BODIES.items()}
+_ENDS, _OF_STEPS = (Completed, Undone, Committed, Cancelled), (Skipped, Overdue, Stuck, Undoing)
 
 
 REPAIRED = "holdfast.repair.saga"
@@ -156,17 +157,17 @@ def to_record(
         body = {"type": saga.begin.stored, "message": item.message, "shape": item.shape,
                 "destination": item.destination, "answers": item.answers}  # fmt: skip
         data = encode(body | {"at": item.at} if item.at else body)
-    elif isinstance(item, Completed | Undone | Committed | Cancelled) and not getattr(item, "again", False):
+    elif isinstance(item, _ENDS) and not getattr(item, "again", False):
         edge = saga.begin.kind == "command" and not begun.destination
         kind, stored, data = _end(item)
-        if saga.begin.kind == "event" and isinstance(item, Undone | Cancelled):
+        if saga.begin.kind == "event" and isinstance(item, (Undone, Cancelled)):
             kind, stored = "saga", SAGA + _END_NAMES[type(item)]
             data = encode(item) if isinstance(item, Cancelled) else data
         destination = begun.destination
         headers = msgspec.structs.replace(headers, answers=begun.answers, outcome=edge)
     else:
         stored, data = SAGA + _NAMES[type(item)], encode(item)
-        if isinstance(item, Skipped | Overdue | Stuck | Undoing):
+        if isinstance(item, _OF_STEPS):
             headers = msgspec.structs.replace(headers, step=item.step)
     return Record(
         0, kind, stored, data, envelope.tx, envelope.id, envelope.at, envelope.correlation, stream, version,
@@ -191,13 +192,13 @@ _END_NAMES: dict[type[Any], str] = {
 
 
 def _type_of(answer: Any) -> str:
-    if isinstance(answer, Rejection | Done):
+    if isinstance(answer, (Rejection, Done)):
         return REJECTED if isinstance(answer, Rejection) else DONE
     return message_of(answer).stored
 
 
 def _end(item: Completed | Undone | Committed | Cancelled) -> tuple[Any, str, bytes]:
-    if isinstance(item, Undone | Cancelled):
+    if isinstance(item, (Undone, Cancelled)):
         return "answer", REJECTED, encode(item.cause)
     if item.answer is None:
         return "saga", SAGA + _END_NAMES[type(item)], b"{}"

@@ -88,8 +88,10 @@ class Writer:
         self._shut: Unavailable | None = None
         """Why no work is taken: closed, or memory is not what the log says."""
         self._ready = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._load = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._load = False
+        """Whether something is to be loaded that was not when loading began."""
+        self._loading: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self.head = 0
         self.failure: StoreError | None = None
@@ -102,8 +104,7 @@ class Writer:
     def start(self, head: int) -> None:
         """Begin to work on a log whose last position is `head`."""
         self.head = head
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._run_loads())]
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self, *, drain: bool = True) -> None:
         """Commit what waits (unless `drain` is False) and stop."""
@@ -114,9 +115,10 @@ class Writer:
                     break
             async with self._flushing:
                 pass  # the last group has landed
-        for task in self._tasks:
+        tasks = [task for task in (self._task, self._loading) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._held, *self._inbox]
         self._forming.clear()
@@ -219,16 +221,22 @@ class Writer:
         if work.lane:
             self._held_lanes.add(work.lane)
         self._wanted.update(missing)
-        self._load.set()
+        self._load_soon()
+
+    def _load_soon(self) -> None:
+        self._load = True
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.get_running_loop().create_task(self._run_loads())
 
     async def _run_loads(self) -> None:
-        while True:
-            await self._load.wait()
-            self._load.clear()
+        while self._load:
+            self._load = False
             wanted = sorted(stream for stream in self._wanted if not self._memory.busy(stream))
             try:
                 loaded = await self._loaded(wanted)
-            except StoreError as error:
+            except Exception as error:  # who waits for these streams is told, whatever it was
+                if not isinstance(error, StoreError):
+                    logger.exception("streams could not be loaded, in a way nobody foresaw")
                 held, self._held = self._held, []
                 self._held_lanes.clear()
                 self._wanted.clear()
@@ -279,7 +287,7 @@ class Writer:
                 self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
                 continue
             if self._wanted:
-                self._load.set()
+                self._load_soon()
             self._memory.trim()
 
     async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
@@ -377,5 +385,5 @@ class Writer:
             self._crashed()
 
 
-def _unavailable(error: StoreError) -> Unavailable:
+def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(f"the store is not taking commits: {error}", retry_after_seconds=2.0)

@@ -51,7 +51,7 @@ class Choice:
 
     def _pairs(self, most: int) -> Iterator[tuple[Fault, Fault]]:
         """Two faults, the earlier first: all pairs, or as many as may be, drawn evenly."""
-        ends = list(itertools.accumulate(sum(1 for _ in self._seconds(fault)) for fault in self._after))
+        ends = list(itertools.accumulate(map(self._count, self._after)))
         count = ends[-1] if ends else 0
         if count <= most:
             yield from ((fault, second) for fault in self._after for second in self._seconds(fault))
@@ -67,6 +67,12 @@ class Choice:
         for place, (where, number) in enumerate(self._after[first]):
             faults = faults_at(where, number)
             yield from faults if place else faults[faults.index(first) + 1 :]
+
+    def _count(self, first: Fault) -> int:
+        """How many `_seconds` there are."""
+        points = self._after[first]
+        rest = sum(len(kinds_at(where)) for where, _ in points[1:])
+        return rest + len(kinds_at(first.where)) - kinds_at(first.where).index(first.kind) - 1 if points else 0
 
     def _drawn(self, met: list[Point]) -> Iterator[Schedule]:
         chance = self._chance

@@ -45,8 +45,9 @@ SCENARIO_SECONDS = 7_200.0
 READ_TRIES = 10
 """A service may crash once all is settled too: at the commit that saves a cursor."""
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
-BATCH = 50
-"""Runs of one worker between two looks at what was found."""
+BATCH, BATCH_SECONDS = 25, 0.5
+"""Runs of one worker between two looks at what was found: few at first, so that what breaks at once is shown at once;
+more and more while they take less than so long, since every new process pays for its memory."""
 
 
 class Outcome(msgspec.Struct):
@@ -78,8 +79,13 @@ class Exploration(msgspec.Struct):
     """Point -> runs that met it."""
     hit: dict[Fault, int] = {}
     """Fault -> runs in which it happened."""
-    missed: tuple[Fault, ...] = ()
-    """Faults that were chosen, whose point no run with them reached."""
+    chosen: dict[Fault, None] = {}
+    """Every fault of a run, in the order they were chosen first."""
+
+    @property
+    def missed(self) -> tuple[Fault, ...]:
+        """Faults that were chosen, whose point no run with them reached."""
+        return tuple(fault for fault in self.chosen if fault not in self.hit)
 
     @property
     def never_hit(self) -> list[tuple[str, int]]:
@@ -132,7 +138,7 @@ def explore(
     limit = None if seconds is None else time.monotonic() + seconds
     many = _workers() if workers is None else workers
     with quiet():
-        for batch in _batches(choice.stages(schedules), schedules, max(1, many) * BATCH):
+        for batch in _batches(choice.stages(schedules), schedules, max(1, many)):
             for outcome in run_all(explorer.run, batch, many, Outcome):
                 choice.note(outcome.schedule, outcome.seen)
                 explorer.note(outcome)
@@ -148,15 +154,18 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "fork") and threading.active_count() == 1 else 0
 
 
-def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, size: int) -> Iterator[list[Schedule]]:
-    """Schedules in the order of their stages, so many at a time. A stage is asked for when the one before is done."""
+def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, workers: int) -> Iterator[list[Schedule]]:
+    """Schedules in the order of their stages, some at a time. A stage is asked for when the one before is done."""
+    size = BATCH
     for stage in stages:
         schedules = iter(stage)
-        while batch := list(itertools.islice(schedules, min(size, wanted))):
-            wanted -= len(batch)
+        while batch := list(itertools.islice(schedules, min(size * workers, wanted))):
+            wanted, begun = wanted - len(batch), time.monotonic()
             yield batch
             if not wanted:
                 return
+            if time.monotonic() - begun < BATCH_SECONDS:
+                size *= 2
 
 
 def replay(
@@ -190,8 +199,7 @@ class _Explorer:
     def __init__(self, system: Made, scenario: Scenario, invariants: tuple[Any, ...], *, stuck: bool) -> None:
         self._made, self._more, self._stuck = system, invariants, stuck
         self._scenario: Scenario = inspect.unwrap(scenario)  # of a test that `explored` made, what it runs
-        self.exploration = Exploration(seen={}, hit={})
-        self._missed: dict[Fault, None] = {}
+        self.exploration = Exploration(seen={}, hit={}, chosen={})
 
     def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
         """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
@@ -215,8 +223,7 @@ class _Explorer:
             exploration.seen[point] = exploration.seen.get(point, 0) + 1
         for fault in outcome.hit:
             exploration.hit[fault] = exploration.hit.get(fault, 0) + 1
-        self._missed.update(dict.fromkeys(fault for fault in schedule.faults if fault not in outcome.hit))
-        exploration.missed = tuple(fault for fault in self._missed if fault not in exploration.hit)
+        exploration.chosen.update(dict.fromkeys(schedule.faults))
 
     async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> Outcome:
         made: Any = self._made if isinstance(self._made, System | Service) else self._made()

@@ -6,8 +6,8 @@ with `Unreachable` where something does not arrive.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -49,15 +49,22 @@ class VirtualTransport(LocalTransport):
             self._apart[frozenset((sender, peer))] = asyncio.get_running_loop().time() + PARTITION_SECONDS
         if "delay" in met:
             await asyncio.sleep(DELAY_SECONDS)
-        await self._travel(sender, peer)
+        if not self._still:
+            await self._travel(sender, peer)
         if "lose_request" in met:
             raise Unreachable(f"lost on the way to {peer!r}")
         there = decode_frame(encode_frame(frame))
         answer = await super().exchange(peer, there)
         if met:
             await self._after(sender, peer, there, met)
-        await self._travel(sender, peer)
+        if not self._still:
+            await self._travel(sender, peer)
         return decode_frame(encode_frame(answer))
+
+    @property
+    def _still(self) -> bool:
+        """Whether what is said takes no time, and nothing is in its way."""
+        return not (self.latency_seconds or self.jitter or self._apart or self.cut or self.loss)
 
     async def _after(self, sender: str, peer: str, frame: Frame, met: tuple[str, ...]) -> None:
         """What goes wrong when a frame was taken, and its answer has not arrived."""
@@ -124,14 +131,14 @@ class Line:
     def __init__(self, network: VirtualTransport, name: str) -> None:
         self._network, self._name = network, name
 
-    async def exchange(self, peer: str, frame: Frame) -> Frame:
-        return await self._network.bring(self._name, peer, frame)
+    def exchange(self, peer: str, frame: Frame) -> Coroutine[Any, Any, Frame]:
+        return self._network.bring(self._name, peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        return await self._network.page(self._name, peer, request)
+    def feed(self, peer: str, request: FeedRequest) -> Coroutine[Any, Any, FeedPage]:
+        return self._network.page(self._name, peer, request)
 
-    async def standing(self, peer: str, tx: str) -> Standing:
-        return await self._network.asked(self._name, peer, tx)
+    def standing(self, peer: str, tx: str) -> Coroutine[Any, Any, Standing]:
+        return self._network.asked(self._name, peer, tx)
 
     async def close(self) -> None:
         """Nothing to let go of."""

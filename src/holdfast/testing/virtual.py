@@ -34,13 +34,13 @@ from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.faults import CLOCK_JUMPS_US, DOWN_SECONDS, SLOW_SECONDS, Faults
-from holdfast.testing.loop import VirtualClock, VirtualLoop
+from holdfast.testing.loop import VirtualClock, VirtualLoop, next_round
 from holdfast.testing.network import Line, VirtualTransport
 from holdfast.testing.unsettled import left_of
 
 __all__ = ["VirtualStore", "VirtualSystem"]
 
-SETTLE_FIRST_SECONDS, SETTLE_LAST_SECONDS = 0.01, 0.2
+SETTLE_FIRST_SECONDS, SETTLE_LAST_SECONDS, SETTLE_GROWTH = 0.05, 0.4, 2.0
 
 
 class VirtualStore(MemoryStore):
@@ -60,7 +60,7 @@ class VirtualStore(MemoryStore):
         """Commit, or crash."""
         faults = self._system.faults
         met = faults.meet(self.log) if faults is not None else ()
-        await asyncio.sleep(self.flush_seconds)
+        await (asyncio.sleep(self.flush_seconds) if self.flush_seconds else next_round())
         if met:
             await self._before(met)
         self._check_open()
@@ -86,7 +86,7 @@ class VirtualStore(MemoryStore):
         self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[tuple[str, bytes]]:
         """Rows in key order; others run meanwhile, as they do while an engine reads."""
-        await asyncio.sleep(0)
+        await next_round()
         return await super().scan(kind, prefix=prefix, after=after, limit=limit)
 
     def sends(self, destination: str, after: int) -> bool:
@@ -269,7 +269,7 @@ class VirtualSystem:
             if loop.time() >= end:
                 raise AssertionError(f"not settled after {within_seconds} s: " + "; ".join(await self._left() or left))
             await asyncio.sleep(pause)
-            pause = min(SETTLE_LAST_SECONDS, pause * 1.5)
+            pause = min(SETTLE_LAST_SECONDS, pause * SETTLE_GROWTH)
 
     async def _left(self, most: int = 1000) -> list[str]:
         """What is left to do, or the first of it."""
