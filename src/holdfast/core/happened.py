@@ -50,6 +50,8 @@ class Happened:
         self._decoded: dict[int, Any] = {}
         self._numbers: dict[type[Event], list[int]] | None = None
         """Class of an event -> which of the records are of it; made when it is asked for first."""
+        self._found: dict[tuple[type[Event], ...], tuple[dict[int, None], list[Any]]] = {}
+        """Classes -> which of the records are of them, and the events in these."""
         self._looked: dict[int, None] = {}
 
     @property
@@ -69,8 +71,12 @@ class Happened:
 
     def of(self, *kinds: type[E]) -> list[E]:
         """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
-        known = self._decoded
-        return [known.get(number) or self._decode(number) for number in self._find(kinds)]
+        found = self._found.get(kinds)
+        if found is None:
+            numbers = self._find(kinds)
+            found = self._found[kinds] = dict.fromkeys(numbers), [self._decode(number) for number in numbers]
+        self._looked |= found[0]
+        return found[1].copy()
 
     def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
         """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order

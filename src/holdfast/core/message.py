@@ -273,7 +273,9 @@ def message_type(cls: type[Any]) -> MessageType:
 
 def message_of(message: object) -> MessageType:
     """The registration of a message's class. Raises Misuse when it has none."""
-    return message_type(type(message))
+    cls = type(message)
+    found = cls.__dict__.get(REGISTRATION)
+    return found if type(found) is MessageType else message_type(cls)
 
 
 def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:

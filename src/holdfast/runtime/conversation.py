@@ -278,11 +278,13 @@ class Conversation:
             if page.records or page.upto < head:
                 return _bounded(tuple(to_wire(record) for record in page.records), page.upto)
             self._floor = min(self._floor, after)  # nothing in between: memory serves from here on
-        records = tuple(record for record in self._live if record.position > after)
+        records = tuple([record for record in self._live if record.position > after]) if self._live else ()
+        if not records:
+            return (), head
         if len(records) > FRAME_RECORDS_MAX:
             records = records[:FRAME_RECORDS_MAX]
             return _bounded(records, records[-1].position)
-        return _bounded(records, max(head, records[-1].position if records else 0))
+        return _bounded(records, max(head, records[-1].position))
 
     async def _run(self) -> None:
         self._beat()

@@ -10,7 +10,7 @@ fails with `Unavailable`, memory is emptied, and nothing is decided until the no
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
@@ -87,7 +87,8 @@ class Writer:
         self._turning = False
         self._shut: Unavailable | None = None
         """Why no work is taken: closed, or memory is not what the log says."""
-        self._ready = asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None
+        """Set while there is nothing to commit: to be told when there is."""
         self._task: asyncio.Task[None] | None = None
         self._load = False
         """Whether something is to be loaded that was not when loading began."""
@@ -154,7 +155,7 @@ class Writer:
             if all(isinstance(outcome, Committed) for outcome in outcomes):
                 self.groups += 1
                 self.batches += len(group)
-                self._publish(zip((batch for _, batch in group), outcomes, strict=True))
+                self._publish(group, outcomes)
             return outcomes
 
     @property
@@ -206,8 +207,8 @@ class Writer:
                 for stream, _ in batch.reads:
                     memory.pin(stream)
                 forming.append((work, batch))
-        if forming:
-            self._ready.set()
+        if forming and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def _must_hold(self, work: Work) -> bool:
         """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
@@ -265,12 +266,12 @@ class Writer:
         return loaded
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await self._ready.wait()
-            self._ready.clear()
+            while not self._forming:
+                self._idle = loop.create_future()
+                await self._idle
             group, self._forming = self._forming, []
-            if not group:
-                continue
             if self._inbox:
                 self._turn_soon()
             try:
@@ -311,16 +312,16 @@ class Writer:
                 bad.append((work, batch, outcome))
         if bad:
             self._take_back(bad)
-        self._publish(zip((batch for _, batch in group), outcomes, strict=True))
+        self._publish(group, outcomes)
         for (work, _), outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Committed:
                 work.landed(outcome.position)
 
-    def _publish(self, batches: Iterable[tuple[Batch, Outcome]]) -> None:
+    def _publish(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
         """Say what is durable now: how far, and those records that are for somebody."""
         sent: list[Record] = []
         wrote = False
-        for batch, outcome in batches:
+        for (_, batch), outcome in zip(group, outcomes, strict=True):
             if batch.records and type(outcome) is Committed:
                 wrote, position = True, outcome.position
                 for record in batch.records:
@@ -372,7 +373,6 @@ class Writer:
         self.crashes += 1
         lost = [*(work for work, _ in [*group, *self._forming]), *self._held, *self._inbox]
         self._forming.clear()
-        self._ready.clear()
         self._held.clear()
         self._held_lanes.clear()
         self._wanted.clear()

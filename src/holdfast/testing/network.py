@@ -6,7 +6,8 @@ with `Unreachable` where something does not arrive.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -131,13 +132,13 @@ class Line:
     def __init__(self, network: VirtualTransport, name: str) -> None:
         self._network, self._name = network, name
 
-    def exchange(self, peer: str, frame: Frame) -> Coroutine[Any, Any, Frame]:
+    def exchange(self, peer: str, frame: Frame) -> "CoroutineType[Any, Any, Frame]":
         return self._network.bring(self._name, peer, frame)
 
-    def feed(self, peer: str, request: FeedRequest) -> Coroutine[Any, Any, FeedPage]:
+    def feed(self, peer: str, request: FeedRequest) -> "CoroutineType[Any, Any, FeedPage]":
         return self._network.page(self._name, peer, request)
 
-    def standing(self, peer: str, tx: str) -> Coroutine[Any, Any, Standing]:
+    def standing(self, peer: str, tx: str) -> "CoroutineType[Any, Any, Standing]":
         return self._network.asked(self._name, peer, tx)
 
     async def close(self) -> None:
