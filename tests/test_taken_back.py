@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
-from holdfast.core.batch import Batch, Outcome
-from holdfast.core.frame import WireRecord
+from holdfast.core.batch import Batch, Cursor, Outcome
+from holdfast.core.frame import Frame, WireRecord
 from holdfast.core.record import Headers
 from holdfast.errors import StoreFailed, Unavailable
+from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.runtime.received import MessageWork
@@ -73,6 +75,28 @@ class Failing(MemoryStore):
         return await super().commit(batches)
 
 
+class Gated(MemoryStore):
+    """A store whose commits wait while its gate is shut, and whose loading fails as nobody foresaw while told to."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_gate = 0
+        self.cannot_load = False
+
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+        self.at_gate += 1
+        await self.gate.wait()
+        self.at_gate -= 1
+        return await super().commit(batches, within=within)
+
+    async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
+        if self.cannot_load:
+            raise RuntimeError("the driver has a bug")
+        return await super().load(streams, upto=upto, snapshots=snapshots)
+
+
 def message(position: int, name: str, cents: int) -> WireRecord:
     """An `Add` as the peer `desk` sends it."""
     data = msgspec.Raw(msgspec.json.encode(Add(name, cents)))
@@ -105,6 +129,41 @@ async def until(true: Any) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - nobody tells when a backoff has passed
             await asyncio.sleep(0.01)
+
+
+async def test_who_brings_a_frame_and_leaves_is_let_go_when_it_is_known_where_it_stands() -> None:
+    """G2, G3: a bearer that is cancelled while a frame's records are on their way to the disk goes once they are
+    durable: the same frame, brought again, is acknowledged, and nothing of it is handled twice."""
+    store = Gated("till")
+    node = await started(store, set())
+    frame = Frame("desk", "till", "i1", 1, 0, 1, Cursor(), 0, (message(1, "a", 10),))
+    store.gate.clear()
+    bearer = asyncio.create_task(node.exchange(frame))
+    await until(lambda: store.at_gate)
+    bearer.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not bearer.done()
+    store.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await bearer
+    answer = await node.exchange(frame)
+    assert (answer.ack, await adds(node, "a")) == (Cursor("i1", 1), 1)
+    await node.close()
+
+
+async def test_a_stream_that_cannot_be_loaded_whatever_the_reason_keeps_nobody_waiting() -> None:
+    """G8: where loading fails in a way nobody foresaw, who needs the stream is told, and the next who asks loads it."""
+    store = Gated("till")
+    node = await started(store, set())
+    store.cannot_load = True
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(10):
+            await node.edge.run(Add("a", 1))
+    store.cannot_load = False
+    await node.edge.run(Add("a", 1))
+    assert await adds(node, "a") == 1
+    await node.close()
 
 
 async def test_a_message_set_aside_in_a_batch_that_fails_is_set_aside_once() -> None:
