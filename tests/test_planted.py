@@ -17,7 +17,7 @@ import hunting
 import trading as trades
 from holdfast import Rejection
 from holdfast.core import advance
-from holdfast.core.batch import Batch, Cursor
+from holdfast.core.batch import Batch, Cursor, Outcome
 from holdfast.core.effect import ATTEMPTED
 from holdfast.core.frame import Frame, check
 from holdfast.core.progress import SagaState
@@ -46,8 +46,8 @@ def publish_outside_the_commit(patch: Patch) -> None:
         self._flushed([one for one in placed if one.destination])
         return await commit(self, group)
 
-    def only_count(self: Writer, batches: Any) -> None:
-        for batch, outcome in batches:
+    def only_count(self: Writer, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+        for (_, batch), outcome in zip(group, outcomes, strict=True):
             self.head = max(self.head, getattr(outcome, "position", 0) + len(batch.records) - 1)
 
     patch.setattr(Writer, "_commit", publish_first)
