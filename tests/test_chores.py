@@ -62,6 +62,25 @@ async def test_a_failure_is_logged_and_the_next_look_comes(caplog: pytest.LogCap
 
 
 @virtual_time
+async def test_a_look_that_fails_is_logged_and_the_next_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """Where it cannot be said whether there is work there is none this time; a second start changes nothing."""
+    looked: list[float] = []
+
+    def wanted() -> bool:
+        looked.append(asyncio.get_running_loop().time())
+        if len(looked) == 1:
+            raise RuntimeError("lost the list")
+        return False
+
+    chore = Chore(1.0, wanted, Work().do)
+    chore.start()
+    chore.start()
+    await asyncio.sleep(3.5)
+    await chore.stop()
+    assert looked == [1.0, 2.0, 3.0] and caplog.text.count("nobody foresaw") == 1
+
+
+@virtual_time
 async def test_after_the_end_nothing_is_done() -> None:
     """A stop leaves off what is being done, and what would be looked at next; it may come before a start."""
     work = Work()

@@ -1,6 +1,7 @@
 """The fault explorer: what it runs, what it says it ran, what it makes of a failure, and that it always comes back."""
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, 
 from hunting import HUNTS, in_shop, in_trading, shop, trading
 from shop.contracts import Charged, CheckedOut, Checkout, Item, Restock, Restocked
 
+exploring: Any = importlib.import_module("holdfast.testing.explore")  # the function has the module's name
 FAULTED = (Fault("crash_after", "order", 5), Fault("lose_answer", "order>stock", 2), Fault("slow", "payment", 1))
 SCHEDULES = {
     "plain": Schedule(),
@@ -80,6 +82,22 @@ def test_another_seed_gives_another_run() -> None:
     digests = {replay(shop, in_shop, Schedule((), seed, jitter=True)).digest for seed in range(6)}
     digests |= {replay(shop, in_shop, one).digest for one in SCHEDULES.values()}
     assert len(digests) == 6 + 4
+
+
+def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker gets more and more runs at a time, up to a bound, while they take little time, and fewer where they take
+    long, so that a bound in seconds is kept; all schedules come, in their order."""
+    now = [0.0]
+    monkeypatch.setattr(exploring.time, "monotonic", lambda: now[0])
+    wanted = [Schedule(seed=number) for number in range(3_000)]
+    sizes: list[int] = []
+    come: list[Schedule] = []
+    for batch in exploring._batches([wanted[:1], wanted[1:]], 2_500, 2):
+        sizes.append(len(batch))
+        come += batch
+        now[0] += 0.1 if len(come) < 1_000 else 5.0
+    assert sizes == [1, 100, 200, 400, 400, 200, 100, 50, 24, 12, 6, 2] + [2] * 502 + [1]
+    assert come == wanted[:2_500]
 
 
 def test_workers_find_the_same() -> None:

@@ -137,6 +137,7 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
     "no frame": (b'{"protocol":1}', "Garbled"),
     "other protocol": (encode_frame(frame(protocol=2)), "ProtocolMismatch"),
     "no protocol": (b"{}", "ProtocolMismatch"),
+    "protocol not said": (encode_frame(frame()).replace(b',"protocol":1', b""), "ProtocolMismatch"),
     "for another": (encode_frame(frame(receiver="payment")), "Misdirected"),
     "from a stranger": (encode_frame(frame(sender="stranger")), "Misdirected"),
     "from itself": (encode_frame(frame(sender="order")), "Misdirected"),

@@ -376,3 +376,26 @@ async def test_a_timer_that_rings_while_timers_are_read_again_is_not_lost(caplog
     assert store.asked == [[store.key]]
     await timers.stop()
     assert not caplog.records
+
+
+@virtual_time
+async def test_a_timer_that_cannot_be_looked_up_whatever_the_reason_rings_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A driver with a bug loses no timer: it is said, and asked again."""
+    clock = VirtualClock()
+    store: Any = SlowTimers(f"{clock.now_us() + 2_000_000:016d}/Dealing/x#deadline:pay")
+    get = store.get
+    nothing: Any = None
+    writer: Any = object()
+    timers = Timers(Dispatch(Service(Contract("idle"))), nothing, store, clock, nothing)
+
+    async def broken(kind: str, keys: list[str]) -> list[bytes | None]:
+        store.get = get
+        raise RuntimeError("the driver has a bug")
+
+    store.get = broken
+    await timers.start(writer)
+    await asyncio.sleep(10.0)
+    await timers.stop()
+    assert store.asked == [[store.key]] and caplog.text.count("nobody foresaw") == 1

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -107,6 +108,21 @@ def test_another_thread_can_call_in(stalled: bool) -> None:
         return await called + await asyncio.to_thread(lambda: 1)
 
     assert run_virtual(main) == 8
+
+
+def test_a_signal_is_heard() -> None:
+    """A handler of a signal is called in a virtual loop as in any, also where nothing else happens."""
+
+    async def main() -> int:
+        heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set_result, 7)
+        signal.raise_signal(signal.SIGUSR1)
+        try:
+            return await heard
+        finally:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+
+    assert run_virtual(main) == 7
 
 
 def test_a_run_that_waits_for_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Versions of messages over deployments: whoever is deployed first, nothing stored or on its way is passed by."""
 
 import asyncio
+import tracemalloc
 from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -119,6 +120,20 @@ def test_who_asks_by_old_names_gets_the_new_ones_too() -> None:
     assert contract.with_newer(asked) == tuple(asked)
     assert [contract.find(stored) for stored in asked[1:]] == [None] * (len(asked) - 1)
     assert contract.with_newer([]) == ()
+
+
+def test_what_anybody_may_ask_is_not_kept_without_bounds() -> None:
+    """Answers are kept for readers, who ask the same again; long questions, and many of them, fill no memory."""
+    contract = press(2).service.contract
+    tracemalloc.start()
+    try:
+        for number in range(3_000):
+            contract.with_newer([f"press.{number}.v{n}" for n in range(2 if number % 2 else 1_000)])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4_000_000
+    assert contract.with_newer(["press.printed.v1"]) == ("press.printed.v1", "press.printed.v2")
 
 
 @virtual_time

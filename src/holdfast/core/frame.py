@@ -78,7 +78,7 @@ def decode_frame(data: bytes) -> Frame:
     """The frame in these bytes. Raises Garbled, or ProtocolMismatch where the sender speaks another version."""
     try:
         frame = _decoder.decode(data)
-        spoken = frame.protocol
+        spoken = frame.protocol if data.rfind(b'"protocol"') >= 0 else 0  # one that is not said is none
     except _UNREADABLE as error:
         frame, spoken = None, _spoken(data)
         if spoken in (None, PROTOCOL):

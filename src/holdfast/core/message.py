@@ -133,7 +133,7 @@ def invalid(error: Exception, what: str) -> Invalid:
 
 
 _VERSION = re.compile(r"[0-9]{1,6}")
-NEWER_KEPT_MAX = 1_000
+NEWER_KEPT_MAX, NEWER_CHARACTERS_MAX = 1_000, 4_000
 """Questions of readers whose answer is kept."""
 
 
@@ -250,9 +250,11 @@ class Contract:
             message, version = self._versioned(stored)
             if message is not None:
                 found.update(dict.fromkeys(message.stored_all[version:]))
-        if len(self._newer) >= NEWER_KEPT_MAX:
-            self._newer.clear()
-        return self._newer.setdefault(asked, tuple(found))
+        if sum(map(len, asked)) <= NEWER_CHARACTERS_MAX:  # anybody may ask, for anything
+            if len(self._newer) >= NEWER_KEPT_MAX:
+                self._newer.clear()
+            self._newer[asked] = tuple(found)
+        return tuple(found)
 
     def schemas(self) -> dict[str, Any]:
         """Stored name -> JSON schema of every message: what a pin file holds."""

@@ -25,8 +25,9 @@ class Chore:
 
     def start(self) -> None:
         """Look in `every_seconds`, and then again and again."""
-        self._going = True
-        self._later()
+        if not self._going:
+            self._going = True
+            self._later()
 
     async def stop(self) -> None:
         """Look no more, and leave off what is being done."""
@@ -42,7 +43,12 @@ class Chore:
             self._alarm = asyncio.get_running_loop().call_later(self._every, self._look)
 
     def _look(self) -> None:
-        if self._wanted():
+        try:
+            wanted = self._wanted()
+        except Exception:
+            logger.exception("%s failed in a way nobody foresaw", self._wanted.__qualname__)
+            wanted = False
+        if wanted:
             self._task = asyncio.get_running_loop().create_task(self._work())
             self._task.add_done_callback(self._done)
         else:

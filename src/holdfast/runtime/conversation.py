@@ -29,6 +29,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.callingoff import incoming
+from holdfast.runtime.ending import end
 from holdfast.runtime.history import History
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.writer import Writer
@@ -60,8 +61,10 @@ class Party(Protocol):
 
 
 class _Landing(asyncio.Future[None]):
-    """That a frame's records are durable. Who waits for it cannot leave before: where the conversation stands is known
-    only then."""
+    """That a frame's records are durable. Who waits for it and is cancelled goes when it has come, since only then
+    is it known where the conversation stands; at once where it is cancelled again, as nobody may be held for ever."""
+
+    _left = False
 
     def ended(self, error: Exception | None) -> None:
         """The last of them is durable, or is not."""
@@ -73,7 +76,10 @@ class _Landing(asyncio.Future[None]):
             self.set_exception(error)
 
     def cancel(self, msg: object = None) -> bool:
-        """Not now: its waiter is cancelled when this has come."""
+        """The first time not: its waiter is cancelled when this has come."""
+        if self._left:
+            return super().cancel(msg)
+        self._left = True
         return False
 
 
@@ -123,10 +129,7 @@ class Conversation:
         for handle in (self._alarm, self._heart):
             if handle is not None:
                 handle.cancel()
-        tasks = [task for task in (self._task, self._receiving) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end((self._task, self._receiving))
 
     def add(self, record: Record) -> None:
         """A flushed record for this peer."""

@@ -123,8 +123,11 @@ class Timers:
             due.append(heapq.heappop(self._keys))
         try:
             rows = await self.store.get("timer", due)
-        except StoreError as error:
-            logger.warning("timers cannot be read: %s", error)
+        except Exception as error:
+            if isinstance(error, StoreError):
+                logger.warning("timers cannot be read: %s", error)
+            else:
+                logger.exception("timers cannot be read, in a way nobody foresaw")
             for key in due:
                 self.again(key)
             return

@@ -20,6 +20,7 @@ from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
 from holdfast.core.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
 from holdfast.ports.store import Lent, Loaded, Store
+from holdfast.runtime.ending import end
 from holdfast.runtime.memory import Memory
 
 logger = logging.getLogger("holdfast.writer")
@@ -108,18 +109,23 @@ class Writer:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self, *, drain: bool = True) -> None:
-        """Commit what waits (unless `drain` is False) and stop."""
-        if drain and self.failure is None:
-            while self._inbox or self._forming or self._held:
-                await asyncio.sleep(0.001)
-                if self.failure is not None:
-                    break
-            async with self._flushing:
-                pass  # the last group has landed
-        tasks = [task for task in (self._task, self._loading) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Commit what waits (unless `drain` is False) and stop; all that is not committed fails, also where this is
+        cancelled as it takes too long."""
+        try:
+            if drain and self.failure is None:
+                await self._drain()
+        finally:
+            await self._stop()
+
+    async def _drain(self) -> None:
+        while self.failure is None and (self._inbox or self._forming or self._held):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        async with self._flushing:
+            pass  # the last group has landed
+
+    async def _stop(self) -> None:
+        await end((self._task, self._loading))
+        await end((self._loading,))  # a turn that was due while they ended may have begun to load once more
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._held, *self._inbox]
         self._forming.clear()

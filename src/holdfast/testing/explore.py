@@ -45,9 +45,10 @@ SCENARIO_SECONDS = 7_200.0
 READ_TRIES = 10
 """A service may crash once all is settled too: at the commit that saves a cursor."""
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
-BATCH, BATCH_SECONDS = 25, 0.5
+BATCH, BATCH_MOST, BATCH_SECONDS = 25, 200, 0.5
 """Runs of one worker between two looks at what was found: few at first, so that what breaks at once is shown at once;
-more and more while they take less than so long, since every new process pays for its memory."""
+more and more, to a bound, while they take less than so long, since every new process pays for its memory; fewer where
+they take twice that."""
 
 
 class Outcome(msgspec.Struct):
@@ -135,9 +136,9 @@ def explore(
     What a scenario keeps outside of the system is seen in this process only with 0. Raises Found.
     """
     explorer, choice = _Explorer(system, scenario, tuple(invariants), stuck=stuck), Choice(seed)
-    limit = None if seconds is None else time.monotonic() + seconds
     many = _workers() if workers is None else workers
     with quiet():
+        limit = None if seconds is None else time.monotonic() + seconds
         for batch in _batches(choice.stages(schedules), schedules, max(1, many)):
             for outcome in run_all(explorer.run, batch, many, Outcome):
                 choice.note(outcome.schedule, outcome.seen)
@@ -164,8 +165,11 @@ def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, workers: int) ->
             yield batch
             if not wanted:
                 return
-            if time.monotonic() - begun < BATCH_SECONDS:
-                size *= 2
+            seconds = time.monotonic() - begun
+            if seconds < BATCH_SECONDS:
+                size = min(BATCH_MOST, size * 2)
+            elif seconds > 2 * BATCH_SECONDS:
+                size = max(1, size // 2)
 
 
 def replay(

@@ -87,6 +87,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._ssock is not None:
             super()._close_self_pipe()  # type: ignore[misc]
 
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Call back on a signal; it comes through the pipe."""
+        if self._ssock is None:
+            super()._make_self_pipe()  # type: ignore[misc]
+        super().add_signal_handler(sig, callback, *args)
+
     def create_future(self) -> "asyncio.Future[Any]":
         """A future of this loop."""
         return asyncio.Future(loop=self)
