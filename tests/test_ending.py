@@ -132,13 +132,20 @@ async def test_what_begins_to_load_while_a_service_is_closed_ends_with_it() -> N
 
 @virtual_time
 async def test_a_task_that_does_not_end_is_left_behind_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    """Those that end are waited for; one that swallows every cancel is left after a while, with an error."""
+    """Those that end are waited for, one that goes on is cancelled once more; what swallows every cancel is left after a
+    while, with an error."""
     stubborn, done = Hanging(stubborn=True), asyncio.create_task(asyncio.sleep(0.5))
     stubborn.answers.clear()
-    held = asyncio.create_task(stubborn._work())
+
+    async def hesitant() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await stubborn.answers.wait()
+        await stubborn.answers.wait()
+
+    held, twice = asyncio.create_task(stubborn._work()), asyncio.create_task(hesitant())
     await rounds()
-    await end([done, held, None])
-    assert done.cancelled() and not held.done()
+    await end([done, held, twice, None])
+    assert done.cancelled() and twice.cancelled() and not held.done()
     assert "1 tasks do not end" in caplog.text
     stubborn.answers.set()
     await held
