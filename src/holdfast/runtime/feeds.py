@@ -62,7 +62,7 @@ class Subscription:
         self.asked = False
         self.failure: Exception | None = None
         self.failures = 0
-        self.moved = asyncio.Event()
+        self._watched: asyncio.Event | None = None
         self.known = False
         self.lock = asyncio.Lock()
 
@@ -101,8 +101,15 @@ class Subscription:
     def at(self, cursor: Cursor) -> None:
         """The checkpoint stands here, durably or with nothing to do in between."""
         self.position, self.incarnation = cursor.position, cursor.incarnation
-        self.moved.set()
-        self.moved = asyncio.Event()
+        if self._watched is not None:
+            self._watched.set()
+            self._watched = None
+
+    async def moved(self) -> None:
+        """Wait until it stands elsewhere."""
+        if self._watched is None:
+            self._watched = asyncio.Event()
+        await self._watched.wait()
 
 
 def newer_names(types: Sequence[str]) -> list[str]:

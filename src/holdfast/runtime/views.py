@@ -156,7 +156,7 @@ class Views:
                     wanted[producer] = max(wanted.get(producer, 0), await self._confirmed(producer, tx))
                 for producer, position in wanted.items():
                     while feeds[producer].position < position:
-                        await feeds[producer].moved.wait()
+                        await feeds[producer].moved()
                 return True
         return False
 
@@ -200,7 +200,7 @@ class Views:
                 await asyncio.sleep(1.0)
         for found in fed:
             while not found.caught_up:
-                await found.moved.wait()
+                await found.moved()
         old = self._serving[name]
         self._serving[name] = consumer
         meta = _Meta(consumer.generation, consumer.view.fingerprint)

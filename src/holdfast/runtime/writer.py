@@ -10,8 +10,8 @@ fails with `Unavailable`, memory is emptied, and nothing is decided until the no
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import msgspec
@@ -134,11 +134,9 @@ class Writer:
         for work in lost:
             work.failed(self._shut)
 
-    @asynccontextmanager
-    async def paused(self) -> AsyncGenerator[None]:
-        """No group is committed inside; what is decided meanwhile waits."""
-        async with self._flushing:
-            yield
+    def paused(self) -> asyncio.Lock:
+        """To be used with `async with`: no group is committed inside; what is decided meanwhile waits."""
+        return self._flushing
 
     async def commit_within(
         self, lent: Lent, group: list[tuple[Work, Batch]], crashes: int, *, paused: bool
@@ -299,10 +297,13 @@ class Writer:
 
     async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
         try:
-            async with self._flushing:
+            await self._flushing.acquire()
+            try:
                 if self._shut is not None:
                     raise StoreFailed(str(self._shut))
                 return await self._store.commit([batch for _, batch in group])
+            finally:
+                self._flushing.release()
         except asyncio.CancelledError:
             for work, _ in group:  # whether it is durable is not known here: who asks again with the same key learns it
                 work.failed(Unavailable("the service is stopping"))
