@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
+import hunting
 from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, judge, notes, office, resolve_all
 from holdfast import Rejected, Rejection
+from holdfast.core.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
 from holdfast.runtime.inquiry import parked
 from holdfast.runtime.mending import Ask, Mended, mend
-from holdfast.testing import run_virtual, virtual_time
+from holdfast.stores.memory import MemoryStore
+from holdfast.testing import Fault, Schedule, VirtualSystem, replay, run_virtual, virtual_time
 
 
 @virtual_time
@@ -140,6 +143,82 @@ async def test_nothing_is_called_after_a_person_has_spoken() -> None:
         await asyncio.sleep(10)
         assert provider.calls[calls:] == []
         judge(virtual, provider, {"o1": answer})
+
+
+async def failed_flush(virtual: VirtualSystem, *, during: str) -> None:
+    """The wallet's next flush fails, made by a sale of that order; what waits there is read from the store again."""
+    store, node = virtual.stores["wallet"], virtual.nodes["wallet"]
+    store.failing = True
+    sale = buy(virtual, during)
+    while not node.writer.shut:  # noqa: ASYNC110 - asked, not told
+        await asyncio.sleep(0.001)
+    store.failing = False
+    while node.writer.shut:  # noqa: ASYNC110 - asked, not told
+        await asyncio.sleep(0.001)
+    assert isinstance(await sale, Bought)
+
+
+@virtual_time
+async def test_nothing_is_called_on_what_was_not_flushed() -> None:
+    """G5: an attempt whose flush failed was not made. While the service reads again what waits nobody is called: a call
+    that was made then had been called off in between and answered `cancelled`, and the card was charged for nothing.
+    (Found by the explorer: a refused commit, a clock that jumps, and latencies drawn by chance.)"""
+    provider = Provider()
+    async with office(provider) as virtual:
+        store = virtual.stores["wallet"]
+        sale = buy(virtual)
+        while not store.commits:  # noqa: ASYNC110 - the charge waits; its attempt is flushed next
+            await asyncio.sleep(0.0001)
+        store.failing = True
+        await asyncio.sleep(0.01)
+        assert virtual.nodes["wallet"].writer.shut
+        store.failing = False
+        answer = await sale
+        assert isinstance(answer, Bought) and notes(virtual) == ["attempted"]
+        assert [(kind, number) for kind, _, _, number in provider.calls] == [("charge", 1)]
+        judge(virtual, provider, {"o1": answer})
+
+
+def test_what_the_explorer_found_of_calls_and_failed_flushes() -> None:
+    """The schedule that found it."""
+    faults = (Fault("clock_ahead", "order", 3), Fault("refuse", "wallet", 2))
+    replay(hunting.cards, hunting.in_cards, Schedule(faults, 1472852157, jitter=True))
+
+
+@virtual_time
+async def test_a_call_in_the_air_stays_so_when_what_waits_is_read_again() -> None:
+    """After a failed flush nobody decides on a call before it has ended: a person's word on it is refused as before,
+    and its outcome counts."""
+    provider = Provider()
+    provider.faults["o1"] = ["9"]
+    async with office(provider, seconds=20) as virtual:
+        sale = buy(virtual)
+        await asyncio.sleep(0.5)
+        await failed_flush(virtual, during="o2")
+        (found,) = parked(virtual.nodes["wallet"], everything=True)
+        with pytest.raises(Contradicted, match="being carried out"):
+            await mend(virtual.nodes["wallet"], Ask("resolve", found["message"], "on call", "no", None, "refused"))
+        answer = await sale
+        assert provider.numbers("charge", "o1") == [1] and provider.numbers("probe", "o1") == []
+        await virtual.settle()
+        judge(virtual, provider, {"o1": answer})
+
+
+@virtual_time
+async def test_a_call_whose_message_is_gone_brings_it_not_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever took a message away while its call was in the air: where the call fails nothing waits again."""
+    provider = Provider()
+    provider.faults["o1"] = ["lost before"]
+    async with office(provider) as virtual:
+        sale, node = buy(virtual), virtual.nodes["wallet"]
+        while not provider.calls:  # noqa: ASYNC110 - asked, not told
+            await asyncio.sleep(0.001)
+        ((stream, place),) = node.waiting.places()
+        await MemoryStore.commit(virtual.stores["wallet"], [Batch(rows=(Row("waiting", place.key, None),))])
+        node.waiting.gone(stream, place.key)
+        await asyncio.sleep(2)
+        assert await node.store.scan("waiting") == [] and "nobody foresaw" not in caplog.text
+        sale.cancel()
 
 
 @virtual_time

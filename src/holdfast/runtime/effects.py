@@ -14,7 +14,7 @@ from holdfast.core.batch import Batch, Duplicate, Row
 from holdfast.core.effect import ATTEMPTED, PROBED, UNKNOWN, Attempt, EffectType, key_of
 from holdfast.core.message import Context, encode
 from holdfast.core.record import Record
-from holdfast.errors import CommandFailed, Contradicted, HoldfastError, NotDone, Rejected
+from holdfast.errors import CommandFailed, Contradicted, HoldfastError, NotDone, Rejected, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Envelope, Handled
@@ -78,6 +78,8 @@ class Effects:
         place = self.waiting.first(stream)
         if place is None:
             return self.waiting.retried(stream)
+        if self.writer.shut:
+            return None  # all that waits is read again, and then tried
         if place.key in self.waiting.leaving:
             return None  # a person has said what became of it: that goes on when it has landed
         place.running = True
@@ -87,38 +89,36 @@ class Effects:
             place.running = False
 
     async def _carry_out(self, stream: str, place: Place) -> None:
+        # What a place holds is read again where it may have changed meanwhile: after a failed flush it is another.
         effect = self.dispatch.service.effects[stream.partition("/")[0]]
-        held, envelope, command = place.held, None, None
         try:
-            command, envelope = open_message(self.dispatch, held, self.clock.now_us())
+            command, envelope = open_message(self.dispatch, place.held, self.clock.now_us())
         except Exception as error:  # noqa: BLE001 - it does not decode: it waits, like any other
-            return self.waiting.keep_failed(stream, place, error)
-        if held.unknown:
-            if effect.probe is not None:
-                if await self._probe(effect.probe, effect, stream, place, command, envelope):
-                    return None
-            elif not effect.idempotent and held.started:
-                held.attempts = self.dispatch.service.retry_of(
-                    held.record.type
-                ).attempts_max  # nothing more can be done
-                unknown = CommandFailed(
-                    f"what became of attempt {held.started} is unknown, and there is no probe to ask"
-                )
-                return self.waiting.keep_failed(stream, place, unknown)
+            return self._keep(stream, place, error)
+        held = place.held
+        if held.unknown and effect.probe is not None:
+            if await self._probe(effect.probe, effect, stream, place, command, envelope):
+                return None
+        elif held.unknown and not effect.idempotent and held.started:
+            held.attempts = self.dispatch.service.retry_of(held.record.type).attempts_max  # nothing more can be done
+            unknown = f"what became of attempt {held.started} is unknown, and there is no probe to ask"
+            return self._keep(stream, place, CommandFailed(unknown))
+        held = place.held
         if held.called_off and not held.unknown:
-            return self.waiting.keep_failed(stream, place, NotDone("it was called off"))
+            return self._keep(stream, place, NotDone("it was called off"))
         held.started, held.unknown = held.started + 1, True
-        await self._note(ATTEMPTED, {"attempt": held.started}, stream, place, envelope)
+        attempt = {"attempt": held.started}
+        await self._note(ATTEMPTED, attempt, stream, place, envelope)
         try:
             found: Any = await self._call(effect.function, effect, stream, place, command, envelope)
         except (NotDone, Rejected) as no:
             if isinstance(no, Rejected):
                 return await self._settle(stream, place, envelope, no)
-            held.unknown = False
-            return self.waiting.keep_failed(stream, place, no)
+            place.held.unknown = False
+            return self._keep(stream, place, no)
         except Exception as error:  # noqa: BLE001 - neither yes nor no
-            await self._note(UNKNOWN, {"attempt": held.started, "error": _short(error)}, stream, place, envelope)
-            return self.waiting.keep_failed(stream, place, error)
+            await self._note(UNKNOWN, attempt | {"error": _short(error)}, stream, place, envelope)
+            return self._keep(stream, place, error)
         return await self._settle(stream, place, envelope, found)
 
     async def _probe(
@@ -131,7 +131,7 @@ class Effects:
             await self._settle(stream, place, envelope, no, probed="refused")
             return True
         except Exception as error:  # noqa: BLE001 - still unknown
-            self.waiting.keep_failed(stream, place, error)
+            self._keep(stream, place, error)
             return True
         if found is not None:
             await self._settle(stream, place, envelope, found, probed="done")
@@ -163,8 +163,18 @@ class Effects:
             raise
         return None if found is None and may_be_none else effect.answer(found)
 
+    def _current(self, stream: str, place: Place) -> None:
+        """Raise Unavailable where the message does not wait here any more: its row must not be put again."""
+        if self.waiting.first(stream) is not place:
+            raise Unavailable(f"{place.held.id} does not wait any more")
+
+    def _keep(self, stream: str, place: Place, error: Exception) -> None:
+        self._current(stream, place)
+        self.waiting.keep_failed(stream, place, error)
+
     async def _note(self, stored: str, body: dict[str, Any], stream: str, place: Place, envelope: Envelope) -> None:
         """Put on record how far it has come, with the row of what waits. Raises Unavailable."""
+        self._current(stream, place)
         record = Record(
             0, "effect", stored, encode(body), envelope.tx, envelope.id, self.clock.now_us(), envelope.correlation,
             stream, headers=envelope.headers(),

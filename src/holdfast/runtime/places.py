@@ -4,7 +4,7 @@ Values for `runtime.waiting`, which keeps the queues, and for who tries, cancels
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import msgspec
 
@@ -61,6 +61,20 @@ class Place:
         """A person's changed payload is on its way to it: until that is durable it is not tried."""
         self.running = False
         """Its handler is at work on it now."""
+
+
+def in_the_air(places: Iterable[tuple[str, Place]], effects: Container[str]) -> dict[str, Place]:
+    """By key, the places of effects that are being carried out."""
+    return {place.key: place for stream, place in places if place.running and stream.partition("/")[0] in effects}
+
+
+def placed(key: str, data: bytes, calls: Mapping[str, Place]) -> Place:
+    """The place of a message as it is stored. That of a call in the air stays the same, so that nobody decides on it
+    before the call has ended; what is known of it is what was flushed."""
+    held = msgspec.json.decode(data, type=Held)
+    place = calls.get(key) or Place(key, held, True)
+    place.held = held
+    return place
 
 
 def rehome(

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from holdfast.core.batch import Batch, Row
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import encode
@@ -26,7 +24,7 @@ from holdfast.runtime.dispatch import Dispatch
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.failure import failure_of
 from holdfast.runtime.memory import Memory
-from holdfast.runtime.places import Held, Place, rehome
+from holdfast.runtime.places import Held, Place, in_the_air, placed, rehome
 from holdfast.runtime.received import handle_message, known, stream_now, stream_of
 from holdfast.runtime.retrying import HandlerRetry, RetryWork
 from holdfast.runtime.stages import StreamHeld
@@ -70,6 +68,7 @@ class Waiting:
 
     async def start(self, writer: Writer) -> None:
         """Read what waits from the store; `go` has it tried."""
+        calls = in_the_air(self.places(), self.dispatch.service.effects)
         self._writer, self._going = writer, False
         self._queues.clear()
         self._retrying.clear()
@@ -79,7 +78,7 @@ class Waiting:
             for key, data in rows:
                 stream, _, number = key.rpartition("#")
                 self._sequence = max(self._sequence, int(number))
-                self._queues.setdefault(stream, deque()).append(Place(key, msgspec.json.decode(data, type=Held), True))
+                self._queues.setdefault(stream, deque()).append(placed(key, data, calls))
                 after = key
         rows = rehome(self._queues, partial(stream_now, self.dispatch), partial(known, self.dispatch))
         if rows:
@@ -354,11 +353,10 @@ class Waiting:
 
     def asked_by(self, producer: str, stream: str, version: int) -> "tuple[str, Place] | None":
         """The stream and place of a command that waits, by its stream and version in its producer's log."""
-        for found, queue in self._queues.items():
-            for place in queue:
-                held = place.held
-                if held.producer == producer and (held.record.stream, held.record.version) == (stream, version):
-                    return (found, place) if place.key not in self.leaving else None
+        for found, place in self.places():
+            held = place.held
+            if held.producer == producer and (held.record.stream, held.record.version) == (stream, version):
+                return (found, place) if place.key not in self.leaving else None
         return None
 
     def again(self, stream: str) -> None:
