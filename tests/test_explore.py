@@ -21,7 +21,7 @@ from holdfast.runtime.node import Node
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
 from holdfast.testing.explore import Scenario, _Explorer
 from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
-from hunting import HUNTS, in_shop, in_trading, shop, trading
+from hunting import DAYS_SEEDS, HUNTS, in_shop, in_trading, shop, trading
 from shop.contracts import Charged, CheckedOut, Checkout, Item, Restock, Restocked
 
 exploring: Any = importlib.import_module("holdfast.testing.explore")  # the function has the module's name
@@ -470,7 +470,7 @@ def test_healthy_systems_survive(name: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", DAYS_SEEDS)
 @pytest.mark.parametrize("name", HUNTS)
 def test_healthy_systems_survive_for_longer(name: str, seed: int) -> None:
     """The same on thousands of schedules: every single fault, pairs, and what is drawn by chance."""
