@@ -224,6 +224,23 @@ async def in_cards(system: VirtualSystem) -> None:
     assert not isinstance(told[1].answer, Bought)
 
 
+def calls() -> System:
+    """The same, on a bad day of the provider: a call is lost on its way, another on its way back, one takes longer than
+    anybody waits, one longer than the sale does, and one is not made."""
+    made = cards()
+    provider.faults |= {"o1": ["lost after"], "o2": ["lost before"], "o3": ["2.5"], "o4": ["9"], "o5": ["not done"]}
+    return made
+
+
+async def in_calls(system: VirtualSystem) -> None:
+    """Five seats are bought: each card is charged once or not at all, and what is charged in vain is given back."""
+    provider.log = lambda: system.log("wallet")
+    orders = [f"o{number}" for number in range(1, 6)]
+    told = await asyncio.gather(*(system.ask(Buy(order, f"seat {order}", 700, "4111"), order) for order in orders))
+    await system.settle(within_seconds=2700)
+    judge(system, provider, {order: one.answer for order, one in zip(orders, told, strict=True)})
+
+
 def selling() -> System:
     """Depot, till, ledger and desk; a sale waits five seconds for its payment."""
     made = sales.system()
@@ -360,6 +377,7 @@ HUNTS = {
     "ring": (ring, in_ring),
     "trading": (trading, in_trading),
     "cards": (cards, in_cards),
+    "calls": (calls, in_calls),
     "selling": (selling, in_selling),
     "feeds": (feeds, in_feeds),
 }
