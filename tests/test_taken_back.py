@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
-from holdfast.core.batch import Batch, Cursor, Outcome
+from holdfast.core.batch import Batch, Cursor, Move, Outcome
 from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import Headers
-from holdfast.errors import StoreFailed, Unavailable
+from holdfast.core.record import CALL_OFF, Headers
+from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
+from holdfast.runtime.callingoff import CallOffWork
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.runtime.received import MessageWork
@@ -149,6 +150,23 @@ async def test_who_brings_a_frame_and_leaves_is_let_go_when_it_is_known_where_it
         await bearer
     answer = await node.exchange(frame)
     assert (answer.ack, await adds(node, "a")) == (Cursor("i1", 1), 1)
+    await node.close()
+
+
+async def test_a_message_whose_cursor_stands_elsewhere_is_not_decided_for_ever() -> None:
+    """G8: a command and a cancel that rest on a cursor which is not there fail after a few tries, the writer goes on:
+    a cancel went round for ever. (Found by the explorer, with handlers and two crashes.)"""
+    node = await started(MemoryStore("till"), set())
+    ends: list[Exception | None] = []
+    data = msgspec.Raw(b'{"version":1}')
+    cancel = WireRecord(8, "command", CALL_OFF, data, "tx", "tx", 1, stream="Sale/x", version=2)
+    move = Move("exchange:desk", 7, Cursor("i1", 8))
+    node.writer.submit(CallOffWork(node.waiting, "desk", cancel, move, ends.append))
+    node.writer.submit(MessageWork(node.waiting, "desk", "i1", 7, message(8, "a", 10), ends.append))
+    await until(lambda: len(ends) == 2)
+    assert [type(one) for one in ends] == [StoreError, StoreError]
+    await node.edge.run(Add("a", 1))
+    assert await adds(node, "a") == 1
     await node.close()
 
 

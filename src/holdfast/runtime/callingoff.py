@@ -16,10 +16,10 @@ from holdfast.core.batch import Batch, Cursor, Duplicate, Move
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import Rejection
 from holdfast.core.record import CALL_OFF
-from holdfast.errors import Rejected
+from holdfast.errors import Rejected, StoreError
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.places import Place
-from holdfast.runtime.received import Ended, MessageWork, answer_unheard, envelope_of
+from holdfast.runtime.received import CONFLICTS_MAX, Ended, MessageWork, answer_unheard, envelope_of
 from holdfast.runtime.sagarecords import Target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class CallOffWork:
     """One cancel on its way through the writer."""
 
     __slots__ = ("_ended", "_handled", "_marked", "_move", "_number", "_place", "_producer", "_record", "_stream",
-                 "_target", "_waiting", "lane")  # fmt: skip
+                 "_target", "_tries", "_waiting", "lane")  # fmt: skip
 
     def __init__(self, waiting: "Waiting", producer: str, record: WireRecord, move: Move, ended: Ended | None) -> None:
         self._waiting, self._producer, self._record, self._move = waiting, producer, record, move
@@ -54,7 +54,7 @@ class CallOffWork:
         self._place: Place | None = None
         self._marked: Place | None = None
         """What is being carried out, and is to be answered `cancelled` if nothing comes of it."""
-        self._stream, self._number = "", 0
+        self._stream, self._number, self._tries = "", 0, 0
         try:
             self._target = msgspec.json.decode(bytes(record.data), type=Target).version
         except msgspec.DecodeError as error:
@@ -71,6 +71,9 @@ class CallOffWork:
         """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
         waiting, record, handled = self._waiting, self._record, Handled()
         self._place, self._marked, self._handled = None, None, handled
+        self._tries += 1
+        if self._tries > CONFLICTS_MAX:
+            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
         at = waiting.clock.now_us()
         found = waiting.asked_by(self._producer, record.stream, self._target)
         if found is not None and (found[1].running or found[1].held.unknown):
