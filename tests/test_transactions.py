@@ -427,6 +427,9 @@ async def test_a_saga_charges_and_refunds(place: Place) -> None:
         slow = asyncio.ensure_future(client(running).send(Buy("good-b", "b", 7), key="b"))
         assert (await client(running).send(Buy("good-a", "a", 30), key="a")).answer == Bought("good-a")
         assert not slow.done(), "a handler that fails holds up its own stream only"
+        async with asyncio.timeout(10):
+            while not any(one["error"] for one in running.nodes["till"].progress()["waiting"]):  # noqa: ASYNC110 - asked
+                await asyncio.sleep(0.005)
         waits = running.nodes["till"].progress()["waiting"]
         assert [(one["stream"], one["error"]) for one in waits] == [("charge/b", "RuntimeError: a bug that goes away")]
         assert (await slow).answer == Bought("good-b") and failures == {"good-b": 2}
