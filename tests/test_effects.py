@@ -182,7 +182,7 @@ async def test_nothing_is_called_on_what_was_not_flushed() -> None:
 def test_what_the_explorer_found_of_calls_and_failed_flushes() -> None:
     """The schedule that found it."""
     faults = (Fault("clock_ahead", "order", 3), Fault("refuse", "wallet", 2))
-    replay(hunting.cards, hunting.in_cards, Schedule(faults, 1472852157, jitter=True))
+    assert replay(hunting.cards, hunting.in_cards, Schedule(faults, 1472852157, jitter=True)).hit
 
 
 @virtual_time

@@ -370,4 +370,5 @@ def test_a_hot_counter_survives_random_crashes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_soak_a_hot_counter_survives_random_crashes(seed: int) -> None:
     """G6: the same, with many seeds."""
-    hot(seed, 60)
+    yes, no, crashes = hot(seed, 60)
+    assert yes > 10 and no > 2 and crashes
