@@ -7,8 +7,7 @@ with `Unreachable` where something does not arrive.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -50,22 +49,15 @@ class VirtualTransport(LocalTransport):
             self._apart[frozenset((sender, peer))] = asyncio.get_running_loop().time() + PARTITION_SECONDS
         if "delay" in met:
             await asyncio.sleep(DELAY_SECONDS)
-        if not self._still:
-            await self._travel(sender, peer)
+        await self._travel(sender, peer)
         if "lose_request" in met:
             raise Unreachable(f"lost on the way to {peer!r}")
         there = decode_frame(encode_frame(frame))
         answer = await super().exchange(peer, there)
         if met:
             await self._after(sender, peer, there, met)
-        if not self._still:
-            await self._travel(sender, peer)
+        await self._travel(sender, peer)
         return decode_frame(encode_frame(answer))
-
-    @property
-    def _still(self) -> bool:
-        """Whether what is said takes no time, and nothing is in its way."""
-        return not (self.latency_seconds or self.jitter or self._apart or self.cut or self.loss)
 
     async def _after(self, sender: str, peer: str, frame: Frame, met: tuple[str, ...]) -> None:
         """What goes wrong when a frame was taken, and its answer has not arrived."""
@@ -132,14 +124,14 @@ class Line:
     def __init__(self, network: VirtualTransport, name: str) -> None:
         self._network, self._name = network, name
 
-    def exchange(self, peer: str, frame: Frame) -> "CoroutineType[Any, Any, Frame]":
-        return self._network.bring(self._name, peer, frame)
+    async def exchange(self, peer: str, frame: Frame) -> Frame:
+        return await self._network.bring(self._name, peer, frame)
 
-    def feed(self, peer: str, request: FeedRequest) -> "CoroutineType[Any, Any, FeedPage]":
-        return self._network.page(self._name, peer, request)
+    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
+        return await self._network.page(self._name, peer, request)
 
-    def standing(self, peer: str, tx: str) -> "CoroutineType[Any, Any, Standing]":
-        return self._network.asked(self._name, peer, tx)
+    async def standing(self, peer: str, tx: str) -> Standing:
+        return await self._network.asked(self._name, peer, tx)
 
     async def close(self) -> None:
         """Nothing to let go of."""
