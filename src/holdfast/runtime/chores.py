@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from holdfast.runtime.ending import end
+
 logger = logging.getLogger("holdfast.chores")
 
 
@@ -34,9 +36,7 @@ class Chore:
         self._going = False
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end((self._task,))
 
     def _later(self) -> None:
         if self._going:

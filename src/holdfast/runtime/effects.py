@@ -17,6 +17,7 @@ from holdfast.core.record import Record
 from holdfast.errors import CommandFailed, Contradicted, HoldfastError, NotDone, Rejected, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.ending import end
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.places import Place
@@ -52,9 +53,7 @@ class Effects:
         tasks = list(self._running.values())
         if seconds and tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
     def _open(self) -> None:
         for stream in list(self._ready):

@@ -1,7 +1,7 @@
 """Ending tasks: cancel them, and wait until they are gone, but not for ever.
 
-A task may be held by something that does not answer: an engine that hangs in a commit. Whoever closes a service is not
-held with it. Used by the writer and by conversations.
+A task may be held by something that does not answer: an engine that hangs in a commit, a user's call that swallows its
+cancel. Whoever closes a service is not held with it. Used by whatever has tasks: writer, conversations, feeds, effects.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ async def end(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
         for task in left:
             task.cancel()
         if left:
-            _, left = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
+            done, left = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
+            for task in done:
+                _ = task.cancelled() or task.exception()  # seen: nobody waits for what comes of it
     if left:
         logger.error("%d tasks do not end: what they wait for does not answer", len(left))

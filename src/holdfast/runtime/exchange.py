@@ -18,6 +18,7 @@ from holdfast.ports.transport import Transport
 from holdfast.runtime.callingoff import incoming
 from holdfast.runtime.chores import Chore
 from holdfast.runtime.conversation import BACKOFF_LAST_SECONDS, Conversation
+from holdfast.runtime.ending import end
 from holdfast.runtime.history import History
 from holdfast.runtime.waiting import Waiting
 from holdfast.runtime.works import BatchWork
@@ -89,9 +90,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Say no more."""
-        if self._own_broken is not None:
-            self._own_broken.cancel()
-            await asyncio.gather(self._own_broken, return_exceptions=True)
+        await end((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 

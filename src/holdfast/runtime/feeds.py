@@ -18,6 +18,7 @@ from holdfast.errors import HoldfastError, Invalid, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.chores import Chore
+from holdfast.runtime.ending import end
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
 
@@ -189,9 +190,7 @@ class Feeds:
     async def close(self) -> None:
         """Take in no more."""
         await self._saving.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
 
     def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:  # pyright: ignore[reportPrivateUsage]
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -16,6 +16,7 @@ from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.ending import end
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.sagas import Setting
@@ -65,9 +66,7 @@ class Timers:
         """Fire no more."""
         self._writer = None
         self._arm()
-        if self._firing is not None:
-            self._firing.cancel()
-            await asyncio.gather(self._firing, return_exceptions=True)
+        await end((self._firing,))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -30,6 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.ports.store import Lent, Store
 from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.ending import end
 from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.writer import Work, Writer
@@ -94,9 +95,7 @@ class Transactions:
         """Let what runs and waits end, unless `drain` is False."""
         while drain and self._lanes:
             await asyncio.wait(self._lanes)
-        for lane in self._lanes:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        await end(self._lanes)
         left = [place for queue in self._queues.values() for place in queue if not place.decided]
         self._fail(left, Unavailable("the service is stopping"))
 

@@ -21,6 +21,7 @@ from holdfast.core.view import ViewType
 from holdfast.errors import ExchangeError, HoldfastError, Invalid, NotFound, StoreError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.consumers import ViewConsumer, ViewRow
+from holdfast.runtime.ending import end
 from holdfast.runtime.feeds import Feeds, Subscription
 from holdfast.runtime.works import BatchWork
 from holdfast.runtime.writer import Writer
@@ -100,9 +101,7 @@ class Views:
 
     async def close(self) -> None:
         """Stop building; it goes on at the next start."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
 
     async def rebuild(self, name: str) -> None:
         """Build a view anew from the start of its logs; the old one serves meanwhile. Raises NotFound."""
