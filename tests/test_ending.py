@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from charging import Provider, buy, office
 from holdfast.core.batch import Batch, Cursor, Outcome
 from holdfast.core.frame import Frame
 from holdfast.errors import StoreError, Unavailable
@@ -129,6 +130,30 @@ async def test_what_begins_to_load_while_a_service_is_closed_ends_with_it() -> N
     assert not mine
     store.answers.set()
     await node.close(drain=False)
+
+
+@virtual_time
+async def test_a_call_that_swallows_its_cancel_does_not_hold_its_service() -> None:
+    """An effect's function that catches everything goes on alone; the service is closed all the same."""
+    provider, asked = Provider(), asyncio.Event()
+
+    async def deaf(*_: object) -> None:
+        asked.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1000)
+                return
+
+    provider.charge = deaf  # type: ignore[assignment, method-assign]
+    virtual = office(provider, seconds=3000)
+    async with virtual:
+        sale = buy(virtual)
+        await asked.wait()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await virtual.nodes["wallet"].close()
+        assert loop.time() - begun < 2 * DRAIN_SECONDS + 4 * PATIENCE_SECONDS
+        sale.cancel()
 
 
 @virtual_time

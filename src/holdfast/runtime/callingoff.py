@@ -16,10 +16,10 @@ from holdfast.core.batch import Batch, Cursor, Duplicate, Move
 from holdfast.core.frame import WireRecord
 from holdfast.core.message import Rejection
 from holdfast.core.record import CALL_OFF
-from holdfast.errors import Rejected, StoreError
+from holdfast.errors import Rejected
 from holdfast.runtime.envelope import Handled
 from holdfast.runtime.places import Place
-from holdfast.runtime.received import CONFLICTS_MAX, Ended, MessageWork, answer_unheard, envelope_of
+from holdfast.runtime.received import Ended, MessageWork, answer_unheard, envelope_of, once_more
 from holdfast.runtime.sagarecords import Target
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ class CallOffWork:
         """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
         waiting, record, handled = self._waiting, self._record, Handled()
         self._place, self._marked, self._handled = None, None, handled
-        self._tries += 1
-        if self._tries > CONFLICTS_MAX:
-            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
+        self._tries = once_more(self._tries, self._producer)
         at = waiting.clock.now_us()
         found = waiting.asked_by(self._producer, record.stream, self._target)
         if found is not None and (found[1].running or found[1].held.unknown):

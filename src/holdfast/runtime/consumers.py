@@ -20,7 +20,7 @@ from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, mess
 from holdfast.core.record import Headers, Record, record_id
 from holdfast.core.saga import SagaType
 from holdfast.core.view import ReactionType, ViewType
-from holdfast.errors import CommandFailed, StoreError
+from holdfast.errors import CommandFailed
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.runtime.dispatch import Dispatch
@@ -28,7 +28,7 @@ from holdfast.runtime.envelope import Envelope, Handled
 from holdfast.runtime.feeds import Subscription
 from holdfast.runtime.memory import Memory
 from holdfast.runtime.places import Held, Place
-from holdfast.runtime.received import CONFLICTS_MAX
+from holdfast.runtime.received import once_more
 from holdfast.runtime.waiting import Waiting
 
 logger = logging.getLogger("holdfast.consumers")
@@ -231,9 +231,7 @@ class _BeginWork:
     def handle(self) -> Batch | None:
         consumer, record, (stream,) = self._consumer, self._record, self.streams
         self._place = self._handled = None
-        self._tries += 1
-        if self._tries > CONFLICTS_MAX:
-            raise StoreError(f"the checkpoint of {consumer.name} stands elsewhere than this process left it")
+        self._tries = once_more(self._tries, consumer.name)
         try:
             handled = self._handled = consumer.begin(self._producer, record)
         except Exception as error:  # noqa: BLE001 - whatever its first step raises, its event waits

@@ -31,9 +31,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("holdfast.received")
 
 CONFLICTS_MAX = 5
+"""Tries of a work whose cursor is not where it was left: a neighbour in its group may have been the reason once."""
 
 Ended = Callable[[Exception | None], None]
 """Told that a received message is durable, or why it is not."""
+
+
+def once_more(tries: int, producer: str) -> int:
+    """One more try of a work that moves a cursor. Raises StoreError after too many: then it does not stand where this
+    process left it, and who sent the message is told, so that both look anew."""
+    if tries >= CONFLICTS_MAX:
+        raise StoreError(f"the cursor of {producer} stands elsewhere than this process left it")
+    return tries + 1
 
 
 def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
@@ -217,9 +226,7 @@ class MessageWork:
         """Decide the message, or set it aside; the cursor moves in either case."""
         waiting, record, stream = self._waiting, self._record, self._stream
         self._handled = None
-        self._tries += 1
-        if self._tries > CONFLICTS_MAX:
-            raise StoreError(f"the cursor of {self._producer} stands elsewhere than this process left it")
+        self._tries = once_more(self._tries, self._producer)
         move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
         if self._stage:
             return self._decided(move)
