@@ -13,8 +13,8 @@ from cards.contracts import Bought
 from charging import Provider, buy, office
 from holdfast import Rejection, Retry
 from holdfast.errors import CommandError, CommandFailed, KeyReused, Unavailable
-from holdfast.runtime.inquiry import parked, stuck
-from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import parked, stuck
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from ring import until
 from selling import Broken, Faults, Sell, Sold, Take, bodies, system, types

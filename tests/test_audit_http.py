@@ -24,7 +24,7 @@ from holdfast.config import Settings
 from holdfast.core.signature import sign
 from holdfast.core.stage import DONE
 from holdfast.errors import Pending
-from holdfast.runtime.auditing import Reading
+from holdfast.runtime.ops.audit import Reading
 from selling import Faults, Sell
 from selling import system as selling
 from serving import LEAK, Far, free_ports, lab_service, listening, site, until

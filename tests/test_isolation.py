@@ -15,8 +15,8 @@ import pytest
 from histories import Anomaly, Append, Read, Transaction, Verdict, check
 from holdfast import Command, Contract, Event, Rejected, Rejection, Service, System, answer, decide, evolve, step
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.edge import Outcome
-from holdfast.runtime.stages import Stages
+from holdfast.runtime.decide.stages import Stages
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem, run_virtual
 from ring import ask
 

@@ -8,8 +8,8 @@ import pytest
 
 from holdfast import Rejection
 from holdfast.errors import Contradicted, Invalid, NotFound
-from holdfast.runtime.edge import Outcome
-from holdfast.runtime.resolving import RESOLVED, resolve, standing
+from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.inbox.doubt import RESOLVED, resolve, standing
 from holdfast.testing import VirtualSystem, virtual_time
 from ring import ask, until
 from trading import ALL, Move, Order, Ordered, Trade, Traded, balances, events, system
