@@ -69,7 +69,7 @@ async def test_a_brief_log_is_a_page_with_what_was_received() -> None:
         await client.run(Sell("o1"))
         with contextlib.suppress(Pending):
             await client.send(Sell("o2"), wait_seconds=0.05)
-        await until(lambda: bool(far.nodes["till"].waiting.items()))
+        await until(lambda: bool(far.nodes["till"].waiting.slots()))
         log = far.stores["desk"]._records  # pyright: ignore[reportPrivateUsage]
         async with site(lab_service, secret=SECRET) as at:  # only its session is used
             web = type(at.web)(far.urls["desk"], at.web.session)

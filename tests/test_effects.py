@@ -133,10 +133,12 @@ async def test_nothing_is_called_after_a_person_has_spoken() -> None:
         while len(provider.numbers("probe", "o1")) < 3:  # noqa: ASYNC110 - asked, not told
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        ((_, place),) = node.waiting.places()
-        assert place.held.unknown and not place.running
+        (slot,) = node.waiting.slots()
+        assert slot.message.unknown and not slot.running
         calls, store.flush_seconds = len(provider.calls), 2
-        assert (await mend(node, Ask("resolve", place.held.id, "on call", "looked", None, "refused"))).how == "applied"
+        assert (
+            await mend(node, Ask("resolve", slot.message.id, "on call", "looked", None, "refused"))
+        ).how == "applied"
         store.flush_seconds = 0.001
         answer = await sale
         await virtual.restart("wallet")
@@ -213,11 +215,11 @@ async def test_a_call_whose_message_is_gone_brings_it_not_back(caplog: pytest.Lo
         sale, node = buy(virtual), virtual.nodes["wallet"]
         while not provider.calls:  # noqa: ASYNC110 - asked, not told
             await asyncio.sleep(0.001)
-        ((stream, place),) = node.waiting.places()
-        await MemoryStore.commit(virtual.stores["wallet"], [Batch(rows=(Row("waiting", place.key, None),))])
-        node.waiting.gone(stream, place.key)
+        (slot,) = node.waiting.slots()
+        await MemoryStore.commit(virtual.stores["wallet"], [Batch(rows=(Row("waiting", slot.key, None),))])
+        node.waiting.remove(slot)
         await asyncio.sleep(2)
-        assert await node.store.scan("waiting") == [] and "nobody foresaw" not in caplog.text
+        assert await node.store.scan("waiting") == [] and "unexpected error" not in caplog.text
         sale.cancel()
 
 
@@ -324,7 +326,7 @@ def test_a_cancel_that_meets_a_call_waits_for_its_outcome(restarted: bool) -> No
 @virtual_time
 async def test_a_cancel_before_the_attempt_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A charge that has not been tried when its sale is called off is answered cancelled, and is never made."""
-    monkeypatch.setattr("holdfast.runtime.effects.CALLS_MAX", 1)
+    monkeypatch.setattr("holdfast.runtime.execute.effects.CALLS_MAX", 1)
     provider = Provider()
     provider.faults["o1"] = ["8"]
     async with office(provider, seconds=20) as virtual:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
 PACKAGE = SRC / "holdfast"
 
-MODULE_LINES_MAX = 400
+MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 LONG: dict[str, tuple[int, str, str]] = {}
 """Modules that may be longer: path in src/holdfast -> (lines, date it was allowed, why)."""
@@ -220,7 +220,7 @@ def test_importing_holdfast_is_cheap() -> None:
 
 
 def test_modules_are_short() -> None:
-    """A module is at most 400 lines; the exceptions are dated, have a reason, and go when they are no longer needed."""
+    """A module is at most 500 lines; the exceptions are dated, have a reason, and go when they are no longer needed."""
     sizes = {name: text.count("\n") for name, _, text in sources()}
     check(
         [

@@ -59,10 +59,10 @@ async def test_a_parked_message_is_named_by_any_id(capsys: pytest.CaptureFixture
     async with Far(system(Faults(broken={"pay:o1"}), retry=PARKS, deadline=0), SECRET, operator_token=TOKEN) as far:
         client = Client.http(far.urls)
         await sale(client, "o1")
-        await until(lambda: far.nodes["till"].waiting.parked_at("Payment/o1"))
+        await until(lambda: far.nodes["till"].waiting.parked("Payment/o1"))
         ((saga, _),) = await far.nodes["desk"].sagas()
-        (found,) = far.nodes["till"].waiting.items()
-        for id in ("web-o1", "key-o1", saga, found[1].record.tx, "o1", found[1].id):
+        (found,) = far.nodes["till"].waiting.slots()
+        for id in ("web-o1", "key-o1", saga, found.message.record.tx, "o1", found.message.id):
             code, story = await said(capsys, "why", id, *flags(far))
             assert code == 1 and story["title"].endswith("waits for a person: a message of it is parked"), id
             texts = [line["text"] for line in story["happened"]]
@@ -76,7 +76,7 @@ async def test_a_parked_message_is_named_by_any_id(capsys: pytest.CaptureFixture
             assert block["owner"] == "team-till" and "Broken: pay of o1 in selling.Faults.check" in block["what"]
             assert story["next"] == [f"{saga}: book (the pivot), then post, then answer sold"]
             assert [one["command"].split()[1:3] for one in story["repairs"]] == [
-                ["undo", saga], ["retry", found[1].id], ["skip", found[1].id],
+                ["undo", saga], ["retry", found.message.id], ["skip", found.message.id],
             ]  # fmt: skip
         code, text = await said(
             capsys, "why", "web-o1", "--tree", "--svg", str(tmp_path / "o1.svg"), *flags(far), as_json=False

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.core.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
-from holdfast.runtime.edge.commands import WAIT_SECONDS, Outcome
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.edge.commands import WAIT_SECONDS
 from holdfast.runtime.feeds.views import Answer
 from holdfast.runtime.system import Running
 

@@ -132,7 +132,7 @@ async def host(
                 raise
         finally:
             ending.task = None
-            await asyncio.gather(*(node.close(drain=node.started) for node in started))
+            await asyncio.gather(*(node.close(drain=node.takes_work) for node in started))
             for node in started:
                 await node.transport.close()
 

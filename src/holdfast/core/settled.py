@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast.core.cut import Seen
+from holdfast.core.log_name import exchange_cursor
 from holdfast.core.record import Record
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Settling:
                     self.reopened.add(tx)
             touched[tx] = found
             if record.destination in due:
-                self._owe(record.destination, f"exchange:{log}", record.position, found)
+                self._owe(record.destination, exchange_cursor(log), record.position, found)
             if kind == "event" or kind == "answer":
                 found.records.append((log, record))
                 if kind == "event" and (takers := self._takers.get(record.type)):

@@ -26,7 +26,7 @@ class Vote(msgspec.Struct, frozen=True):
     event: msgspec.Raw
 
 
-class Decision(msgspec.Struct, frozen=True):
+class StageAttempt(msgspec.Struct, frozen=True):
     """Of which attempt a participant is told the decision."""
 
     attempt: int

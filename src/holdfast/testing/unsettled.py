@@ -17,13 +17,13 @@ __all__: list[str] = []
 
 async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: "Mapping[str, VirtualStore]") -> list[str]:
     """What one service has to do still; what comes from a service that is down is not known."""
-    left = [f"{name}: {stream} waits: {held.error}" for stream, held in node.waiting.items()]
+    left = [f"{name}: {slot.stream} waits: {slot.message.error}" for slot in node.waiting.slots()]
     sagas = node.dispatch.sagas
     if node.writer.shut:
         left.append(f"{name} reads its store again")
     if sagas.open > len(sagas.stuck) or node.writer.waiting:
         left.append(f"{name}: {sagas.open} sagas open, {node.writer.waiting} works wait")
-    conversations = node.conversations.conversations if node.conversations is not None else {}
+    conversations = node.conversations.conversations
     if left:
         halted = [(peer, one.failure) for peer, one in conversations.items() if one.halted]
         return left + [f"{name}: it does not go on with {peer}: {failure}" for peer, failure in halted]

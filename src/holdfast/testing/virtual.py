@@ -28,8 +28,8 @@ from holdfast.errors import (
     Unavailable,
 )
 from holdfast.ports.store import Lent
+from holdfast.runtime.decide import outcomes
 from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY
-from holdfast.runtime.edge import commands as edge
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore
@@ -239,7 +239,7 @@ class VirtualSystem:
         if node is not None:
             await node.close(drain=False)
 
-    async def ask(self, command: Command[Any], key: str = "", *, seconds: float = 2400.0) -> edge.Outcome:
+    async def ask(self, command: Command[Any], key: str = "", *, seconds: float = 2400.0) -> outcomes.Outcome:
         """The outcome of a command, asked for under one key until there is one, as a patient caller would.
 
         Raises TimeoutError after so many virtual seconds, and at once what asking again cannot change.

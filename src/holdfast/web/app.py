@@ -55,8 +55,10 @@ class App:
         self._only = next(iter(self._sites.values())) if len(self._sites) == 1 else None
 
     def stop(self) -> None:
-        """Answer those who wait for news at once: the server is about to stop."""
+        """Say that the nodes drain, and answer those who wait for news at once: the server is about to stop."""
         self._stopping.set()
+        for site in self._sites.values():
+            site.node.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -215,7 +217,7 @@ class Site:
 
     async def _readyz(self, request: Request) -> Answer:
         """The service takes work."""
-        if not self.node.started or self.node.writer.failure is not None:
+        if not self.node.ready:
             raise Unavailable(f"{self.node.name} does not take work now")
         return json_answer({"service": self.node.name, "status": "ready"})
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from holdfast.errors import Invalid, Unavailable
-from holdfast.runtime.inbox.doubt import resolve
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
@@ -107,7 +107,7 @@ class RepairRoutes:
         return json_answer({"kind": asked.kind, "first": first})
 
     def _running(self) -> Node:
-        if not self._node.started:
+        if not self._node.takes_work:
             raise Unavailable(f"{self._node.name} is not running")
         return self._node
 

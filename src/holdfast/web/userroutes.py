@@ -107,7 +107,7 @@ async def look_up(
     node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
 ) -> Answer:
     """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
-    if not node.started:
+    if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     wait = request.seconds("wait", VIEW_WAIT_SECONDS, AT_LEAST_SECONDS_MAX)
     positions, tx = at_least(request), request.query.get("transaction", "")

@@ -45,7 +45,7 @@ class _Position(msgspec.Struct, array_like=True):
 
 async def mark(node: "Node") -> Mark:
     """What a service has received, and its head afterwards."""
-    if not node.started:
+    if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     cursors = {
         name: cursor.position for name, cursor in (await node.store.cursors()).items() if not name.startswith("view:")
