@@ -31,6 +31,7 @@ from holdfast.runtime.exchange.exchange import Exchange
 from holdfast.runtime.execute.effects import Effects
 from holdfast.runtime.execute.handlers import Handlers
 from holdfast.runtime.feeds.consumers import ReactionConsumer, SagaConsumer
+from holdfast.runtime.feeds.news import News
 from holdfast.runtime.feeds.subscriptions import Consumer, Feeds
 from holdfast.runtime.feeds.views import Views
 from holdfast.runtime.inbox.doubt import Doubts
@@ -120,14 +121,11 @@ class Node:
         )
         self.feeds = Feeds(store, self.writer, self._feed_of, clock)
         self.views = Views(service, store, self.writer, self.feeds, self._standing_of)
-        self.doubts = Doubts(
-            service, self.inbox, self.writer, store, transport, self.peers, away=self.conversations.away
-        )
+        away = self.conversations.away
+        self.doubts = Doubts(service, self.inbox, self.writer, store, transport, self.peers, away=away)
         self._mirrors: tuple[Mirror, ...] = (self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers)
         """All in-memory copies of stored rows, in the order in which they are read; conversations are read beside."""
-        self._news: dict[asyncio.Future[None], None] = {}
-        """Those who wait for something to be flushed, in the order they came: they are woken in that order, so that
-        the same seed gives the same logs."""
+        self._news = News()
         self._recovering: asyncio.Task[None] | None = None
 
     def _attempt(self, stream: str) -> None:
@@ -194,7 +192,7 @@ class Node:
         if drain:
             await self._drain_exchange()
         await self.conversations.close()
-        self._tell_news()
+        self._news.tell()
         await self.store.close()
 
     async def _end_handlers(self, drain: bool) -> None:
@@ -247,7 +245,7 @@ class Node:
                 return FeedPage(records, upto, self.history.at(max(upto, 1))[0].id, head)
             after = upto
             if self.writer.head == head:  # else something was flushed while this read, and its news are over
-                await self._wait_news(left)
+                await self._news.wait(left)
 
     async def standing(self, tx: str) -> Standing:
         """What this service knows of a staged transaction. Raises Unavailable, StoreError."""
@@ -257,22 +255,6 @@ class Node:
 
     async def _standing_of(self, service: str, tx: str) -> Standing:
         return await (self.standing(tx) if service == self.name else self.transport.standing(service, tx))
-
-    async def _wait_news(self, seconds: float) -> None:
-        """Wait until something is flushed, or so long."""
-        loop = asyncio.get_running_loop()
-        news: asyncio.Future[None] = loop.create_future()
-        self._news[news] = None
-        timer = loop.call_later(seconds, _come, news)
-        try:
-            await news
-        finally:
-            timer.cancel()
-            self._news.pop(news, None)
-
-    def _tell_news(self) -> None:
-        for news in self._news:
-            _come(news)
 
     async def sagas(self, *, status: str = "", after: str = "", limit: int = 100) -> list[tuple[str, OpenSaga]]:
         """(stream, entry) of sagas that have not ended, by stream name; `status`: running, undoing or stuck."""
@@ -286,7 +268,7 @@ class Node:
     def _flushed(self, sent: list[Record]) -> None:
         if sent:
             self.conversations.flushed(sent)
-        self._tell_news()
+        self._news.tell()
 
     def _crashed(self) -> None:
         self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
@@ -378,8 +360,3 @@ class Node:
 
 def _failure(error: Exception | None) -> str:
     return "" if error is None else f"{type(error).__name__}: {error}"
-
-
-def _come(news: "asyncio.Future[None]") -> None:
-    if not news.done():
-        news.set_result(None)
