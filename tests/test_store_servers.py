@@ -26,7 +26,7 @@ from holdfast.errors import (
     StoreMismatch,
 )
 from holdfast.ports.store import Store
-from holdfast.stores.migrations import Migration
+from holdfast.stores.server.migrations import Migration
 from holdfast.testing.conformance.records import append, event, everything
 from holdfast.testing.conformance.store import StoreConformance
 from servers import ENGINES, Server, Wire, started
@@ -124,7 +124,7 @@ async def test_while_the_outcome_is_unknown_nothing_is_said(
     await store.commit([full(1)])
     setattr(wire, moment, b"2-marked")
     wire.then = server.kill
-    monkeypatch.setattr("holdfast.stores.server.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.stores.server.store.SETTLE_SECONDS", 0.2)
     try:
         for refused in (
             store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]), store.cursors(),
@@ -333,8 +333,8 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     old = made()
     await old.open("one", 1)
     await old.commit([full(1)])
-    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.store.MIGRATIONS", [two])
     with pytest.raises(StoreError, match="run holdfast migrate-store"):
         await made().open("two", 2)
     assert await asyncio.gather(made().migrate(), made().migrate()) == [(2, 1), (2, 1)]
@@ -345,8 +345,8 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     await old.commit([full(3)])
     assert await whole(old) == 3, "old code on the new tables"
     await old.close()
-    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.store.MIGRATIONS", [two])
     assert await made().migrate(contract=True) == (2, 2)
     new = made()
     await new.open("three", 3)

@@ -43,7 +43,7 @@ def make_store(url: str, log: str) -> Store:
 def _adapter(name: str, cls: str) -> Callable[..., Store]:
     """A store's class, its driver imported only now; `name` is that of its extra too."""
     try:
-        return getattr(importlib.import_module(f"holdfast.stores.{name}"), cls)
+        return getattr(importlib.import_module(f"holdfast.stores.{name}.store"), cls)
     except ModuleNotFoundError as error:
         raise ConfigInvalid(f"{error}: this store needs pip install 'holdfast[{name}]'") from None
 

@@ -22,11 +22,11 @@ from typing import Any, ClassVar, NamedTuple
 from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Opened
-from holdfast.stores.columns import HEAD, end_of, in_order, text
-from holdfast.stores.migrations import MIGRATIONS, check
 from holdfast.stores.planner import Group, Key, Planner
-from holdfast.stores.server_lent import ServerLends, ServerLent
-from holdfast.stores.server_reads import Broken
+from holdfast.stores.server.columns import HEAD, end_of, in_order, text
+from holdfast.stores.server.lent import ServerLends, ServerLent
+from holdfast.stores.server.migrations import MIGRATIONS, check
+from holdfast.stores.server.reads import Broken
 
 __all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit"]
 

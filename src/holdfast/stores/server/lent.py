@@ -1,6 +1,6 @@
 """Transactions lent to handlers on a database server: each on a connection of its own.
 
-Between `stores.server_reads` and `stores.server`, which inherits it. A connection is kept for the next handler when its
+Between `stores.server.reads` and `stores.server`, which inherits it. A connection is kept for the next handler when its
 transaction has ended well, and dropped when anything about it is in question. Only the commit of what the handler did
 takes the row `head`, after all of the handler's own statements: handlers wait for each other on their own rows alone.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.errors import StoreError, StoreFailed, TransactionRefused
 from holdfast.ports.store import Lent
-from holdfast.stores.server_reads import Broken, ServerReads
+from holdfast.stores.server.reads import Broken, ServerReads
 
 __all__ = ["ServerLends", "ServerLent"]
 

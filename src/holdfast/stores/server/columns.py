@@ -1,7 +1,7 @@
 """Columns of the tables on a database server, and how records and rows are made of them.
 
 Comes between `stores.server` and the engines; SQLite takes the end of a prefix from here too. Names are those of both
-schemas (`postgres.sql`, `mysql.sql`). Text may come as bytes, as whatever a driver gives of a column. Nothing here can
+schemas (`schema.sql` in each room). Text may come as bytes, as whatever a driver gives of a column. Nothing here can
 fail but on what no store has written.
 """
 

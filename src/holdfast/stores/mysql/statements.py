@@ -7,9 +7,9 @@ literals: the session has NO_BACKSLASH_ESCAPES and utf8mb4, in which a quote is 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from holdfast.stores.columns import COLUMNS, as_text, headers_of
 from holdfast.stores.planner import Group
-from holdfast.stores.server import Head
+from holdfast.stores.server.columns import COLUMNS, as_text, headers_of
+from holdfast.stores.server.store import Head
 
 __all__ = ["filled", "name_of", "packets", "quoted", "statements", "to_str"]
 

@@ -25,11 +25,11 @@ from asyncmy.errors import Error, IntegrityError
 
 from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign, TransactionRefused
 from holdfast.ports.store import Capabilities
-from holdfast.stores.columns import COLUMNS
-from holdfast.stores.mysql_statements import filled, name_of, packets, quoted, statements, to_str
+from holdfast.stores.mysql.statements import filled, name_of, packets, quoted, statements, to_str
 from holdfast.stores.planner import Group
-from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
-from holdfast.stores.server_reads import SNAPSHOT
+from holdfast.stores.server.columns import COLUMNS
+from holdfast.stores.server.reads import SNAPSHOT
+from holdfast.stores.server.store import Broken, Change, Head, ServerStore, Unfit
 
 __all__ = ["MySQLStore"]
 
@@ -171,7 +171,7 @@ class MySQLStore(ServerStore):
         return {to_str(name): to_str(value) for name, value in found} or None
 
     async def _create(self, connection: Any) -> None:
-        await self._say(connection, files("holdfast.stores").joinpath("mysql.sql").read_text("utf-8"))
+        await self._say(connection, files("holdfast.stores.mysql").joinpath("schema.sql").read_text("utf-8"))
         # What says that all is there comes last: a creation that broke off is begun again.
         await self._say(
             connection,

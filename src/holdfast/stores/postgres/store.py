@@ -31,10 +31,10 @@ from holdfast.errors import (
     TransactionRefused,
 )
 from holdfast.ports.store import Capabilities
-from holdfast.stores.columns import COLUMNS, KEY, ROW, ROWS, as_text, headers_of
 from holdfast.stores.planner import Group
-from holdfast.stores.server import Broken, Change, Head, ServerStore, Unfit
-from holdfast.stores.server_reads import SNAPSHOT
+from holdfast.stores.server.columns import COLUMNS, KEY, ROW, ROWS, as_text, headers_of
+from holdfast.stores.server.reads import SNAPSHOT
+from holdfast.stores.server.store import Broken, Change, Head, ServerStore, Unfit
 
 __all__ = ["PostgresStore"]
 
@@ -183,7 +183,7 @@ class PostgresStore(ServerStore):
             there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
             if not await self._query(connection, there, (self.schema,)):
                 await connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(self.schema)))
-            await connection.execute(files("holdfast.stores").joinpath("postgres.sql").read_bytes())
+            await connection.execute(files("holdfast.stores.postgres").joinpath("schema.sql").read_bytes())
             await connection.execute("INSERT INTO head VALUES (true, 0, 0, '') ON CONFLICT DO NOTHING")
             await connection.execute(
                 "INSERT INTO meta VALUES ('log', %s), ('schema', '1'), ('needs', '1')", (self.log,)

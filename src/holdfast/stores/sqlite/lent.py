@@ -1,6 +1,6 @@
 """A transaction on the connection that writes a SQLite store, lent to handlers.
 
-Made by `stores.sqlite` while nothing else is written; handlers work on it in the event loop's thread, one after
+Made by `stores.sqlite.store` while nothing else is written; handlers work on it in the event loop's thread, one after
 another, each behind a savepoint of its own. While one does, an authorizer refuses what is not a handler's: ending the
 transaction, changing holdfast's own tables, and switches that change how the file is written. `TransactionRefused`
 where such a statement is prepared.
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import apsw
 
 from holdfast.errors import StoreFailed, TransactionRefused
-from holdfast.stores.sqlite_file import Connection
+from holdfast.stores.sqlite.file import Connection
 
 __all__ = ["Guard", "SQLiteLent"]
 

@@ -17,7 +17,8 @@ from holdfast.core.batch import RowKind
 from holdfast.core.record import Kind, Record
 from holdfast.errors import StoreError, StoreFailed
 from holdfast.ports.store import Loaded, Page, Snapshot
-from holdfast.stores.columns import (
+from holdfast.stores.planner import Planner
+from holdfast.stores.server.columns import (
     COLUMNS,
     KEY,
     ROW,
@@ -28,7 +29,6 @@ from holdfast.stores.columns import (
     record_of,
     text,
 )
-from holdfast.stores.planner import Planner
 
 __all__ = ["SNAPSHOT", "Broken", "ServerReads"]
 
