@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.stores.planner import Group
 from holdfast.stores.server.columns import COLUMNS, as_text, headers_of
-from holdfast.stores.server.store import Head
+from holdfast.stores.server.tenure import Head
 
 __all__ = ["filled", "name_of", "packets", "quoted", "statements", "to_str"]
 

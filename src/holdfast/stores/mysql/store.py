@@ -13,7 +13,7 @@ is read leaves only when the commit under way is durable. Refuses a server whose
 import asyncio
 import os
 import struct
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, cast
@@ -29,7 +29,8 @@ from holdfast.stores.mysql.statements import filled, name_of, packets, quoted, s
 from holdfast.stores.planner import Group
 from holdfast.stores.server.columns import COLUMNS
 from holdfast.stores.server.reads import SNAPSHOT
-from holdfast.stores.server.store import Broken, Change, Head, ServerStore, Unfit
+from holdfast.stores.server.store import Broken, ServerStore, Unfit
+from holdfast.stores.server.tenure import Change, Head
 
 __all__ = ["MySQLStore"]
 
@@ -210,13 +211,12 @@ class MySQLStore(ServerStore):
         holder = await self._query(connection, sql, (name,))
         return f"connection {holder[0][0]} from {to_str(holder[0][1])}" if holder else "another process"
 
-    async def _change_head(self, connection: Any, change: Change) -> Head:
+    async def _change_head(self, connection: Any, change: Callable[[Head], Change]) -> Head:
         await self._say(connection, "START TRANSACTION")
         try:
             found = await self._query(connection, "SELECT position, group_count, incarnation FROM head FOR UPDATE", ())
             position, count, incarnation = found[0]
-            before = Head(position, count, to_str(incarnation))
-            after, opening = change(before)
+            after, opening = change(Head(position, count, to_str(incarnation)))
             now = f"position = {after.position}, group_count = {after.groups}"
             statements = [f"UPDATE head SET {now}, incarnation = {quoted(after.incarnation)}"]
             if opening is not None:
@@ -230,7 +230,7 @@ class MySQLStore(ServerStore):
         except BaseException:
             await self._disconnect(connection)  # and so the transaction ends
             raise
-        return before
+        return after
 
     async def _connect_lent(self) -> Any:
         return await self._connect(writer=False)

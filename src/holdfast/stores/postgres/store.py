@@ -10,7 +10,7 @@ row `head` is changed first and all else rests on it. Refuses a server whose com
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -34,7 +34,8 @@ from holdfast.ports.store import Capabilities
 from holdfast.stores.planner import Group
 from holdfast.stores.server.columns import COLUMNS, KEY, ROW, ROWS, as_text, headers_of
 from holdfast.stores.server.reads import SNAPSHOT
-from holdfast.stores.server.store import Broken, Change, Head, ServerStore, Unfit
+from holdfast.stores.server.store import Broken, ServerStore, Unfit
+from holdfast.stores.server.tenure import Change, Head
 
 __all__ = ["PostgresStore"]
 
@@ -224,14 +225,13 @@ class PostgresStore(ServerStore):
         )
         return f"{holder[0][0]}, since {holder[0][1]:%Y-%m-%d %H:%M:%S}," if holder else "another process"
 
-    async def _change_head(self, connection: Connection, change: Change) -> Head:
+    async def _change_head(self, connection: Connection, change: Callable[[Head], Change]) -> Head:
         try:
             async with connection.transaction():
                 found = await self._query(
                     connection, "SELECT position, group_count, incarnation FROM head FOR UPDATE", ()
                 )
-                before = Head(*found[0])
-                after, opening = change(before)
+                after, opening = change(Head(*found[0]))
                 await connection.execute(
                     "UPDATE head SET position = %s, group_count = %s, incarnation = %s", tuple(after)
                 )
@@ -240,7 +240,7 @@ class PostgresStore(ServerStore):
                         "INSERT INTO incarnations (id, first, bridged, at) VALUES (%s, %s, %s, %s)",
                         (after.incarnation, *opening),
                     )
-            return before
+            return after
         except psycopg.Error as error:
             raise self._meaning(connection, error) from error
 

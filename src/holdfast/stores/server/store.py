@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
@@ -27,8 +27,9 @@ from holdfast.stores.server.columns import HEAD, end_of, in_order, text
 from holdfast.stores.server.lent import ServerLends, ServerLent
 from holdfast.stores.server.migrations import MIGRATIONS, check
 from holdfast.stores.server.reads import Broken
+from holdfast.stores.server.tenure import Change, Doubt, Head, Tenure, taken
 
-__all__ = ["Broken", "Change", "Head", "ServerStore", "Unfit"]
+__all__ = ["Broken", "ServerStore", "Unfit"]
 
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
@@ -36,26 +37,12 @@ LOCK_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
 """How long a commit looks for its server before it says that it cannot."""
 AGAIN_SECONDS = 0.05
-FENCED = 2
-"""Added to the count of commits, so that a group on its way is refused. Not 1: that is the group."""
 
 logger = logging.getLogger("holdfast.store")
 
 
 class Unfit(Exception):
     """Nothing was written: an assumption of the group, or the fence, did not hold."""
-
-
-class Head(NamedTuple):
-    """The row `head`: the last position given, how many groups were committed, and the incarnation that may write."""
-
-    position: int
-    groups: int
-    incarnation: str
-
-
-Change = Callable[[Head], tuple[Head, tuple[int, int, int] | None]]
-"""From the row `head` as it is to what it becomes, and the opening that goes with it: (first, bridged, at)."""
 
 
 class ServerStore(ServerLends):
@@ -71,13 +58,7 @@ class ServerStore(ServerLends):
         super().__init__(log)
         self._planner: Planner | None = None
         self._writing: Any = None
-        self._head_seen = Head(0, 0, "")
-        """The row as our last commit left it."""
-        self._doubt: Group | None = None
-        self._doubt_lent = self._was_there = False
-        """Whether it went on a handler's connection; whether the last one that was in doubt is there."""
-        self._lost: StoreError | None = None
-        """Why this store may never write again: the log is another's."""
+        self._tenure = Tenure(log, Head(0, 0, ""))
         self._settling = asyncio.Lock()
         self._migrating = ""
         """`expand` or `contract` while that is done."""
@@ -91,9 +72,9 @@ class ServerStore(ServerLends):
         ...
 
     @abstractmethod
-    async def _change_head(self, connection: Any, change: "Change") -> Head:
+    async def _change_head(self, connection: Any, change: Callable[[Head], Change]) -> Head:
         """In one durable transaction: lock the row, let `change` say what it becomes, record the opening that it names
-        too, if any. The row as it was. Raises Broken, and what `change` raises (then nothing has changed)."""
+        too, if any. The row as it is now. Raises Broken, and what `change` raises (then nothing has changed)."""
         ...
 
     @abstractmethod
@@ -165,19 +146,16 @@ class ServerStore(ServerLends):
         """Connect, check, take the right to write, and begin an incarnation."""
         if self._planner is not None:
             raise StoreError(f"the store of {self.log} is open already")
-        self._lost, self._doubt = None, None
         try:
             connection = self._writing = await self._connect(writer=True)
             await self._take_lock(connection, LOCK_SECONDS)
-            before = await self._change_head(
-                connection, lambda head: (Head(head.position, head.groups, incarnation), (head.position + 1, 0, at))
-            )
+            head = await self._change_head(connection, taken(incarnation, at))
             cursors = await self._query(connection, "SELECT name, incarnation, position FROM cursors", ())
-            self._head_seen = Head(before.position, before.groups, incarnation)
+            self._tenure = Tenure(self.log, head)
             self._planner = Planner(
-                before.position, {text(name): Cursor(text(by), position) for name, by, position in cursors}
+                head.position, {text(name): Cursor(text(by), position) for name, by, position in cursors}
             )
-            return Opened(before.position, await self._incarnations())
+            return Opened(head.position, await self._incarnations())
         except Broken as error:
             await self.close()
             raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
@@ -223,19 +201,18 @@ class ServerStore(ServerLends):
                     group = planner.plan(batches)  # one that was in doubt is there after all
                 try:
                     if not group.empty:
-                        await self._write(self._writing, group, self._head_seen)
-                        self._head_seen = self._head_seen._replace(
-                            position=group.head, groups=self._head_seen.groups + 1
-                        )
+                        await self._write(self._writing, group, self._tenure.head)
+                        self._tenure.committed(group)
                 except Unfit:
                     await self._look_up(group)
                     group = planner.plan(batches)
                     continue
                 except Broken as error:
                     logger.warning("the connection of %s broke in a commit: %s", self.log, error)
-                    self._doubt, self._writing = group, await self.dropped(self._writing)
+                    self._tenure.doubt = Doubt(group, lent=False)
+                    self._writing = await self.dropped(self._writing)
                     await self.settle()
-                    if self._was_there:
+                    if self._tenure.there is group:
                         return group.outcomes
                     continue
                 planner.keep(group)
@@ -255,7 +232,7 @@ class ServerStore(ServerLends):
             return group.outcomes
         lent.check()
         try:
-            await self._write(lent.connection, group, self._head_seen, within=True)
+            await self._write(lent.connection, group, self._tenure.head, within=True)
         except Unfit:
             await lent.end()
             await self._look_up(group)
@@ -265,13 +242,13 @@ class ServerStore(ServerLends):
             return outcomes
         except Broken as error:
             logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
-            self._doubt, self._doubt_lent = group, True
+            self._tenure.doubt = Doubt(group, lent=True)
             await lent.drop()
             await self.settle()
-            if self._was_there:
+            if self._tenure.there is group:
                 return group.outcomes
             raise TransactionLost(f"the connection broke in the commit: {error}") from error
-        self._head_seen = self._head_seen._replace(position=group.head, groups=self._head_seen.groups + 1)
+        self._tenure.committed(group)
         planner.keep(group)
         await lent.committed()
         return group.outcomes
@@ -279,10 +256,8 @@ class ServerStore(ServerLends):
     async def _look_up(self, group: Group) -> None:
         """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
         try:
-            head = Head(*(await self._query(self._writing, HEAD, ()))[0])
-            if Head(head.position, head.groups, text(head.incarnation)) != self._head_seen:
-                self._lost = StoreLocked(f"another process has begun to write to the log of {self.log}")
-                raise self._lost
+            position, groups, incarnation = (await self._query(self._writing, HEAD, ()))[0]
+            self._tenure.compare(Head(position, groups, text(incarnation)))
             if not group.assumed and not group.absent:
                 raise StoreFailed(f"{self.log}: the versions of a batch do not follow its reads")
             versions = dict.fromkeys(group.assumed, 0) | await self._versions(list(group.assumed))
@@ -306,11 +281,11 @@ class ServerStore(ServerLends):
 
     async def settle(self) -> int:
         """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
-        if self._doubt is None and self._writing is not None:
+        if self._tenure.doubt is None and self._writing is not None:
             return self._opened().head
         async with self._settling:
             end = time.monotonic() + SETTLE_SECONDS
-            while self._doubt is not None or self._writing is None:
+            while self._tenure.doubt is not None or self._writing is None:
                 self._opened()
                 try:
                     await self._find_out()
@@ -322,7 +297,7 @@ class ServerStore(ServerLends):
             return self._opened().head
 
     async def _find_out(self) -> None:
-        planner, doubt, seen, lent = self._opened(), self._doubt, self._head_seen, self._doubt_lent
+        planner = self._opened()
         if self._writing is None:
             connection = await self._connect(writer=True)
             try:
@@ -331,43 +306,22 @@ class ServerStore(ServerLends):
                 await self.dropped(connection)
                 raise
             self._writing = connection
-
-        after = seen
-
-        def unchanged(head: Head) -> tuple[Head, None]:
-            nonlocal after
-            if head.incarnation != seen.incarnation:
-                self._lost = StoreLocked(f"another process has begun to write to the log of {self.log}")
-                raise self._lost
-            if head.groups - seen.groups not in ((0,) if doubt is None else (0, 1, FENCED) if lent else (0, 1)):
-                self._lost = StoreFailed(f"somebody else has written to the log of {self.log}")
-                raise self._lost
-            fenced = lent and head.groups == seen.groups
-            after = head._replace(groups=seen.groups + FENCED) if fenced else head
-            return after, None
-
-        # The count of groups says it; that this commit of our own is durable makes what it says durable too. A broken
-        # connection that wrote had the lock, which is ours now, so nothing is left of it; a handler's had none: what it
-        # sent may still be on its way, and finds another count.
-        await self._change_head(self._writing, unchanged)
-        self._was_there = after.groups == seen.groups + 1
-        self._head_seen, self._doubt, self._doubt_lent = after, None, False
-        if doubt is not None and self._was_there:
-            planner.keep(doubt)
+        head = await self._change_head(self._writing, self._tenure.resolve)
+        if (group := self._tenure.resolved(head)) is not None:
+            planner.keep(group)
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
         head = await self.settle()
         if first <= head:
             raise LimitExceeded(f"position {first} is not above the head, {head}")
-        new = Head(first - 1, self._head_seen.groups, incarnation)
         try:
-            await self._change_head(self._writing, lambda _: (new, (first, first - 1, at)))
-            self._head_seen, self._opened().head = new, first - 1
+            self._tenure.head = await self._change_head(self._writing, self._tenure.leap(incarnation, at, first))
+            self._opened().head = first - 1
             return Opened(first - 1, await self._incarnations())
         except Broken as error:
-            self._lost = StoreFailed(f"the server of {self.log} was gone in a leap ({error}); start the service again")
-            raise self._lost from error
+            reason = f"the server of {self.log} was gone in a leap ({error}); start the service again"
+            raise self._tenure.lose(StoreFailed(reason)) from error
 
     async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
         """Remove rows and cursors by prefix, both or none."""
@@ -393,8 +347,7 @@ class ServerStore(ServerLends):
         raise StoreError(f"holdfast makes no backup of a database server: use {self.backup_tool}")
 
     def _opened(self) -> Planner:
-        if self._lost is not None:
-            raise self._lost
+        self._tenure.check()
         if self._planner is None:
             raise StoreFailed(f"the store of {self.log} is closed")
         return self._planner
