@@ -124,7 +124,7 @@ async def test_while_the_outcome_is_unknown_nothing_is_said(
     await store.commit([full(1)])
     setattr(wire, moment, b"2-marked")
     wire.then = server.kill
-    monkeypatch.setattr("holdfast.stores.server.store.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.stores.server.writer.SETTLE_SECONDS", 0.2)
     try:
         for refused in (
             store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]), store.cursors(),
@@ -197,11 +197,11 @@ async def test_a_second_writer_is_refused_with_the_holder_named(server: Server) 
 async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -> None:
     """G2: a writer whose connection was cut, and whose log another process has taken over meanwhile, is told so."""
     name = fresh()
-    one, two = make_store(wire.url(name), "stock"), make_store(server.url(name), "stock")
+    one: Any = make_store(wire.url(name), "stock")
+    two = make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
-    connection: Any = one._writing  # type: ignore[attr-defined]
-    await one._disconnect(connection)  # type: ignore[attr-defined]
+    await one.engine.disconnect(one.writer.connection)
     await two.open("two", 2)
     await two.commit([full(2)])
     with pytest.raises(StoreError, match=r"(writes to|begun to write to) the log"):
@@ -217,14 +217,15 @@ async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -
 async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """G2: with the lock gone, and the connection standing, a writer that is not in the row `head` changes nothing."""
     name = fresh()
-    one, two = make_store(server.url(name), "stock"), make_store(server.url(name), "stock")
+    one = make_store(server.url(name), "stock")
+    two: Any = make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
 
     async def free(_: object) -> None:
         return None
 
-    monkeypatch.setattr(two, "_lock", free)
+    monkeypatch.setattr(two.engine, "lock", free)
     await two.open("two", 2)
     for lost in ([full(2, "-lost")], [Batch(rows=(Row("view", "last", b"lost"),))]):
         with pytest.raises(StoreLocked, match="another process has begun to write"):
@@ -315,8 +316,7 @@ async def test_another_log_and_what_is_not_ours_are_refused(server: Server) -> N
 
 async def say(store: Any, statement: str) -> None:
     """A statement on the writer's connection."""
-    connection = store._writing
-    await (store._say(connection, statement) if hasattr(store, "_say") else connection.execute(statement))
+    await store.engine._say(store.writer.connection, statement)
 
 
 async def test_tables_are_migrated_while_the_service_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,6 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     await old.open("one", 1)
     await old.commit([full(1)])
     monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.store.MIGRATIONS", [two])
     with pytest.raises(StoreError, match="run holdfast migrate-store"):
         await made().open("two", 2)
     assert await asyncio.gather(made().migrate(), made().migrate()) == [(2, 1), (2, 1)]
@@ -346,7 +345,6 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     assert await whole(old) == 3, "old code on the new tables"
     await old.close()
     monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.store.MIGRATIONS", [two])
     assert await made().migrate(contract=True) == (2, 2)
     new = made()
     await new.open("three", 3)

@@ -1,19 +1,18 @@
 """Transactions lent to handlers on a database server: each on a connection of its own.
 
-Between `stores.server.reads` and `stores.server`, which inherits it. A connection is kept for the next handler when its
-transaction has ended well, and dropped when anything about it is in question. Only the commit of what the handler did
+A part of `stores.server.store`; what a handler did is committed by `stores.server.writer`. A connection is kept for the
+next handler when its transaction has ended well, and dropped when anything about it is in question. Only the commit
 takes the row `head`, after all of the handler's own statements: handlers wait for each other on their own rows alone.
+Fails with `StoreFailed` where the server is not to be reached, `TransactionRefused` where a handler ended its own.
 """
 
 import logging
-from abc import abstractmethod
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from holdfast.errors import StoreError, StoreFailed, TransactionRefused
-from holdfast.ports.store import Lent
-from holdfast.stores.server.reads import Broken, ServerReads
+from holdfast.stores.server.engine import Broken, Connection, Engine, drop
 
-__all__ = ["ServerLends", "ServerLent"]
+__all__ = ["Lending", "ServerLent"]
 
 KEPT_MAX = 8
 """Connections kept for handlers."""
@@ -24,9 +23,9 @@ logger = logging.getLogger("holdfast.store")
 class ServerLent:
     """One transaction on one connection."""
 
-    def __init__(self, store: "ServerLends", connection: Any) -> None:
+    def __init__(self, lending: "Lending", connection: Connection) -> None:
         self.connection = connection
-        self._store = store
+        self._lending = lending
         self._open = True
         """Begun, and neither committed nor rolled back."""
 
@@ -37,13 +36,13 @@ class ServerLent:
         """Roll back."""
         if self._open:
             self._open = False
-            await self._store.give_back(self.connection, roll_back=True)
+            await self._lending.give_back(self.connection, roll_back=True)
 
     def lost(self, error: BaseException) -> bool:
         """A deadlock, a serialization failure, a connection that is gone; also where another library wraps it."""
         seen: BaseException | None = error
         while seen is not None:
-            if self._store.ends(self.connection, seen):
+            if self._lending.engine.ends(self.connection, seen):
                 return True
             seen = getattr(seen, "orig", None) or seen.__cause__ or seen.__context__
         return False
@@ -52,87 +51,69 @@ class ServerLent:
         """Raises TransactionRefused where the handler ended its transaction, or left it failed."""
         if not self._open:
             raise TransactionRefused("the transaction to commit within is over")
-        self._store.check_lent(self.connection)
+        self._lending.engine.check_lent(self.connection)
 
     async def committed(self) -> None:
         """It is durable: the connection serves the next."""
         self._open = False
-        await self._store.give_back(self.connection)
+        await self._lending.give_back(self.connection)
 
     async def drop(self) -> None:
         """Nothing more can be said on it."""
         self._open = False
-        await self._store.dropped(self.connection)
+        await drop(self._lending.engine, self.connection)
 
     async def end(self) -> None:
         """Roll back where nothing else was done."""
         await self.undo()
 
 
-class ServerLends(ServerReads):
-    """The part of the port that lends."""
+class Lending:
+    """The connections of handlers."""
 
-    def __init__(self, log: str) -> None:
-        super().__init__(log)
-        self._kept: list[Any] = []
+    def __init__(self, engine: Engine, settle: Callable[[], Awaitable[int]]) -> None:
+        self.engine = engine
+        self._settle = settle
+        self._kept: list[Connection] = []
 
-    @abstractmethod
-    async def _connect_lent(self) -> Any:
-        """A connection for handlers. Raises Broken, StoreError."""
-        ...
-
-    @abstractmethod
-    async def _begin(self, connection: Any) -> None:
-        """Raises Broken, StoreFailed."""
-        ...
-
-    @abstractmethod
-    async def _roll_back(self, connection: Any) -> None:
-        """Raises Broken, StoreFailed."""
-        ...
-
-    @abstractmethod
-    def check_lent(self, connection: Any) -> None:
-        """Raises TransactionRefused where it is not in a transaction that can be committed."""
-        ...
-
-    @abstractmethod
-    def ends(self, connection: Any, error: BaseException) -> bool:
-        """True where the error says that the server ended the transaction, through no fault of the statement's."""
-        ...
-
-    async def begin(self) -> Lent:
+    async def begin(self) -> ServerLent:
         """Begin on a kept connection, or on a new one."""
-        await self.settle()
+        await self._settle()
         while True:
             kept = bool(self._kept)
             connection = self._kept.pop() if kept else None
             try:
-                connection = connection or await self._connect_lent()
-                await self._begin(connection)
+                connection = connection or await self.engine.connect_lent()
+                await self.engine.begin(connection)
             except Broken as error:
-                await self.dropped(connection)
+                await drop(self.engine, connection)
                 if not kept:
-                    raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+                    raise StoreFailed(f"the server of {self.engine.log} is not to be reached: {error}") from error
             except BaseException:
-                await self.dropped(connection)
+                await drop(self.engine, connection)
                 raise
             else:
                 return ServerLent(self, connection)
 
-    async def give_back(self, connection: Any, *, roll_back: bool = False) -> None:
+    async def give_back(self, connection: Connection, *, roll_back: bool = False) -> None:
         """Keep a connection for the next handler, if it is good for one."""
         try:
             if roll_back:
-                await self._roll_back(connection)
+                await self.engine.roll_back(connection)
         except (Broken, StoreError) as error:
-            logger.warning("a handler's connection of %s is dropped: %s", self.log, error)
-            await self.dropped(connection)
+            logger.warning("a handler's connection of %s is dropped: %s", self.engine.log, error)
+            await drop(self.engine, connection)
         except BaseException:
-            await self.dropped(connection)
+            await drop(self.engine, connection)
             raise
         else:
             if len(self._kept) < KEPT_MAX:
                 self._kept.append(connection)
             else:
-                await self.dropped(connection)
+                await drop(self.engine, connection)
+
+    async def close(self) -> None:
+        """Let go of the connections that are kept."""
+        kept, self._kept = self._kept, []
+        for connection in kept:
+            await drop(self.engine, connection)

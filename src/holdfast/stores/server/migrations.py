@@ -2,16 +2,20 @@
 
 A migration has two halves. `expand` only adds what old code does not see, so both run on the tables at once. `contract`
 takes away what old code needed, once every process runs the new one. The tables say in `meta` how far they were
-expanded (`schema`) and the oldest code that may use them (`needs`). Comes before `stores.server`, which runs them under
-a lock. Refuses with `SchemaNewer`, `StoreMismatch`, `StoreError`.
+expanded (`schema`) and the oldest code that may use them (`needs`). Comes before `stores.server.writer`, whose
+connection is made here, so that nothing is written to tables that this release may not use. Refuses with `SchemaNewer`,
+`StoreMismatch`, `StoreError`.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from holdfast.errors import SchemaNewer, StoreError, StoreMismatch
+from holdfast.stores.server.engine import Connection, Engine, drop
 
-__all__ = ["MIGRATIONS", "Migration", "check", "latest"]
+__all__ = ["MIGRATIONS", "Half", "Migration", "Schema", "check", "connect_writer", "latest"]
+
+Half = Literal["expand", "contract"]
 
 
 class Migration(NamedTuple):
@@ -22,6 +26,13 @@ class Migration(NamedTuple):
     contract: Mapping[str, str]
 
 
+class Schema(NamedTuple):
+    """How far tables were expanded, and the oldest code that may use them."""
+
+    version: int
+    needs: int
+
+
 MIGRATIONS: list[Migration] = []
 """In order. The schema files make version 1; there has been no other yet."""
 
@@ -29,6 +40,36 @@ MIGRATIONS: list[Migration] = []
 def latest() -> int:
     """The version that this release knows."""
     return MIGRATIONS[-1].version if MIGRATIONS else 1
+
+
+async def connect_writer(engine: Engine, half: Half | None = None) -> tuple[Connection, Schema]:
+    """A connection to write on, to tables that are there and that this release may use; migrated first by that half,
+    `contract` after `expand`. Raises Broken, StoreError."""
+    connection = await engine.connect(writer=True)
+    try:
+        async with engine.alone(connection):
+            meta = await engine.meta(connection)
+            if meta is None:
+                await engine.create(connection)
+                meta, half = await engine.meta(connection) or {}, "contract"
+            if half is not None and meta.get("log") == engine.log:
+                await _migrate(engine, connection, half, Schema(int(meta["schema"]), int(meta["needs"])))
+                meta = await engine.meta(connection) or {}
+        check(engine.where, meta, engine.log)
+        return connection, Schema(int(meta["schema"]), int(meta["needs"]))
+    except BaseException:
+        await drop(engine, connection)
+        raise
+
+
+async def _migrate(engine: Engine, connection: Connection, half: Half, found: Schema) -> None:
+    for migration in MIGRATIONS:
+        if found.version < migration.version:
+            script = migration.expand[engine.capabilities.engine]
+            await engine.run_migration(connection, script, "schema", migration.version)
+        if half == "contract" and found.needs < migration.version:
+            script = migration.contract[engine.capabilities.engine]
+            await engine.run_migration(connection, script, "needs", migration.version)
 
 
 def check(where: str, meta: Mapping[str, str], log: str) -> None:

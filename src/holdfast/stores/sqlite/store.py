@@ -23,7 +23,7 @@ from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
-from holdfast.stores.server.columns import end_of
+from holdfast.stores.prefixes import end_of
 from holdfast.stores.sqlite.file import (
     Connection,
     Lock,
