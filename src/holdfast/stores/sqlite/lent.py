@@ -18,15 +18,25 @@ __all__ = ["Guard", "SQLiteLent"]
 OWN_TABLES = {"log", "rows", "cursors", "meta", "incarnations", "writing"}
 SAVEPOINT = "holdfast_handler"
 READING_PRAGMAS = {
-    "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_list",
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "table_info",
+    "table_list",
     "table_xinfo",
-}  # fmt: skip
+}
 CHANGES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE}
 TABLE_FIRST = {*CHANGES, apsw.SQLITE_DROP_TABLE}
 TABLE_SECOND = {
-    apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_INDEX, apsw.SQLITE_CREATE_TRIGGER, apsw.SQLITE_CREATE_TEMP_TRIGGER,
-    apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TRIGGER,
-}  # fmt: skip
+    apsw.SQLITE_ALTER_TABLE,
+    apsw.SQLITE_CREATE_INDEX,
+    apsw.SQLITE_CREATE_TRIGGER,
+    apsw.SQLITE_CREATE_TEMP_TRIGGER,
+    apsw.SQLITE_DROP_INDEX,
+    apsw.SQLITE_DROP_TRIGGER,
+}
 """Statements that name a table, and as which of an authorizer's arguments."""
 
 

@@ -126,8 +126,10 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """End the threads, readers first, so that the last connection to close brings the file up to date."""
-        reading, writing, writer = self._reading, self._writing, self._writer
-        self._reading = self._writing = self._writer = self._guard = None
+        reading, self._reading = self._reading, None
+        writing, self._writing = self._writing, None
+        writer, self._writer = self._writer, None
+        self._guard = None
         if reading is not None:
             await reading.close()
         if writing is not None:

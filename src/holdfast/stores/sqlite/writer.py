@@ -291,9 +291,20 @@ class Writer:
 def _values(record: Record, position: int) -> tuple[Any, ...]:
     headers = "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
     return (
-        "record", position, record.kind, record.destination, record.stream, record.version or None, record.type,
-        record.data.decode(), record.tx, record.correlation, record.cause, record.at, headers,
-    )  # fmt: skip
+        "record",
+        position,
+        record.kind,
+        record.destination,
+        record.stream,
+        record.version or None,
+        record.type,
+        record.data.decode(),
+        record.tx,
+        record.correlation,
+        record.cause,
+        record.at,
+        headers,
+    )
 
 
 def _statement(parameters: list[Any]) -> tuple[str, list[Any]]:
