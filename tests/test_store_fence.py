@@ -108,3 +108,15 @@ async def state(store: Any) -> object:
     head = await store.engine.query(connection, "SELECT position, group_count, incarnation FROM head", ())
     openings = await store.engine.query(connection, "SELECT id FROM incarnations ORDER BY number", ())
     return await everything(store), await store.scan("view"), cursors, head, openings
+
+
+async def test_a_group_that_writes_nothing_is_answered_for_on_a_new_connection(stores: Stores) -> None:
+    """G2: where the connection is gone the fence is asked on a new one: what memory knows is not enough."""
+    first = stores.first
+    await first.engine.disconnect(first.writer.connection)
+    assert await first.commit([Batch(), Batch(reads=(("A/1", 7),))]) == [Committed(2), Conflict("A/1", 7, 1)]
+    await first.engine.disconnect(first.writer.connection)
+    await stores.second.open("two", 2)
+    await stores.second.close()
+    with pytest.raises(StoreLocked, match="another process has begun to write"):
+        await first.commit([Batch()])
