@@ -266,6 +266,38 @@ async def test_half_a_group_is_never_committed_by_who_looks_for_it(server: Serve
         await store.close()
 
 
+async def test_a_store_that_is_closed_keeps_no_connection(server: Server) -> None:
+    """A transaction that is lent, and a question that is asked, when the store closes: their connections go too."""
+    store: Any = make_store(server.url(fresh()), "stock")
+    await store.open("one", 1)
+    engine, made = store.engine, list[Any]()
+    connect, query = engine.connect, engine.query
+
+    async def connected(**named: Any) -> Any:
+        made.append(await connect(**named))
+        return made[-1]
+
+    async def slowly(*asked: Any) -> Any:
+        found = await query(*asked)
+        answered.set()
+        await closing
+        return found
+
+    engine.connect = connected
+    lent = await store.begin()
+    answered, closing = asyncio.Event(), asyncio.get_running_loop().create_future()
+    engine.query = slowly
+    asking = asyncio.ensure_future(store.get("view", ["last"]))
+    await answered.wait()
+    engine.query = query
+    await store.close()
+    closing.set_result(None)
+    assert await asking == [None]
+    await lent.end()
+    assert len(made) == 2
+    assert [getattr(one, "closed", None) or not getattr(one, "connected", True) for one in made] == [True, True]
+
+
 async def test_what_is_read_waits_for_the_commit_that_it_may_have_seen(wire: Wire, server: Server) -> None:
     """G8: where an engine shows a commit before it is on the disk, a row of it is handed out after the commit only."""
     store: Any = make_store(wire.url(fresh()), "stock")

@@ -75,10 +75,13 @@ class Lending:
         self.engine = engine
         self._settle = settle
         self._kept: list[Connection] = []
+        self._open = False
+        """Connections are kept, from the first that is lent until the store closes."""
 
     async def begin(self) -> ServerLent:
         """Begin on a kept connection, or on a new one."""
         await self._settle()
+        self._open = True
         while True:
             kept = bool(self._kept)
             connection = self._kept.pop() if kept else None
@@ -107,13 +110,14 @@ class Lending:
             await drop(self.engine, connection)
             raise
         else:
-            if len(self._kept) < KEPT_MAX:
+            if self._open and len(self._kept) < KEPT_MAX:
                 self._kept.append(connection)
             else:
                 await drop(self.engine, connection)
 
     async def close(self) -> None:
-        """Let go of the connections that are kept."""
+        """Let go of the connections that are kept, and of those that are lent when they come back."""
+        self._open = False
         kept, self._kept = self._kept, []
         for connection in kept:
             await drop(self.engine, connection)

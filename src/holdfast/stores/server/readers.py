@@ -54,7 +54,10 @@ class Readers:
         except BaseException:
             await drop(self._engine, connection)  # cancelled in the middle of an answer, it is of no more use either
             raise
-        self._idle.append(connection)
+        if self._writer.is_open:
+            self._idle.append(connection)
+        else:
+            await drop(self._engine, connection)  # the store was closed meanwhile
         return found
 
     async def close(self) -> None:
