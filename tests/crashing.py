@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from holdfast.core.batch import Committed
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 from wholeness import batch, judge
 
 

@@ -21,7 +21,7 @@ import apsw
 from holdfast.cli import child
 from holdfast.core.batch import Batch, Outcome
 from holdfast.ports.store import Lent, Store
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 
 FOLDER = "SOAK_SWITCHES"
 """The variable that names the folder of the switches."""

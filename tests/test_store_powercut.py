@@ -11,8 +11,8 @@ import pytest
 
 from holdfast.core.batch import Committed
 from holdfast.errors import StoreFailed
-from holdfast.stores import sqlite_file
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite import file as sqlite_file
+from holdfast.stores.sqlite.store import SQLiteStore
 from powercut import Disk
 from wholeness import batch, judge
 

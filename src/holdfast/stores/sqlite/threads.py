@@ -1,7 +1,7 @@
 """Threads that do what blocks, for a loop that must not: a queue of calls in, results back to the loop that asked.
 
-Used by `stores.sqlite`, one for writing and a few for reading. What a call raises goes to whoever waits for it. The
-threads end with `close`, and none keeps a process from exiting.
+Used by `stores.sqlite.store`, one for writing and a few for reading. What a call raises goes to whoever waits for it.
+The threads end with `close`, and none keeps a process from exiting.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The store on SQLite: one file, one process that writes it, durable and fast by group commit.
 
 Promises all of `ports.store`; capabilities: durable (`synchronous=FULL`, also on macOS), backup (online), no replicas
-(SQLite has one writer, so a second one is refused with its holder named). One thread writes (`stores.sqlite_writer`),
+(SQLite has one writer, so a second one is refused with its holder named). One thread writes (`stores.sqlite.writer`),
 READERS others read on connections of their own, which in WAL mode neither wait for it nor hold it up. An answer made
 of many rows leaves SQLite as one text: a step per row would fight for the GIL once per row. All threads end with
 `close`, and none keeps a process from exiting. Fails with the `StoreError`s that the port names.
@@ -23,8 +23,8 @@ from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
 from holdfast.core.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
-from holdfast.stores.columns import end_of
-from holdfast.stores.sqlite_file import (
+from holdfast.stores.prefixes import end_of
+from holdfast.stores.sqlite.file import (
     Connection,
     Lock,
     connect_reader,
@@ -34,9 +34,9 @@ from holdfast.stores.sqlite_file import (
     store_error,
     sync_folder,
 )
-from holdfast.stores.sqlite_lent import Guard, SQLiteLent
-from holdfast.stores.sqlite_threads import Threads
-from holdfast.stores.sqlite_writer import Writer
+from holdfast.stores.sqlite.lent import Guard, SQLiteLent
+from holdfast.stores.sqlite.threads import Threads
+from holdfast.stores.sqlite.writer import Writer
 
 __all__ = ["SQLiteStore"]
 
@@ -126,8 +126,10 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """End the threads, readers first, so that the last connection to close brings the file up to date."""
-        reading, writing, writer = self._reading, self._writing, self._writer
-        self._reading = self._writing = self._writer = self._guard = None
+        reading, self._reading = self._reading, None
+        writing, self._writing = self._writing, None
+        writer, self._writer = self._writer, None
+        self._guard = None
         if reading is not None:
             await reading.close()
         if writing is not None:

@@ -1,6 +1,6 @@
 """A transaction on the connection that writes a SQLite store, lent to handlers.
 
-Made by `stores.sqlite` while nothing else is written; handlers work on it in the event loop's thread, one after
+Made by `stores.sqlite.store` while nothing else is written; handlers work on it in the event loop's thread, one after
 another, each behind a savepoint of its own. While one does, an authorizer refuses what is not a handler's: ending the
 transaction, changing holdfast's own tables, and switches that change how the file is written. `TransactionRefused`
 where such a statement is prepared.
@@ -11,22 +11,32 @@ from collections.abc import Awaitable, Callable
 import apsw
 
 from holdfast.errors import StoreFailed, TransactionRefused
-from holdfast.stores.sqlite_file import Connection
+from holdfast.stores.sqlite.file import Connection
 
 __all__ = ["Guard", "SQLiteLent"]
 
 OWN_TABLES = {"log", "rows", "cursors", "meta", "incarnations", "writing"}
 SAVEPOINT = "holdfast_handler"
 READING_PRAGMAS = {
-    "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_list",
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "table_info",
+    "table_list",
     "table_xinfo",
-}  # fmt: skip
+}
 CHANGES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE}
 TABLE_FIRST = {*CHANGES, apsw.SQLITE_DROP_TABLE}
 TABLE_SECOND = {
-    apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_INDEX, apsw.SQLITE_CREATE_TRIGGER, apsw.SQLITE_CREATE_TEMP_TRIGGER,
-    apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TRIGGER,
-}  # fmt: skip
+    apsw.SQLITE_ALTER_TABLE,
+    apsw.SQLITE_CREATE_INDEX,
+    apsw.SQLITE_CREATE_TRIGGER,
+    apsw.SQLITE_CREATE_TEMP_TRIGGER,
+    apsw.SQLITE_DROP_INDEX,
+    apsw.SQLITE_DROP_TRIGGER,
+}
 """Statements that name a table, and as which of an authorizer's arguments."""
 
 

@@ -1,10 +1,11 @@
 """The one connection that writes to a SQLite store: a group of batches is one statement, and so one transaction.
 
-Lives on the writer thread of `stores.sqlite`, in a file opened by `stores.sqlite_file`. Every call into SQLite lets go
-of the GIL and has to win it back from the event loop's thread, which when busy gives it up only every 5 ms. So a group
-is checked in memory and written by a single INSERT into a temporary view whose triggers put each row where it belongs:
-one step, one fsync, one hand-over. What memory does not know is assumed, the statement checks it, and only when an
-assumption fails is it looked up and the group planned again. Fails with `StoreFailed`, after a look at the file.
+Lives on the writer thread of `stores.sqlite.store`, in a file opened by `stores.sqlite.file`. Every call into SQLite
+lets go of the GIL and has to win it back from the event loop's thread, which when busy gives it up only every 5 ms. So
+a group is checked in memory and written by a single INSERT into a temporary view whose triggers put each row where it
+belongs: one step, one fsync, one hand-over. What memory does not know is assumed, the statement checks it, and only
+when an assumption fails is it looked up and the group planned again. Fails with `StoreFailed`, after a look at the
+file.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from holdfast.core.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed, TransactionRefused
 from holdfast.ports.store import Incarnation
 from holdfast.stores.planner import Group, Key, Planner
-from holdfast.stores.sqlite_file import Connection, store_error
+from holdfast.stores.sqlite.file import Connection, store_error
 
 __all__ = ["Writer", "text_or_blob"]
 
@@ -290,9 +291,20 @@ class Writer:
 def _values(record: Record, position: int) -> tuple[Any, ...]:
     headers = "{}" if record.headers is NO_HEADERS else _encode(record.headers).decode()
     return (
-        "record", position, record.kind, record.destination, record.stream, record.version or None, record.type,
-        record.data.decode(), record.tx, record.correlation, record.cause, record.at, headers,
-    )  # fmt: skip
+        "record",
+        position,
+        record.kind,
+        record.destination,
+        record.stream,
+        record.version or None,
+        record.type,
+        record.data.decode(),
+        record.tx,
+        record.correlation,
+        record.cause,
+        record.at,
+        headers,
+    )
 
 
 def _statement(parameters: list[Any]) -> tuple[str, list[Any]]:

@@ -1,8 +1,8 @@
 """The file of a SQLite store: its schema, its lock, and how it is opened without harming what is not ours.
 
-Comes before `stores.sqlite_writer` and the readers in `stores.sqlite`, which are handed connections from here. A file
-is made under another name and renamed when it is whole, so a crash leaves none or a good one. What is foreign, newer,
-damaged or another log's is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`, `StoreCorrupt`,
+Comes before `stores.sqlite.writer` and the readers in `stores.sqlite.store`, which are handed connections from here. A
+file is made under another name and renamed when it is whole, so a crash leaves none or a good one. What is foreign,
+newer, damaged or another log's is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`, `StoreCorrupt`,
 `StoreMismatch`; a second writer, in this process or another, meets `StoreLocked`.
 """
 

@@ -1,8 +1,8 @@
 """Columns of the tables on a database server, and how records and rows are made of them.
 
-Comes between `stores.server` and the engines; SQLite takes the end of a prefix from here too. Names are those of both
-schemas (`postgres.sql`, `mysql.sql`). Text may come as bytes, as whatever a driver gives of a column. Nothing here can
-fail but on what no store has written.
+Comes between the parts of `stores.server` and the engines. Names are those of both schemas (`schema.sql`, in the room
+of each engine). Text may come as bytes, as whatever a driver gives of a column. Nothing here can fail but on what no
+store has written.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from holdfast.core.record import NO_HEADERS, Headers, Kind, Record
+from holdfast.stores.prefixes import end_of
 
 __all__ = [
     "COLUMNS",
@@ -19,9 +20,9 @@ __all__ = [
     "KEY",
     "ROW",
     "ROWS",
+    "SNAPSHOT",
     "as_text",
     "bytes_of",
-    "end_of",
     "headers_of",
     "in_order",
     "range_of",
@@ -31,8 +32,11 @@ __all__ = [
 
 HEAD = "SELECT position, group_count, incarnation FROM head"
 COLUMNS = "position, kind, destination, stream, version, type, data, tx, correlation, cause, at, headers"
-ROWS, KEY = "small", "name"
+ROWS = "small"
+KEY = "name"
 ROW = f"{KEY}, data, bytes"
+SNAPSHOT = "snapshot"
+"""The kind of row that holds a folded stream."""
 
 _headers = msgspec.json.Decoder(Headers)
 _encode = msgspec.json.encode
@@ -52,10 +56,19 @@ def record_of(row: Sequence[Any]) -> Record:
     """A record from the columns of `log`, in the order of the schema."""
     position, kind, destination, stream, version, type_, data, tx, correlation, cause, at, headers = row
     return Record(
-        position, cast(Kind, text(kind)), text(type_), bytes_of(data, None), text(tx), text(cause), at,
-        text(correlation), text(stream), version or 0, text(destination),
+        position,
+        cast(Kind, text(kind)),
+        text(type_),
+        bytes_of(data, None),
+        text(tx),
+        text(cause),
+        at,
+        text(correlation),
+        text(stream),
+        version or 0,
+        text(destination),
         NO_HEADERS if headers in ("{}", b"{}") else _headers.decode(headers),
-    )  # fmt: skip
+    )
 
 
 def headers_of(record: Record) -> str:
@@ -70,15 +83,6 @@ def as_text(data: bytes) -> str | None:
     return None
 
 
-def end_of(prefix: str) -> str | None:
-    """The least text above all that begins with `prefix`; None where there is none."""
-    for index in range(len(prefix) - 1, -1, -1):
-        if (point := ord(prefix[index])) < 0x10FFFF:
-            # 0xD800 to 0xDFFF are no characters: the next one after U+D7FF is U+E000.
-            return prefix[:index] + chr(0xE000 if point == 0xD7FF else point + 1)
-    return None
-
-
 def in_order(keys: Sequence[str], found: list[Any]) -> list[bytes | None]:
     """Their data, in the order asked."""
     by_key = {text(key): bytes_of(data, blob) for key, data, blob in found}
@@ -87,5 +91,8 @@ def in_order(keys: Sequence[str], found: list[Any]) -> list[bytes | None]:
 
 def range_of(sql: str, column: str, prefix: str, after: str) -> tuple[str, list[Any]]:
     """A query's condition on names that begin with `prefix` and come after `after`, in the order of bytes."""
-    sql, values, end = f"{sql} {column} > %s AND {column} >= %s", [after, prefix], end_of(prefix) if prefix else None
-    return (f"{sql} AND {column} < %s", [*values, end]) if end is not None else (sql, values)
+    sql = f"{sql} {column} > %s AND {column} >= %s"
+    end = end_of(prefix) if prefix else None
+    if end is None:
+        return sql, [after, prefix]
+    return f"{sql} AND {column} < %s", [after, prefix, end]
