@@ -80,8 +80,9 @@ class Node:
         self.conversations: Exchange | None = None
         self.started = False
         self.started_at = 0
-        self._news: set[asyncio.Future[None]] = set()
-        """Those who wait for something to be flushed."""
+        self._news: dict[asyncio.Future[None], None] = {}
+        """Those who wait for something to be flushed, in the order they came: they are woken in that order, so that
+        the same seed gives the same logs."""
         self._recovering: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -203,13 +204,13 @@ class Node:
         """Wait until something is flushed, or so long."""
         loop = asyncio.get_running_loop()
         news: asyncio.Future[None] = loop.create_future()
-        self._news.add(news)
+        self._news[news] = None
         timer = loop.call_later(seconds, _come, news)
         try:
             await news
         finally:
             timer.cancel()
-            self._news.discard(news)
+            self._news.pop(news, None)
 
     def _tell_news(self) -> None:
         for news in self._news:
