@@ -21,17 +21,19 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+import selling as sales
 import test_handlers_explore as handlers
 import test_marketplace_explore as marketplace
 import test_releases as releases
 import test_versions as versions
 from chaining import Post, chained
+from holdfast import System
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, replay
 from hunting import HUNTS
 
@@ -62,6 +64,23 @@ async def in_chain(system: VirtualSystem) -> None:
     await system.settle(within_seconds=2700)
 
 
+REFUSING = sales.Faults(refused={"pay:o1", "return:tea", "post:post2"})
+
+
+def refusing() -> System:
+    """The sale, of which one can neither go on nor back, and one not go on."""
+    return sales.system(REFUSING)
+
+
+async def in_refusing(system: VirtualSystem) -> None:
+    """A sale that is stuck as it turns back, one that is stuck past its pivot, and one that is sold."""
+    told = [sales.Sell("o1"), sales.Sell("o2", ("cup",), "post2"), sales.Sell("o3", ("mug",), "post3")]
+    for sell in told:
+        with suppress(TimeoutError):
+            await system.ask(sell, sell.order, seconds=30)
+    await system.settle(within_seconds=2700)
+
+
 @contextmanager
 def lending(store: type[Any] | None) -> Iterator[None]:
     """Let virtual systems have stores of this class, which lends transactions to handlers."""
@@ -74,6 +93,8 @@ def lending(store: type[Any] | None) -> Iterator[None]:
         module.VirtualStore = plain
 
 
+STUCK = {"refusing"}
+"""Systems in which sagas end stuck, as they should."""
 SYSTEMS: dict[str, tuple[Any, Callable[..., Any], type[Any] | None]] = {
     **{name: (*hunt, None) for name, hunt in HUNTS.items()},
     "chained": (chained, in_chain, None),
@@ -81,6 +102,7 @@ SYSTEMS: dict[str, tuple[Any, Callable[..., Any], type[Any] | None]] = {
     "handlers shared": (handlers.office, handlers.sales, handlers.Shared),
     "handlers own": (handlers.office, handlers.sales, handlers.Own),
     "responder first": (releases.publishing, releases.responder_first, None),
+    "refusing": (refusing, in_refusing, None),
     "reader first": (versions.first_version, versions.reader_first, None),
 }
 """Name -> what makes the system, what its callers do, and the store it needs."""
@@ -132,7 +154,7 @@ class Seeds:
         seen, broken = list[tuple[str, int]](), ""
         with lending(self._store):
             try:
-                seen = replay(self._made, watched, schedule).seen
+                seen = replay(self._made, watched, schedule, stuck=self.name in STUCK).seen
             except Found as error:
                 broken = BROKEN
                 print(f"{self.name} breaks at {schedule}: {error.violations[0]}", file=sys.stderr)
