@@ -1,10 +1,11 @@
 """`python -m bench.cost --old REV --new .`: the cost rule. What a command costs the processor, beside another revision.
 
 Counted is the processor time, user and system, of all our processes per command: of what a change does to the code it
-says more than throughput, which hangs on the disk and on who else is at work. Each scenario is run on both sides in
-turn, a process and a folder each, round by round, and who is first changes; each revision is a git worktree of its own,
-run by this environment. Shown is the median of new/old over the rounds, with its 90 % interval (bootstrap over paired
-rounds). "Not dearer": the interval ends at 1.05 or below. Throughput and p99 stand beside it and decide nothing.
+says more than throughput, which hangs on the disk and on who else is at work. In each round both sides run a
+scenario, a process and a folder each, and work in turn, half a second at a time, so that a busy neighbour is in both.
+Each revision is a git worktree of its own, run by this environment. Shown is the median of new/old over the rounds,
+with its 90 % interval (bootstrap over paired rounds). "Not dearer": the interval ends at 1.05 or below. Throughput
+and p99 stand beside it and decide nothing.
 """
 
 import argparse
@@ -27,7 +28,7 @@ SCENARIOS = ("commands", "saga", "saga over HTTP", "handlers", "effects", "views
 DEARER_FROM = 1.05
 RESAMPLES = 10_000
 LOW, HIGH = 0.05, 0.95
-START_SECONDS = 60
+SLICE_SECONDS, WARM_SECONDS, END_SECONDS = 0.5, 1.0, 60
 
 
 @dataclass
@@ -71,35 +72,53 @@ def checked_out(revision: str) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def once(tree: Path, scenario: str, seconds: float) -> dict[str, float]:
-    """One scenario on one side, in a process of its own. The scenarios are this tree's, so that both do the same."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-cost-"))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree / "src"), str(ROOT)))}
-    command = [sys.executable, "-m", "bench.cost_side", scenario, str(folder), str(seconds)]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=seconds * 3 + START_SECONDS,
-            check=True,
+class Working:
+    """One side of a round: a process that works when it is told to. The scenarios are this tree's: both do the same."""
+
+    def __init__(self, tree: Path, scenario: str, seed: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="holdfast-cost-"))
+        sources = os.pathsep.join((str(tree / "src"), str(ROOT)))
+        environment = {**os.environ, "PYTHONPATH": sources, "PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-m", "bench.cost_side", scenario, str(self._folder)]
+        self._process = subprocess.Popen(
+            command, cwd=self._folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        self.costs: list[dict[str, float]] = []
+
+    def work(self, seconds: float, *, count: bool = True) -> None:
+        """Let it work for so long."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError("a side has ended: see above")
+        if count:
+            self.costs.append(json.loads(line))
+
+    def end(self) -> None:
+        """Let it end, and forget what it stored."""
+        self._process.communicate(timeout=END_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def compare(trees: tuple[Path, Path], scenario: str, rounds: int, seconds: float) -> Verdict:
     """All rounds of one scenario."""
     sides = (Side(), Side())
     for number in range(rounds):
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
-            found = once(trees[which], scenario, seconds)
-            sides[which].cpu_us.append(found["cpu_seconds"] / found["commands"] * 1e6)
-            sides[which].per_s.append(found["per_s"])
-            sides[which].p99_ms.append(found["p99_ms"])
+        working = [Working(tree, scenario, number) for tree in trees]
+        try:
+            for one in working:
+                one.work(WARM_SECONDS, count=False)
+            for turn in range(max(1, round(seconds / SLICE_SECONDS))):
+                for one in working if turn % 2 == 0 else reversed(working):
+                    one.work(min(seconds, SLICE_SECONDS))
+        finally:
+            for one in working:
+                one.end()
+        for side, one in zip(sides, working, strict=True):
+            side.cpu_us.append(sum(c["cpu_seconds"] for c in one.costs) / sum(c["commands"] for c in one.costs) * 1e6)
+            side.per_s.append(statistics.median(c["per_s"] for c in one.costs))
+            side.p99_ms.append(statistics.median(c["p99_ms"] for c in one.costs))
         old, new = sides[0].cpu_us[-1], sides[1].cpu_us[-1]
         print(f"{scenario}, round {number + 1}/{rounds}: {old:.1f} µs, {new:.1f} µs, {new / old:.3f}", file=sys.stderr)
     return judged(scenario, *sides)

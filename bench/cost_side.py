@@ -2,28 +2,31 @@
 
 `bench.cost` starts this in a process of its own, with one revision's sources on the path. It uses promised names alone,
 so that it runs on revisions whose modules lie elsewhere; where a promised name changes, `import` the new one and, where
-there is none, the old. What it prints: commands, seconds of processor time, and what callers waited.
+there is none, the old. For each line with a number of seconds it lets callers work so long and prints what that cost:
+commands, seconds of processor time, and what callers waited. Between lines it rests, and the other side works.
 """
 
 import argparse
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import uvloop
 
 import holdfast
-from bench.load import WARM_SHARE, measured
+from bench.load import measured
 from bench.services import First, Travel, first_service, system
 from holdfast import Attempt, Client, Command, Contract, Event, Service, System, start
 
@@ -35,14 +38,11 @@ except ImportError:
 CALLERS = 64
 COLLECT, SWITCH_SECONDS = (20_000, 20, 50), 0.0005
 """As `holdfast run` sets them: with Python's own the collector's runs are most of the noise."""
-Processor = Callable[[], float]
-"""Seconds of processor time that have been spent."""
-Done = Callable[[], Awaitable[None]]
 
 
 @dataclass
 class Cost:
-    """What one scenario cost on one side: of the commands that were answered once callers were warm."""
+    """What one slice of a scenario cost on one side."""
 
     commands: int
     cpu_seconds: float
@@ -106,6 +106,16 @@ async def charge(command: Charge, attempt: Attempt) -> Charged:
     return Charged(command.id)
 
 
+class Load(NamedTuple):
+    """What one scenario does again and again."""
+
+    one: Callable[[int], Awaitable[object]]
+    cpu: Callable[[], float] = time.process_time
+    """Seconds of processor time that have been spent."""
+    end: Callable[[], Awaitable[None]] | None = None
+    """What still has to happen before all that was asked for is paid for."""
+
+
 @asynccontextmanager
 async def in_process(folder: Path, of: System) -> AsyncGenerator[Client]:
     """A client of the system in this process, on SQLite with fsync."""
@@ -115,62 +125,38 @@ async def in_process(folder: Path, of: System) -> AsyncGenerator[Client]:
         await client.close()
 
 
-async def load(
-    one: Callable[[int], Awaitable[object]], seconds: float, cpu: Processor, end: Done | None = None
-) -> Cost:
-    """Let callers call `one(number)` for so long, and count what the processor did for it once they are warm.
-
-    `end`: what still has to happen before all of it is paid for.
-    """
-    begin = time.perf_counter()
-    warm, until = begin + seconds * WARM_SHARE, begin + seconds
-    waited, spent, number = list[float](), list[float](), 0
-
-    async def caller() -> None:
-        nonlocal number
-        while (asked := time.perf_counter()) < until:
-            if not spent and asked >= warm:
-                spent.append(cpu())
-            number += 1
-            await one(number)
-            if spent:
-                waited.append(time.perf_counter() - asked)
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    taken = time.perf_counter() - warm
-    if end is not None:
-        await end()
-    found = measured(waited, taken)
-    return Cost(found.counted, cpu() - spent[0], found.per_s, found.p99_ms)
-
-
-async def commands(folder: Path, seconds: float) -> Cost:
+@asynccontextmanager
+async def commands(folder: Path) -> AsyncGenerator[Load]:
     """One command, one event, a new stream each time."""
     async with in_process(folder, System([first_service])) as client:
-        return await load(lambda number: client.run(First(f"{number}")), seconds, time.process_time)
+        yield Load(lambda number: client.run(First(f"{number}")))
 
 
-async def saga(folder: Path, seconds: float) -> Cost:
+@asynccontextmanager
+async def saga(folder: Path) -> AsyncGenerator[Load]:
     """Three steps over four services in this process."""
     async with in_process(folder, system) as client:
-        return await load(lambda number: client.run(Travel(f"{number}")), seconds, time.process_time)
+        yield Load(lambda number: client.run(Travel(f"{number}")))
 
 
-async def handlers(folder: Path, seconds: float) -> Cost:
+@asynccontextmanager
+async def handlers(folder: Path) -> AsyncGenerator[Load]:
     """One row in a table of the team's own, and one event."""
     async with in_process(folder, System([handled])) as client:
         await client.run(Prepare("table"))
-        return await load(lambda number: client.run(Pay(f"{number}")), seconds, time.process_time)
+        yield Load(lambda number: client.run(Pay(f"{number}")))
 
 
-async def effects(folder: Path, seconds: float) -> Cost:
+@asynccontextmanager
+async def effects(folder: Path) -> AsyncGenerator[Load]:
     """One call of something outside, which answers at once."""
     async with in_process(folder, System([called])) as client:
-        return await load(lambda number: client.run(Charge(f"{number}")), seconds, time.process_time)
+        yield Load(lambda number: client.run(Charge(f"{number}")))
 
 
-async def views(folder: Path, seconds: float) -> Cost:
-    """A command to one service, and the row that its event makes in another's view: it counts once both are there."""
+@asynccontextmanager
+async def views(folder: Path) -> AsyncGenerator[Load]:
+    """A command to one service, and the row that its event makes in another's view: both are paid for."""
     last = 0
     async with in_process(folder, system) as client:
 
@@ -183,10 +169,11 @@ async def views(folder: Path, seconds: float) -> Cost:
             if found.behind or not found.row:
                 raise RuntimeError(f"the view did not catch up: {found}")
 
-        return await load(one, seconds, time.process_time, end)
+        yield Load(one, end=end)
 
 
-async def saga_over_http(folder: Path, seconds: float) -> Cost:
+@asynccontextmanager
+async def saga_over_http(folder: Path) -> AsyncGenerator[Load]:
     """The same saga, a process for each service; the callers, here, are not counted."""
     state = folder / "state.json"
     program = "import sys; from holdfast.cli import main; sys.exit(main())"
@@ -201,9 +188,8 @@ async def saga_over_http(folder: Path, seconds: float) -> Cost:
             return sum(times.user + times.system for times in (one.cpu_times() for one in tree))
 
         client = Client.http(urls)
-        found = await load(lambda number: client.run(Travel(f"{number}")), seconds, cpu)
+        yield Load(lambda number: client.run(Travel(f"{number}")), cpu)
         await client.close()
-        return found
     finally:
         root.terminate()
         root.wait(30)
@@ -228,12 +214,37 @@ SCENARIOS = {
 }
 
 
+async def slice_of(load: Load, numbers: Iterator[int], seconds: float) -> Cost:
+    """Let callers call `one(number)` for so long, and say what the processor did for it."""
+    begin, spent = time.perf_counter(), load.cpu()
+    until, waited = begin + seconds, list[float]()
+
+    async def caller() -> None:
+        while (asked := time.perf_counter()) < until:
+            await load.one(next(numbers))
+            waited.append(time.perf_counter() - asked)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    taken = time.perf_counter() - begin
+    if load.end is not None:
+        await load.end()
+    found = measured(waited, taken)
+    return Cost(found.counted, load.cpu() - spent, found.per_s, found.p99_ms)
+
+
+async def run(scenario: str, folder: Path) -> None:
+    """Print a cost for each line with a number of seconds that comes in; the end of lines is the end."""
+    numbers = itertools.count(1)
+    async with SCENARIOS[scenario](folder) as load:
+        while line := await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
+            print(json.dumps(asdict(await slice_of(load, numbers, float(line)))), flush=True)
+
+
 def main() -> None:
-    """Run one scenario, and print its cost as JSON."""
+    """Run one scenario."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost_side", description=__doc__)
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("seconds", type=float)
     asked = parser.parse_args()
     sources = os.environ["PYTHONPATH"].split(os.pathsep)[0]
     if not (holdfast.__file__ or "").startswith(sources):
@@ -243,7 +254,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECT)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(asdict(runner.run(SCENARIOS[asked.scenario](asked.folder, asked.seconds)))))
+        runner.run(run(asked.scenario, asked.folder))
 
 
 if __name__ == "__main__":
