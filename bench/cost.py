@@ -33,7 +33,7 @@ SLICE_SECONDS, WARM_SECONDS, END_SECONDS = 0.5, 1.0, 60
 
 @dataclass
 class Side:
-    """What one side's rounds came to."""
+    """What one side's slices came to, in the order of the turns."""
 
     cpu_us: list[float] = field(default_factory=list[float])
     per_s: list[float] = field(default_factory=list[float])
@@ -83,17 +83,15 @@ class Working:
         self._process = subprocess.Popen(
             command, cwd=self._folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.costs: list[dict[str, float]] = []
 
-    def work(self, seconds: float, *, count: bool = True) -> None:
-        """Let it work for so long."""
+    def work(self, seconds: float) -> dict[str, float]:
+        """Let it work for so long; what that cost."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
             raise RuntimeError("a side has ended: see above")
-        if count:
-            self.costs.append(json.loads(line))
+        return json.loads(line)
 
     def end(self) -> None:
         """Let it end, and forget what it stored."""
@@ -103,42 +101,57 @@ class Working:
 
 def compare(trees: tuple[Path, Path], scenario: str, rounds: int, seconds: float) -> Verdict:
     """All rounds of one scenario."""
-    sides = (Side(), Side())
+    found: list[tuple[Side, Side]] = []
     for number in range(rounds):
-        working = [Working(tree, scenario, number) for tree in trees]
-        try:
-            for one in working:
-                one.work(WARM_SECONDS, count=False)
-            for turn in range(max(1, round(seconds / SLICE_SECONDS))):
-                for one in working if turn % 2 == 0 else reversed(working):
-                    one.work(min(seconds, SLICE_SECONDS))
-        finally:
-            for one in working:
-                one.end()
-        for side, one in zip(sides, working, strict=True):
-            side.cpu_us.append(sum(c["cpu_seconds"] for c in one.costs) / sum(c["commands"] for c in one.costs) * 1e6)
-            side.per_s.append(statistics.median(c["per_s"] for c in one.costs))
-            side.p99_ms.append(statistics.median(c["p99_ms"] for c in one.costs))
-        old, new = sides[0].cpu_us[-1], sides[1].cpu_us[-1]
-        print(f"{scenario}, round {number + 1}/{rounds}: {old:.1f} µs, {new:.1f} µs, {new / old:.3f}", file=sys.stderr)
-    return judged(scenario, *sides)
+        old, new = round_of(trees, scenario, number, seconds)
+        found.append((old, new))
+        print(f"{scenario}, round {number + 1}/{rounds}: {paired(old, new):.3f}", file=sys.stderr)
+    return judged(scenario, found)
 
 
-def judged(scenario: str, old: Side, new: Side) -> Verdict:
+def round_of(trees: tuple[Path, Path], scenario: str, number: int, seconds: float) -> tuple[Side, Side]:
+    """One round: each side in a new process, in turn; who is first changes."""
+    sides = (Side(), Side())
+    working = [Working(tree, scenario, number) for tree in trees]
+    turns = max(1, round(seconds / SLICE_SECONDS))
+    try:
+        for one in working:
+            one.work(WARM_SECONDS)
+        for turn in range(turns):
+            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                cost = working[which].work(min(seconds, SLICE_SECONDS))
+                sides[which].cpu_us.append(cost["cpu_seconds"] / cost["commands"] * 1e6)
+                sides[which].per_s.append(cost["per_s"])
+                sides[which].p99_ms.append(cost["p99_ms"])
+    finally:
+        for one in working:
+            one.end()
+    return sides
+
+
+def paired(old: Side, new: Side) -> float:
+    """New/old of one round: the median over its turns, so that what disturbs one turn decides nothing."""
+    return statistics.median(one / other for one, other in zip(new.cpu_us, old.cpu_us, strict=True))
+
+
+def judged(scenario: str, rounds: list[tuple[Side, Side]]) -> Verdict:
     """The median of new/old and its interval, and what they say."""
-    ratios = [one / other for one, other in zip(new.cpu_us, old.cpu_us, strict=True)]
+    ratios = [paired(old, new) for old, new in rounds]
     low, high = interval(ratios)
-    says = "not dearer" if high <= DEARER_FROM else "dearer" if low > DEARER_FROM else "not known: more rounds"
+    says = "not dearer" if high <= DEARER_FROM else "dearer" if low > DEARER_FROM else "not known"
+    olds, news = [old for old, _ in rounds], [new for _, new in rounds]
     return Verdict(
         scenario=scenario,
         ratio=statistics.median(ratios),
         low=low,
         high=high,
         says=says,
-        old_us=statistics.median(old.cpu_us),
-        new_us=statistics.median(new.cpu_us),
-        per_s=statistics.median(new.per_s) / statistics.median(old.per_s),
-        p99=statistics.median(new.p99_ms) / statistics.median(old.p99_ms),
+        old_us=statistics.median(us for one in olds for us in one.cpu_us),
+        new_us=statistics.median(us for one in news for us in one.cpu_us),
+        per_s=statistics.median(r for one in news for r in one.per_s)
+        / statistics.median(r for one in olds for r in one.per_s),
+        p99=statistics.median(ms for one in news for ms in one.p99_ms)
+        / statistics.median(ms for one in olds for ms in one.p99_ms),
     )
 
 
