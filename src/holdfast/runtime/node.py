@@ -206,7 +206,7 @@ class Node:
         conversations = self.conversations.conversations.values()
         end = loop.time() + 0.5
         while loop.time() < end:
-            if all(one.idle or one.drained or one.failure for one in conversations):
+            if all(one.idle or one.state.drained or one.failure for one in conversations):
                 return
             await asyncio.sleep(0.01)
 
@@ -305,14 +305,14 @@ class Node:
         """How far everything is: cursors, checkpoints, what waits. Read from memory; see docs/operations.md."""
         exchange = {
             peer: {
-                "received": one.cursor.position,
-                "incarnation": one.cursor.incarnation,
-                "peer_head": one.peer_head,
-                "behind": max(0, one.peer_head - one.seen),
-                "acknowledged": one.acked,
-                "owed": one.owed,
+                "received": one.state.durable.position,
+                "incarnation": one.state.durable.incarnation,
+                "peer_head": one.state.peer_head,
+                "behind": one.state.behind,
+                "acknowledged": one.state.acked_upto,
+                "owed": one.state.owed,
                 "failure": _failure(one.failure),
-                "halted": one.halted,
+                "halted": one.state.halted,
             }
             for peer, one in self.conversations.conversations.items()
         }

@@ -258,10 +258,10 @@ def peers_of(node: "Node") -> dict[str, dict[str, Any]]:
     """Conversations that fail or owe something."""
     found: dict[str, dict[str, Any]] = {}
     for peer, one in (node.conversations.conversations).items():
-        behind = max(0, one.peer_head - one.seen)
-        if one.failure is not None or one.owed or behind:
+        behind, owed = one.state.behind, one.state.owed
+        if one.failure is not None or owed or behind:
             failure = f"{type(one.failure).__name__}: {one.failure}" if one.failure is not None else ""
-            found[peer] = {"failure": failure, "owed": one.owed, "behind": behind}
+            found[peer] = {"failure": failure, "owed": owed, "behind": behind}
     return found
 
 
