@@ -68,6 +68,7 @@ class Conversation:
         "ack_sent_upto",
         "acked_upto",
         "begun",
+        "covered_upto",
         "durable",
         "failure",
         "failures",
@@ -125,8 +126,10 @@ class Conversation:
         """This service's durable cursor in the peer's log: the acknowledgement in every frame."""
         self.received_upto = durable.position
         """Records up to here were handed to the writer."""
+        self.covered_upto = 0
+        """Everything that the peer has for this service up to here was handed to the writer; it may be nothing."""
         self.taken_upto = 0
-        """Everything that the peer has for this service up to here is durable; nothing may be in between."""
+        """The same, and it is durable."""
         self.peer_head = 0
         """As far as the peer's log is known to go."""
         self.ack_sent_upto = durable.position
@@ -301,34 +304,47 @@ class Conversation:
 
     def accept(self, frame: Frame) -> tuple[WireRecord, ...]:
         """The records of a frame that are new here, in order. Raises Misdirected, Garbled, Gap."""
-        self.peer_head = max(self.peer_head, frame.upto)
         if frame.incarnation != self.durable.incarnation and frame.first <= self.received_upto:
             check(frame, self.me, self.peers, frame.after)
+            self.peer_head = max(self.peer_head, frame.upto)
             return ()  # an older part said again, or a fork: our ack tells the sender, who knows its own history
         records = check(frame, self.me, self.peers, self.received_upto)
+        self.peer_head = max(self.peer_head, frame.upto)
         if not records:
-            self.taken_upto = max(self.taken_upto, frame.upto)
+            self._covered(frame.upto)
         return records
 
-    def handed_over(self, position: int) -> None:
-        """The writer has the records up to this position, and will say when they are durable."""
+    def handed_over(self, position: int, upto: int) -> None:
+        """The writer has the records of a frame up to `upto`, the last at this position, and will say when they are
+        durable."""
         self.received_upto = position
+        self._covered(upto)
 
-    def landed(self, cursor: Cursor, upto: int) -> None:
-        """The records of a frame that went up to `upto` are durable, and so is the cursor."""
+    def landed(self, cursor: Cursor) -> None:
+        """The records that were handed over are durable, and so is the cursor."""
         self.durable = cursor
-        self.taken_upto = max(self.taken_upto, upto)
+        self._covered(self.covered_upto)
+
+    def _covered(self, upto: int) -> None:
+        self.covered_upto = max(self.covered_upto, upto)
+        if self.durable.position == self.received_upto:
+            self.taken_upto = self.covered_upto
 
     def not_landed(self, cursor: Cursor) -> None:
         """The records that were handed over may not be durable: the store says that this cursor is."""
         self.durable = cursor
         self.received_upto = cursor.position
+        self.covered_upto = self.taken_upto
 
-    def peer_is_done(self, upto: int) -> None:
-        """An answer without records: the peer has nothing more for this service, up to this position."""
-        self.peer_head = max(self.peer_head, upto)
-        self.taken_upto = max(self.taken_upto, upto)
-        self.peer_heard = True
+    def peer_is_done(self, answer: Frame) -> None:
+        """An answer without records: the peer has nothing more for this service, up to where it goes.
+
+        Not if it begins after what is held here: what this service said that it holds did not become durable since.
+        """
+        self.peer_head = max(self.peer_head, answer.upto)
+        if answer.after <= self.received_upto:
+            self._covered(answer.upto)
+            self.peer_heard = True
 
     # What goes wrong.
 

@@ -152,13 +152,13 @@ class AskingDriver:
                 ended = landing.ended if record is last else None
                 writer.submit(inbox.work_of(self.peer, frame.incarnation, before, record, ended))
                 before = record.position
-            state.handed_over(before)
+            state.handed_over(before, frame.upto)
             try:
                 await landing
             except BaseException:
                 await self._reread_received()
                 raise
-            state.landed(Cursor(frame.incarnation, before), frame.upto)
+            state.landed(Cursor(frame.incarnation, before))
 
     async def _reread_received(self) -> None:
         try:
@@ -231,7 +231,7 @@ class AskingDriver:
             self._receiving = asyncio.get_running_loop().create_task(self._receive_answer(answer))
             self._receiving.add_done_callback(lambda done: done.cancelled() or done.exception())
         else:
-            state.peer_is_done(answer.upto)
+            state.peer_is_done(answer)
         self._go_on()
 
     async def _receive_answer(self, answer: Frame) -> None:
