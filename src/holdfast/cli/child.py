@@ -19,14 +19,14 @@ from holdfast.cli.targets import load_target
 from holdfast.config import Settings, load
 from holdfast.errors import HoldfastError
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 
 
 def main(
     arguments: list[str] | None = None,
     *,
     wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
+    wrap_transport: Callable[[str, Network], Network] | None = None,
 ) -> int:
     """Run one service until SIGTERM, SIGINT or the end of standard input; the exit code."""
     target, service, port = (sys.argv[1:] if arguments is None else arguments)[:3]

@@ -17,15 +17,14 @@ from urllib.parse import urlsplit
 
 from holdfast.compose import make_store
 from holdfast.config import ServiceSettings, Settings
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.service import System
-from holdfast.core.stage import Standing
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.transports.local import LocalTransport
+from holdfast.transports.routed import Routed
 
 T = TypeVar("T")
 COLLECT = (20_000, 20, 50)
@@ -40,7 +39,7 @@ def build_nodes(
     *,
     only: str = "",
     wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
+    wrap_transport: Callable[[str, Network], Network] | None = None,
 ) -> dict[str, Node]:
     """The nodes of this process, not started. `only`: that service alone, its peers by URL. Raises ConfigInvalid.
 
@@ -66,33 +65,6 @@ def build_nodes(
         )
     transport.near.peers.update(nodes)
     return nodes
-
-
-class Routed:
-    """A transport that hands over in this process what it can, and takes the network for the rest."""
-
-    def __init__(self, near: LocalTransport, far: Transport | None) -> None:
-        self.near, self.far = near, far
-
-    def _to(self, peer: str) -> Transport:
-        return self.near if self.far is None or peer in self.near.peers else self.far
-
-    async def exchange(self, peer: str, frame: Frame) -> Frame:
-        """Bring a frame to a peer and its answer back."""
-        return await self._to(peer).exchange(peer, frame)
-
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed."""
-        return await self._to(peer).feed(peer, request)
-
-    async def standing(self, peer: str, tx: str) -> Standing:
-        """What a peer knows of a staged transaction."""
-        return await self._to(peer).standing(peer, tx)
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        if self.far is not None:
-            await self.far.close()
 
 
 def _transport(settings: Settings, outside: set[str]) -> Routed:

@@ -22,7 +22,7 @@ from holdfast.core.stage import Standing
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY, Dispatch
 from holdfast.runtime.decide.outcomes import Outcomes
 from holdfast.runtime.decide.sagas import OpenSaga
@@ -71,7 +71,7 @@ class Node:
         self,
         service: Service,
         store: Store,
-        transport: Transport,
+        transport: Network,
         clock: Clock,
         *,
         peers: Iterable[str] = (),

@@ -10,7 +10,7 @@ from holdfast.core.audit import Report
 from holdfast.core.service import Service, System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.audit import audit
 
@@ -23,7 +23,7 @@ class Running:
         system: System,
         *,
         store: Callable[[Service], Store],
-        transport: Callable[[Service], Transport],
+        transport: Callable[[Service], Network],
         clock: Clock,
         services: Mapping[str, Service] | None = None,
     ) -> None:

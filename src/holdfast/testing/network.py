@@ -30,8 +30,10 @@ class VirtualTransport(LocalTransport):
 
     def __init__(self, system: "VirtualSystem", *, latency_seconds: float, loss: float) -> None:
         super().__init__()
-        self._system, self._random = system, system.random
-        self.latency_seconds, self.loss = latency_seconds, loss
+        self._system = system
+        self._random = system.random
+        self.latency_seconds = latency_seconds
+        self.loss = loss
         self.jitter: tuple[float, ...] = ()
         """Latencies that are drawn from for each message, in the place of `latency_seconds`."""
         self.cut: set[str] = set()
@@ -122,13 +124,14 @@ class Line:
     """The network as one service sees it."""
 
     def __init__(self, network: VirtualTransport, name: str) -> None:
-        self._network, self._name = network, name
+        self._network = network
+        self._name = name
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         return await self._network.bring(self._name, peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        return await self._network.page(self._name, peer, request)
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        return await self._network.page(self._name, producer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
         return await self._network.asked(self._name, peer, tx)

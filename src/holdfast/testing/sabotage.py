@@ -22,7 +22,7 @@ from holdfast.core.frame import FeedPage, FeedRequest, Frame
 from holdfast.core.record import Record
 from holdfast.core.stage import Standing
 from holdfast.ports.store import Lent, Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 
 __all__ = ["KINDS", "main"]
 
@@ -96,16 +96,16 @@ def _emptied(record: Record) -> Record:
 class _Transport:
     """A transport that does nothing wrong yet."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Network) -> None:
         self._transport = transport
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         """Bring a frame to a peer and its answer back."""
         return await self._transport.exchange(peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed."""
-        return await self._transport.feed(peer, request)
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        """A page of a producer's feed."""
+        return await self._transport.feed(producer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
         """What a peer knows of a staged transaction."""
@@ -119,7 +119,7 @@ class _Transport:
 class LateAcks(_Transport):
     """Acknowledgements, both ways, are those of some seconds ago."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Network) -> None:
         super().__init__(transport)
         self._acks: dict[tuple[str, str], list[tuple[float, Cursor]]] = {}
 
