@@ -92,19 +92,20 @@ class Exchange:
             logger.debug("%s could not save what its peers acknowledged: %s", self.name, error)
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
-        """Hand the writer what this service told itself and has not decided yet."""
+        """Hand the writer what this service told itself and has not handled yet."""
         mine = cursors.get(exchange_cursor(self.name), Cursor())
         position, found = mine.position, list[Record]()
         while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
             page = await self.store.read(position, 1000, destination=self.name)
             found += page.records
             position = page.upto
-        self._mine, self._own_broken = mine, None
+        self._mine = mine
+        self._own_broken = None
         for record in found:
             self._submit_own(record)
 
     async def close(self) -> None:
-        """Say no more."""
+        """End all conversations."""
         await end((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
@@ -127,7 +128,7 @@ class Exchange:
         return conversation is None or conversation.failure is not None
 
     def heard(self) -> bool:
-        """True once every peer that is talked to has said what it has, or was found down."""
+        """True once every peer of a begun conversation has said what it has, or was found down."""
         return all(one.state.peer_heard or one.idle for one in self.conversations.values())
 
     def flushed(self, records: list[Record]) -> None:
