@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.cost import SCENARIOS, Side, judged
+from bench.cost import SCENARIOS, Side, judged, paired
 from bench.cost_side import SCENARIOS as RUN
 
 ROOT = Path(__file__).parent.parent
@@ -73,5 +73,5 @@ def test_the_cost_rule(ratios: tuple[float, ...], says: str) -> None:
     rest = {"per_s": [1.0] * 5, "p99_ms": [1.0] * 5}
     old = Side(cpu_us=[40.0 * one for one in load], **rest)
     rounds = [(old, Side(cpu_us=[40.0 * one * ratio for one in load], **rest)) for ratio in ratios]
-    found = judged("commands", rounds)
+    found = judged("commands", [paired(*one) for one in rounds], rounds)
     assert found.says == says and found.low <= found.ratio <= found.high
