@@ -24,7 +24,8 @@ from holdfast.core.happened import Happened
 from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.retry import Retry
 from holdfast.core.saga import answer, pivot, step, undo
-from holdfast.core.service import Every, Keyed, Query, Service, System, every, keyed, query
+from holdfast.core.service import Every, Keyed, Query, Service, every, keyed, query
+from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Rejected
 from holdfast.runtime.system import Running
 

@@ -18,8 +18,8 @@ from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.core.audit import Report
 from holdfast.core.invariant import Violation
-from holdfast.core.service import System
 from holdfast.core.story import ago
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 
 SAY_SECONDS = 10.0

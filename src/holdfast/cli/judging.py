@@ -22,9 +22,9 @@ from holdfast.core.cut import seen
 from holdfast.core.frame import to_wire
 from holdfast.core.invariant import Violation
 from holdfast.core.record import Record, parse_record_id
-from holdfast.core.service import System
 from holdfast.core.settled import Open
 from holdfast.core.story import tell
+from holdfast.core.system import System
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.runtime.ops.simulate import Foretelling
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from holdfast.core.message import Contract
-from holdfast.core.service import Service, System
+from holdfast.core.service import Service
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 
 

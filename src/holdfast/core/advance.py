@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, message_of
+from holdfast.core.message import Rejection, as_commands, message_of
 from holdfast.core.progress import (
     Again,
     Answered,
@@ -33,7 +33,6 @@ from holdfast.core.progress import (
 )
 from holdfast.core.saga import ATTEMPTS_MAX, RETRY_DELAY_MS, SagaType, Step
 from holdfast.core.stage import AGAIN_FIRST_MS, AGAIN_LAST_MS, DIED
-from holdfast.core.view import as_commands
 from holdfast.errors import Rejected
 
 

@@ -17,8 +17,8 @@ from holdfast.core.happened import Happened, Types
 from holdfast.core.invariant import Judge, Violation
 from holdfast.core.message import Contract
 from holdfast.core.record import record_id
-from holdfast.core.service import System
 from holdfast.core.settled import Mark, Open, Settling
+from holdfast.core.system import System
 from holdfast.errors import Invalid
 
 VIOLATIONS_MAX = 1_000
@@ -55,7 +55,7 @@ class Audit:
 
     def __init__(self, system: System) -> None:
         self.cut = Cut(system.services)
-        self.settling = Settling(system)
+        self.settling = Settling(system.services)
         self._types = Types(_contracts(system))
         self._judges = [Judge(one) for one in system.invariants.values()]
         self._flight = any(one.wants_flight for one in system.invariants.values())

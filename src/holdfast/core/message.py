@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.core.key import join_key
 from holdfast.core.state import check_storable
-from holdfast.errors import Invalid, Misuse
+from holdfast.errors import CommandFailed, Invalid, Misuse
 
 HOPS_MAX = 32
 """Reactions and sagas begun in one chain; at the limit the message is held back in view, never dropped."""
@@ -372,3 +372,14 @@ def _mask_plan(info: Any, seen: tuple[type[Any], ...]) -> Any:
     if isinstance(info, kind.UnionType):
         return next((plan for plan in (_mask_plan(part, seen) for part in info.types) if plan), None)
     return None
+
+
+def as_commands(found: Any, where: str) -> tuple[Command[Any], ...]:
+    """What a step or reaction returned, as a tuple of registered commands; None means no commands."""
+    if found is None:
+        return ()
+    commands: tuple[Any, ...] = tuple(cast(list[Any], found)) if isinstance(found, tuple | list) else (found,)
+    for command in commands:
+        if not isinstance(command, Command) or REGISTRATION not in vars(cast(Any, type)(command)):
+            raise CommandFailed(f"{where} must return commands of a contract; it returned {command!r:.200}")
+    return commands

@@ -13,13 +13,14 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from holdfast.core.aggregate import parameters
 from holdfast.core.message import Command, Contract, Event, MessageType, Rejection, message_type
-from holdfast.core.stage import DEADLINE_SECONDS
 from holdfast.core.state import hints_of, members
 from holdfast.errors import Misuse
 
 A = TypeVar("A")
 E = TypeVar("E", bound=Event)
 
+DEADLINE_SECONDS = 10.0
+"""After this long a staged saga that is undecided is cancelled."""
 ATTEMPTS_MAX = 5
 """How often a rejected undo, or a rejected step after the pivot, is asked before the saga is stuck."""
 RETRY_DELAY_MS = 500

@@ -1,12 +1,12 @@
-"""Services and systems as declared: what a team writes down, compiled and checked, before anything runs.
+"""Services as declared: what a team writes down, compiled and checked, before anything runs.
 
-A `Service` collects the aggregates, handlers, sagas, reactions, views and routes of one contract; a `System` names
-services that run together. No registry, no side effects: the same declaration can run twice in one process. Comes
-before the runtime; fails with `Misuse`, in one sentence that names the place.
+A `Service` collects the aggregates, handlers, sagas, reactions, views and routes of one contract. No registry, no side
+effects: the same declaration can run twice in one process. Comes before `core.system`, which puts services together;
+fails with `Misuse`, in one sentence that names the place.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
@@ -14,12 +14,9 @@ import msgspec
 from holdfast.core.aggregate import AggregateType
 from holdfast.core.effect import EFFECT_SECONDS, EffectType
 from holdfast.core.handler import HANDLER_SECONDS, HandlerType
-from holdfast.core.happened import Happened
-from holdfast.core.invariant import Invariant
 from holdfast.core.message import Command, Contract, MessageType, message_type
 from holdfast.core.retry import Retry
-from holdfast.core.saga import SagaType
-from holdfast.core.stage import DEADLINE_SECONDS
+from holdfast.core.saga import DEADLINE_SECONDS, SagaType
 from holdfast.core.view import ReactionType, ViewType
 from holdfast.errors import Misuse
 
@@ -312,55 +309,3 @@ class Service:
         events += [event for reaction in self.reactions.values() for event in reaction.events.values()]
         events += [saga.begin for saga in self.sagas.values() if saga.begin.kind == "event"]
         return list(dict.fromkeys(events))
-
-
-class System:
-    """Services that run together, each with its own store. Peers of a service outside the list need a URL."""
-
-    def __init__(self, services: Iterable[Service], *, name: str = "system") -> None:
-        self.name = name
-        self.services: dict[str, Service] = {}
-        for service in services:
-            if service.name in self.services:
-                raise Misuse(f"system {name!r}: two services are named {service.name!r}")
-            self.services[service.name] = service
-        self.invariants: dict[str, Invariant] = {}
-        """By name: what must be true of the system, see `invariant`."""
-        if not self.services:
-            raise Misuse(f"system {name!r}: has no services")
-        for service in self.services.values():
-            service.check_staged(self.services)
-
-    @overload
-    def invariant(self, declared: T, /) -> T: ...
-    @overload
-    def invariant(self, declared: F, /) -> F: ...
-    @overload
-    def invariant(self, /, *, key: Callable[[Happened], Any]) -> Callable[[T], T]: ...
-    @overload
-    def invariant(self, /, *, by: Callable[[Any], Any]) -> Callable[[T], T]: ...
-    def invariant(
-        self,
-        declared: Any = None,
-        /,
-        *,
-        key: Callable[[Happened], Any] | None = None,
-        by: Callable[[Any], Any] | None = None,
-    ) -> Any:
-        """Register something that must be true; what is wrong is yielded, in sentences.
-
-        A function takes what `Happened` in one settled transaction. A class folds: `settled(self, tx)` takes one after
-        another, `holds(self)` judges what was folded so far; `holds(self, in_flight)` is also given the transactions
-        with something left to happen. A class with `follow(self, event)` is given events one by one as they happened,
-        those of each log in its order. `key` says to which keys a transaction belongs, `by` to which an event does:
-        then there is one instance a key, and only those that were touched are judged again. Raises Misuse.
-        """
-
-        def register(declared: Any) -> Any:
-            found = Invariant(declared, key, by)
-            if found.name in self.invariants:
-                raise Misuse(f"system {self.name!r}: two invariants are named {found.name!r}")
-            self.invariants[found.name] = found
-            return declared
-
-        return register if declared is None else register(declared)

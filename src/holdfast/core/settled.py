@@ -11,17 +11,14 @@ transaction as an edge does.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from holdfast.core.cut import Seen
 from holdfast.core.log_name import exchange_cursor
 from holdfast.core.record import Record
-
-if TYPE_CHECKING:
-    from holdfast.core.service import System
+from holdfast.core.service import Service
 
 SAGA = "holdfast.saga."
 TURNS = frozenset(SAGA + name for name in ("begun", "stuck", "settled", "completed", "undone"))
@@ -77,19 +74,19 @@ class Open:
 class Settling:
     """Which transactions of a system are open, and which have just settled."""
 
-    def __init__(self, system: "System") -> None:
+    def __init__(self, services: Mapping[str, Service]) -> None:
         self.open: dict[str, Open] = {}
         self.reopened: set[str] = set()
         """Transactions of which more has happened after they had settled."""
         self._takers: dict[str, list[tuple[str, str]]] = {}
         """Stored type of an event -> (service, its cursor's name) of everything that reacts to it."""
         self._staged: set[tuple[str, str]] = set()
-        self._due: dict[str, dict[str, deque[tuple[int, Open]]]] = {name: {} for name in system.services}
+        self._due: dict[str, dict[str, deque[tuple[int, Open]]]] = {name: {} for name in services}
         """Service -> cursor's name -> what it has to take, in the order of the producer's log."""
-        self._held: dict[str, dict[tuple[str, int], Open]] = {name: {} for name in system.services}
+        self._held: dict[str, dict[tuple[str, int], Open]] = {name: {} for name in services}
         """Service -> (producer, position) of what it has received and not decided."""
         self._touched: dict[str, Open] = {}
-        for name, service in system.services.items():
+        for name, service in services.items():
             for reaction in service.reactions.values():
                 for stored in reaction.events:
                     self._take_note(stored, name, f"reaction:{reaction.name}")

@@ -14,7 +14,6 @@ HELD, CONFIRM, CANCEL, DONE = "holdfast.held", "holdfast.confirm", "holdfast.can
 """Stored types: a vote with the event that is held; the decision, as told to a participant; that it is carried out."""
 DIED = "gave_way"
 """The code with which a command says no because an older transaction is before it."""
-DEADLINE_SECONDS = 10.0
 AGAIN_FIRST_MS, AGAIN_LAST_MS = 20, 2_000
 """Delay before a transaction that gave way is tried again: doubles with each attempt."""
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from holdfast.core.aggregate import EVOLVE, events_in, is_a, parameters
 from holdfast.core.key import join_key
-from holdfast.core.message import REGISTRATION, Command, Context, Event, MessageType, message_type
+from holdfast.core.message import Command, Context, Event, MessageType, as_commands, message_type
 from holdfast.core.state import Shape, members
-from holdfast.errors import CommandFailed, Misuse
+from holdfast.errors import Misuse
 
 
 class ViewType:
@@ -88,14 +88,3 @@ class ReactionType:
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:
         """The commands the event leads to. Raises what the function raises, or CommandFailed."""
         return as_commands(self.function(event, context) if self.wants_context else self.function(event), self.name)
-
-
-def as_commands(found: Any, where: str) -> tuple[Command[Any], ...]:
-    """What a step or reaction returned, as a tuple of registered commands; None is none of them."""
-    if found is None:
-        return ()
-    commands: tuple[Any, ...] = tuple(cast(list[Any], found)) if isinstance(found, tuple | list) else (found,)
-    for command in commands:
-        if not isinstance(command, Command) or REGISTRATION not in vars(cast(Any, type)(command)):
-            raise CommandFailed(f"{where} must return commands of a contract; it returned {command!r:.200}")
-    return commands

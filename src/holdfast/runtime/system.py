@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from holdfast.core.audit import Report
-from holdfast.core.service import Service, System
+from holdfast.core.service import Service
+from holdfast.core.system import System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport

@@ -22,7 +22,8 @@ import msgspec
 
 from holdfast.core.audit import Audit, Report
 from holdfast.core.invariant import Violation
-from holdfast.core.service import Service, System
+from holdfast.core.service import Service
+from holdfast.core.system import System
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.ops.audit import read_all
 from holdfast.testing.choosing import Choice

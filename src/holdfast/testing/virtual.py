@@ -18,7 +18,8 @@ from holdfast.core.audit import Report
 from holdfast.core.batch import Batch, Outcome, RowKind
 from holdfast.core.message import Command
 from holdfast.core.record import Record
-from holdfast.core.service import Service, System
+from holdfast.core.service import Service
+from holdfast.core.system import System
 from holdfast.errors import (
     CommandError,
     Invalid,

@@ -14,8 +14,8 @@ import msgspec
 
 from holdfast.core.audit import Audit, Report
 from holdfast.core.cut import Seen, seen
-from holdfast.core.service import System
 from holdfast.core.settled import Mark
+from holdfast.core.system import System
 from holdfast.errors import Unavailable
 
 if TYPE_CHECKING:
