@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from holdfast.core.batch import Committed
+from holdfast.core.log.batch import Committed
 from holdfast.stores.sqlite.store import SQLiteStore
 from wholeness import batch, judge
 

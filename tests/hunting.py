@@ -17,7 +17,7 @@ from cards.contracts import Bought, Buy
 from cards.services import order_service as office_service
 from charging import Provider, judge, wallet_of
 from holdfast import Command, Contract, Event, Rejection, Service, System, decide, evolve, step
-from holdfast.core.happened import Happened
+from holdfast.core.audit.happened import Happened
 from holdfast.testing import VirtualSystem
 from ring import Deal, Fill
 from shop.contracts import (

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import REJECTED, Headers, Record
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, DONE, HELD, StageAttempt, written
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import REJECTED, Headers, Record
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, DONE, HELD, StageAttempt, written
+from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import Gap
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore

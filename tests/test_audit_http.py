@@ -21,8 +21,8 @@ from holdfast.cli.audit import NICENESS, SAY_SECONDS
 from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.verbs import call
 from holdfast.config import Settings
-from holdfast.core.signature import sign
-from holdfast.core.stage import DONE
+from holdfast.core.saga.stage import DONE
+from holdfast.core.wire.signature import sign
 from holdfast.errors import Pending
 from holdfast.runtime.ops.audit import Reading
 from selling import Faults, Sell

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from holdfast.cli.demonstration import examples_folder
-from holdfast.core.audit import Audit, Report
-from holdfast.core.cut import Seen
+from holdfast.core.audit.audit import Audit, Report
+from holdfast.core.audit.cut import Seen
 from marketplace.invariants import system
 from servers import ENGINES, started
 from shop.demo import SERVICES

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection, Running
-from holdfast.core.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, Outcome
 from holdfast.errors import Busy, Pending, StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
 from holdfast.stores.memory import MemoryStore

@@ -14,7 +14,7 @@ import hunting
 from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, judge, notes, office, resolve_all
 from holdfast import Rejected, Rejection
-from holdfast.core.batch import Batch, Row
+from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
 from holdfast.runtime.ops.repair import Ask, Mended, mend
 from holdfast.runtime.ops.why import parked

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from holdfast import Command, Context, Contract, Event, Rejected, Rejection, Service, decide, escrow, evolve
-from holdfast.core.aggregate import AggregateType
-from holdfast.core.escrow import Differs, Moves, beside, moves_of
+from holdfast.core.declare.aggregate import AggregateType
+from holdfast.core.declare.escrow import Differs, Moves, beside, moves_of
 from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, given, run_virtual, virtual_time
 from ring import ask, until

@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis.errors import FailedHealthCheck, Unsatisfiable
 from schemathesis import GenerationMode
 
-from holdfast.core.problem import MEDIA_TYPE
+from holdfast.core.wire.problem import MEDIA_TYPE
 from holdfast.web.metrics import METRICS
 from serving import lab_service, site
 from shop.contracts import order, stock

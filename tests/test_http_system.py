@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FeedRequest, Frame
+from holdfast.core.log.batch import Cursor
+from holdfast.core.wire.frame import FeedRequest, Frame
 from holdfast.errors import (
     CommandFailed,
     ConfigInvalid,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.key import join_key
-from holdfast.core.log_name import SLOTS, LogName, SlotMap, exchange_cursor, peer_of, slot_of
+from holdfast.core.log.key import join_key
+from holdfast.core.log.name import SLOTS, LogName, SlotMap, exchange_cursor, peer_of, slot_of
 
 VECTORS = {
     join_key(["tea"]): 1970,

@@ -16,12 +16,12 @@ import pytest
 import hunting
 import trading as trades
 from holdfast import Rejection
-from holdfast.core import advance
-from holdfast.core.batch import Batch, Cursor, Outcome
-from holdfast.core.effect import ATTEMPTED
-from holdfast.core.frame import Frame, check
-from holdfast.core.progress import SagaState
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.effect import ATTEMPTED
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.saga import advance
+from holdfast.core.saga.progress import SagaState
+from holdfast.core.wire.frame import Frame, check
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.stages import Stages
 from holdfast.runtime.exchange.conversation import Conversation
@@ -32,7 +32,7 @@ from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Found, Schedule, VirtualSystem, explore, replay
-from holdfast.testing.explore import Scenario
+from holdfast.testing.explorer.search import Scenario
 from ring import Deal, Fill
 
 Patch = pytest.MonkeyPatch

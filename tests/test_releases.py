@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Retry, Service, System, decide, evolve
-from holdfast.core.audit import Audit
-from holdfast.core.cut import Seen
-from holdfast.core.frame import WireRecord
-from holdfast.core.invariant import Violation
-from holdfast.core.message import decode_stored
-from holdfast.core.record import REJECTED
-from holdfast.core.settled import Mark
-from holdfast.core.stage import HELD, Vote
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import Seen
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.audit.settled import Mark
+from holdfast.core.declare.message import decode_stored
+from holdfast.core.log.record import REJECTED
+from holdfast.core.saga.stage import HELD, Vote
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import HoldfastError, Invalid
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.inbox.deliver import known

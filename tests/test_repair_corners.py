@@ -11,7 +11,7 @@ from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, office
 from holdfast import Client, Command, Contract, Event, Retry, Service, System, decide, evolve
 from holdfast.cli.verbs import call
-from holdfast.core.story import Part, tell
+from holdfast.core.explain.story import Part, tell
 from holdfast.errors import Invalid
 from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from holdfast import Contract, Service
-from holdfast.core.frame import WireRecord
-from holdfast.core.record import Headers
+from holdfast.core.log.record import Headers
+from holdfast.core.wire.frame import WireRecord
 from holdfast.runtime.inbox.waiting import Waiting
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from holdfast import Contract, Rejection, Service, answer, decide, step
-from holdfast.core.batch import Batch, Row
-from holdfast.core.progress import SagaState
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Row
+from holdfast.core.log.record import Record
+from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Pending
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.edge.commands import Outcome
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
-from holdfast.testing.loop import VirtualClock
+from holdfast.testing.simulation.loop import VirtualClock
 from ring import Book, Booked, Deal, Dealt, Fill, ask, desk, judge, logged, ring, until, wrong
 
 DEALS: dict[str, tuple[Deal, Any]] = {

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core.batch import Batch, Outcome, Row
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Outcome, Row
+from holdfast.core.log.record import Record
 from holdfast.errors import Unavailable
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time

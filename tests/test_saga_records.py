@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 import hunting
-from holdfast.core.progress import SagaState, apply
-from holdfast.core.record import Record
+from holdfast.core.log.record import Record
+from holdfast.core.saga.progress import SagaState, apply
 from holdfast.runtime.decide.decision import Envelope
 from holdfast.runtime.decide.saga_records import from_record, to_record
 from holdfast.testing import VirtualSystem, run_virtual

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast.compose import make_store
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Move, Row
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Move, Row
 from holdfast.errors import StoreLocked
 from holdfast.testing.conformance.records import append, everything
 from servers import ENGINES, Server, started

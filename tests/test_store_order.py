@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, Outcome
 from holdfast.ports.store import Page
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.sqlite.store import SQLiteStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.core.batch import Committed
+from holdfast.core.log.batch import Committed
 from holdfast.errors import StoreFailed
 from holdfast.stores.sqlite import file as sqlite_file
 from holdfast.stores.sqlite.store import SQLiteStore

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.batch import Batch, Cursor, Move, Outcome, Row
-from holdfast.core.record import Headers, Record
+from holdfast.core.log.batch import Batch, Cursor, Move, Outcome, Row
+from holdfast.core.log.record import Headers, Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import Snapshot, Store
 from holdfast.stores.memory import MemoryStore

@@ -15,7 +15,7 @@ import pytest
 
 from holdfast.cli.verbs import call
 from holdfast.compose import make_store
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
 from holdfast.errors import (
     ConfigInvalid,
     SchemaNewer,

@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Move, Row
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Move, Row
 from holdfast.errors import (
     SchemaNewer,
     StoreCorrupt,

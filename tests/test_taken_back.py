@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
-from holdfast.core.batch import Batch, Cursor, Outcome
-from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import CALL_OFF, Headers
+from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.record import CALL_OFF, Headers
+from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.clock import SystemClock

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from holdfast import Contract, Service, System
-from holdfast.core.frame import WireRecord
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import KeyReused
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.inbox.message import Slot, WaitingMessage

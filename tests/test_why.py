@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from holdfast import Client, Retry
-from holdfast.cli.timeline import draw
 from holdfast.cli.verbs import call
-from holdfast.core.record import Record
-from holdfast.core.story import Part, tell
-from holdfast.core.trail import build
+from holdfast.core.explain.story import Part, tell
+from holdfast.core.explain.timeline import draw
+from holdfast.core.explain.trail import build
+from holdfast.core.log.record import Record
 from holdfast.errors import Pending
 from selling import Faults, Sell, system
 from serving import Far, until

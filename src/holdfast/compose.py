@@ -11,7 +11,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from holdfast.config import hidden
-from holdfast.core.service import Service
+from holdfast.core.declare.service import Service
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store

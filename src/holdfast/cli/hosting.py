@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from holdfast.compose import make_store
 from holdfast.config import ServiceSettings, Settings
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
 from holdfast.core.system import System
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport

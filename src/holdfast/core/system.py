@@ -1,14 +1,14 @@
 """Systems as declared: services that run together, and what must be true of all of them.
 
-Comes after `core.service` and the invariants, before the runtime; fails with `Misuse`.
+Comes after `core.declare.service` and the invariants, before the runtime; fails with `Misuse`.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from holdfast.core.happened import Happened
-from holdfast.core.invariant import Invariant
-from holdfast.core.service import Service
+from holdfast.core.audit.happened import Happened
+from holdfast.core.audit.invariant import Invariant
+from holdfast.core.declare.service import Service
 from holdfast.errors import Misuse
 
 T = TypeVar("T", bound=type[Any])

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.record import Record
-from holdfast.core.service import Service
-from holdfast.core.stage import Standing
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import Record
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from holdfast.core.message import MessageType
-from holdfast.core.signature import HEADER, answer_path, sign, verify
+from holdfast.core.declare.message import MessageType
+from holdfast.core.wire.signature import HEADER, answer_path, sign, verify
 from holdfast.errors import HoldfastError, Misuse, NotFound, Unauthorized, Unavailable
 from holdfast.logs import correlation
 from holdfast.runtime.node import Node

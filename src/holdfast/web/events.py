@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from holdfast.core.cloudevent import BATCH_TYPE, to_batch, to_event
-from holdfast.core.frame import FeedPage, FeedRequest, decode_frame, encode_frame
-from holdfast.core.record import Record
-from holdfast.core.signature import HEAD, INCARNATION, UPTO
+from holdfast.core.log.record import Record
+from holdfast.core.wire.cloudevent import BATCH_TYPE, to_batch, to_event
+from holdfast.core.wire.frame import FeedPage, FeedRequest, decode_frame, encode_frame
+from holdfast.core.wire.signature import HEAD, INCARNATION, UPTO
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX, Node
 from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Request, race

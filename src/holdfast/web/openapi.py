@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.cloudevent import BATCH_TYPE, CloudEvent
-from holdfast.core.message import MessageType
-from holdfast.core.problem import MEDIA_TYPE
-from holdfast.core.service import Service
+from holdfast.core.declare.message import MessageType
+from holdfast.core.declare.service import Service
+from holdfast.core.wire.cloudevent import BATCH_TYPE, CloudEvent
+from holdfast.core.wire.problem import MEDIA_TYPE
 from holdfast.web.commands import WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
 from holdfast.web.userroutes import UserRoute

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import REJECTED
+from holdfast.core.declare.message import Rejection, message_of
+from holdfast.core.log.record import REJECTED
+from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime.inbox.doubt import coordinator_of

@@ -99,7 +99,7 @@ def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
 
 
 def _escaped(part: str) -> str:
-    """A part of a path as a part of a key (`core.key.join_key`)."""
+    """A part of a path as a part of a key (`core.log.key.join_key`)."""
     return unquote(part, errors="replace").replace("%", "%25").replace("/", "%2F")
 
 

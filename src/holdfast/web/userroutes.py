@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.aggregate import parameters
-from holdfast.core.key import join_key
-from holdfast.core.message import Command, MessageType, invalid
-from holdfast.core.record import parse_record_id
-from holdfast.core.service import Every, Keyed, Query, Route
+from holdfast.core.declare.aggregate import parameters
+from holdfast.core.declare.message import Command, MessageType, invalid
+from holdfast.core.declare.service import Every, Keyed, Query, Route
+from holdfast.core.log.key import join_key
+from holdfast.core.log.record import parse_record_id
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import Node

@@ -2,8 +2,8 @@
 
 A command that is asked is a command record, the final answer an event or a rejection, an operator's repair a repair,
 the rest `holdfast.saga.*`. For each class of progress one function writes its record, and one reads it; that the two
-are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.progress` says what they mean. Reading fails
-with what decoding raises.
+are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.saga.progress` says what they mean. Reading
+fails with what decoding raises.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, decode_stored, encode, message_of
-from holdfast.core.progress import (
+from holdfast.core.declare.message import Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import CALL_OFF, REJECTED, Headers, Kind, Record
+from holdfast.core.saga.progress import (
     Again,
     Answered,
     Asked,
@@ -32,9 +34,7 @@ from holdfast.core.progress import (
     Undoing,
     Undone,
 )
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Kind, Record
-from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DONE, HELD, StageAttempt, Vote, written
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD, StageAttempt, Vote, written
 from holdfast.runtime.decide.decision import Envelope
 
 SAGA = "holdfast.saga."

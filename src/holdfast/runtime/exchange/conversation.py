@@ -11,10 +11,10 @@ import logging
 from collections import deque
 from typing import Protocol
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
-from holdfast.core.log_name import exchange_cursor
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.name import exchange_cursor
+from holdfast.core.log.record import Record
+from holdfast.core.wire.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.errors import (
     CommandError,
     ExchangeError,

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-from holdfast.core.batch import Batch, Committed, Conflict, Duplicate
-from holdfast.core.handler import HandlerType, Transaction
-from holdfast.core.message import message_of
+from holdfast.core.declare.handler import HandlerType, Transaction
+from holdfast.core.declare.message import message_of
+from holdfast.core.log.batch import Batch, Committed, Conflict, Duplicate
 from holdfast.errors import (
     Busy,
     CommandFailed,

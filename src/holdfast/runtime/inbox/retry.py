@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.core.batch import Batch
+from holdfast.core.log.batch import Batch
 from holdfast.errors import Rejected, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.runtime.decide.decision import Decision, Envelope

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.advance import answered
-from holdfast.core.mending import mended
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
-from holdfast.core.record import CALL_OFF, REJECTED
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.message import Rejection, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import CALL_OFF, REJECTED
+from holdfast.core.saga.advance import answered
+from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
+from holdfast.core.saga.repair import mended
 from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.dispatch import Dispatch

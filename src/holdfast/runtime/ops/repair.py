@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from holdfast.core.batch import Batch
-from holdfast.core.frame import WireRecord
-from holdfast.core.mending import Verb
-from holdfast.core.message import decode_stored, encode, message_of
-from holdfast.core.record import Record, parse_record_id, record_id
+from holdfast.core.declare.message import decode_stored, encode, message_of
+from holdfast.core.log.batch import Batch
+from holdfast.core.log.record import Record, parse_record_id, record_id
+from holdfast.core.saga.repair import Verb
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Contradicted, Invalid, NotFound, Rejected
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.execute.effects import OutcomeWork

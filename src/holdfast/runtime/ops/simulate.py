@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.frame import WireRecord, to_wire
-from holdfast.core.mending import Verb
-from holdfast.core.message import Context, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Record, record_id
-from holdfast.core.stage import CANCEL, CONFIRM
+from holdfast.core.declare.message import Context, Rejection, decode_stored, encode, message_of
+from holdfast.core.log.record import CALL_OFF, REJECTED, Headers, Record, record_id
+from holdfast.core.saga.repair import Verb
+from holdfast.core.saga.stage import CANCEL, CONFIRM
 from holdfast.core.system import System
+from holdfast.core.wire.frame import WireRecord, to_wire
 from holdfast.errors import HoldfastError
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.decision import Decision, Envelope

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.core.mending import Action, actions
-from holdfast.core.message import message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import Record, parse_record_id
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.message import message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import Record, parse_record_id
+from holdfast.core.saga.progress import SagaState
+from holdfast.core.saga.repair import Action, actions
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import timer_key
 from holdfast.runtime.edge.commands import Request
