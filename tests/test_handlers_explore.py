@@ -64,8 +64,9 @@ class Table:
 class Lending(VirtualStore):
     """A store in virtual time with a table of accounts beside its log."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+
         self.accounts: Counter[str] = Counter()
         self.opening = 0
         self._one = asyncio.Lock()

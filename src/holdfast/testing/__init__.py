@@ -7,8 +7,8 @@ which nothing else here needs; `holdfast.testing.conformance` decides what an ad
 """
 
 from holdfast.testing.cases import Given, given
-from holdfast.testing.explorer.search import Exploration, Found, Schedule, explore, explored, replay
-from holdfast.testing.simulation.faults import Fault
+from holdfast.testing.explorer.search import Exploration, Found, explore, explored, replay
+from holdfast.testing.simulation.faults import Fault, Schedule
 from holdfast.testing.simulation.loop import VirtualClock, VirtualLoop, run_virtual, virtual_time
 from holdfast.testing.simulation.system import VirtualSystem
 

@@ -34,7 +34,6 @@ from holdfast.core.saga.progress import (
 )
 from holdfast.errors import Rejected
 
-
 AT_US = 1_700_000_000_000_000
 
 

@@ -24,7 +24,6 @@ from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.ports.store import Lent, Store
 from holdfast.ports.transport import Transport
 
-
 KINDS = ("cursor", "send", "undo")
 """What can be taken out."""
 CURSOR_SECONDS = 0.7

@@ -189,6 +189,11 @@ class Retrier:
         """True while something waits on the stream, or is being tried."""
         return self.waiting.holds(stream) or stream in self._trying
 
+    @property
+    def streams_tried(self) -> list[str]:
+        """Streams whose first message is being tried: it may wait no more, and its outcome not be durable yet."""
+        return sorted(self._trying)
+
     def _ready(self, stream: str) -> Slot | None:
         """The first message of a stream, if it may be tried: None while it is being tried or changed, is not durable,
         is parked, or is blocked by who holds the stream."""

@@ -16,7 +16,6 @@ from holdfast.core.explain.trail import build
 from holdfast.core.explain.tree import render
 from holdfast.core.log.record import parse_record_id
 
-
 if TYPE_CHECKING:
     from holdfast.testing.simulation.system import VirtualSystem
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from holdfast.testing.simulation.loop import VirtualLoop
 
-
 T = TypeVar("T")
 ROUNDS_MAX = 100_000
 """A run of an example has some hundred; each makes all that is ready."""

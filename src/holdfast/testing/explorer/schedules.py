@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.testing.simulation.faults import Fault, Schedule, kinds_at
 
-
 Point = tuple[str, int]
 """Where, and the how manieth time it came by there."""
 FAULTS_MAX = 6

@@ -33,7 +33,6 @@ from holdfast.testing.explorer.workers import run_all
 from holdfast.testing.simulation.faults import Fault, Faults, Schedule
 from holdfast.testing.simulation.system import VirtualSystem
 
-
 Scenario = Callable[[VirtualSystem], Coroutine[Any, Any, None]]
 Made = System | Service | Callable[[], System | Service]
 

@@ -7,7 +7,6 @@ is to happen there and does it; the points that were met are remembered in order
 
 import msgspec
 
-
 COMMIT_FAULTS = ("crash_before", "crash_after", "refuse", "doubt", "slow", "clock_ahead", "clock_back")
 """At a commit: its service crashes before or after it; the store refuses it; it is carried out and the store says that
 it failed; it takes `SLOW_SECONDS`; the service's clock jumps an hour ahead, or five minutes back, and stays so."""

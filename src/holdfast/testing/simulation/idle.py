@@ -5,17 +5,15 @@ with StoreError where a service has just crashed.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from holdfast.runtime.node import Node
-
-if TYPE_CHECKING:
-    from holdfast.testing.simulation.system import VirtualStore
+from holdfast.testing.simulation.store import VirtualStore
 
 
-async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: "Mapping[str, VirtualStore]") -> list[str]:
+async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: Mapping[str, VirtualStore]) -> list[str]:
     """What one service has to do still; what comes from a service that is down is not known."""
     left = [f"{name}: {slot.stream} waits: {slot.message.error}" for slot in node.waiting.slots()]
+    left += [f"{name}: {stream} is being tried" for stream in node.retrier.streams_tried]
     sagas = node.dispatch.sagas
     if node.writer.shut:
         left.append(f"{name} reads its store again")

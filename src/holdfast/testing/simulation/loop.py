@@ -20,7 +20,6 @@ import msgspec
 
 from holdfast.runtime.clock import base32
 
-
 T = TypeVar("T")
 P = ParamSpec("P")
 

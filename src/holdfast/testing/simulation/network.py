@@ -7,19 +7,16 @@ message. Fails with `Unreachable` where something does not arrive.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from random import Random
+from typing import TypeVar
 
 import msgspec
 
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
 from holdfast.errors import HoldfastError, Unreachable
-from holdfast.testing.simulation.faults import DELAY_SECONDS, PARTITION_SECONDS
+from holdfast.testing.simulation.faults import DELAY_SECONDS, PARTITION_SECONDS, Faults
 from holdfast.transports.local import LocalTransport
-
-if TYPE_CHECKING:
-    from holdfast.testing.simulation.system import VirtualSystem
-
 
 T = TypeVar("T")
 
@@ -27,9 +24,17 @@ T = TypeVar("T")
 class VirtualTransport(LocalTransport):
     """A network: what is said takes time, goes as bytes, and may be lost on the way there or back."""
 
-    def __init__(self, system: "VirtualSystem", *, latency_seconds: float, loss: float) -> None:
+    def __init__(
+        self,
+        *,
+        latency_seconds: float,
+        loss: float,
+        random: Random,
+        faults: Faults | None,
+        crash_soon: Callable[[str], None],
+    ) -> None:
         super().__init__()
-        self._system, self._random = system, system.random
+        self._random, self._faults, self._crash_soon = random, faults, crash_soon
         self.latency_seconds, self.loss = latency_seconds, loss
         self.jitter: tuple[float, ...] = ()
         """Latencies that are drawn from for each message, in the place of `latency_seconds`."""
@@ -68,9 +73,9 @@ class VirtualTransport(LocalTransport):
             self._late.add(task)
             task.add_done_callback(self._late.discard)
         if "crash_receiver" in met:
-            self._system.crash_soon(peer)
+            self._crash_soon(peer)
         if "crash_sender" in met:
-            self._system.crash_soon(sender)
+            self._crash_soon(sender)
         if "lose_answer" in met or "crash_receiver" in met:
             raise Unreachable(f"lost on the way from {peer!r}")
 
@@ -97,8 +102,7 @@ class VirtualTransport(LocalTransport):
         return msgspec.json.decode(msgspec.json.encode(found), type=kind)
 
     def _meet(self, where: str) -> tuple[str, ...]:
-        faults = self._system.faults
-        return faults.meet(where) if faults is not None else ()
+        return self._faults.meet(where) if self._faults is not None else ()
 
     async def _back(self, one: str, other: str, met: tuple[str, ...]) -> None:
         if "delay" in met:
@@ -124,12 +128,15 @@ class Line:
         self._network, self._name = network, name
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
+        """Bring a frame to a peer and its answer back, or lose one of them."""
         return await self._network.bring(self._name, peer, frame)
 
     async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
+        """Bring a page of a peer's feed, or lose it."""
         return await self._network.page(self._name, peer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
+        """Ask a peer of a staged transaction; question or answer may be lost."""
         return await self._network.asked(self._name, peer, tx)
 
     async def close(self) -> None:

@@ -8,7 +8,6 @@ are given, are met at commits and at messages; `testing.explorer.search` chooses
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +16,6 @@ from holdfast.client import Client
 from holdfast.core.audit.audit import Report
 from holdfast.core.declare.message import Command
 from holdfast.core.declare.service import Service
-from holdfast.core.log.batch import Batch, Outcome, RowKind
 from holdfast.core.log.record import Record
 from holdfast.core.system import System
 from holdfast.errors import (
@@ -25,95 +23,19 @@ from holdfast.errors import (
     Invalid,
     KeyReused,
     StoreError,
-    StoreFailed,
     Unavailable,
 )
-from holdfast.ports.store import Lent
 from holdfast.runtime.decide import outcomes
 from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
-from holdfast.stores.memory import MemoryStore
-from holdfast.testing.simulation.faults import CLOCK_JUMPS_US, DOWN_SECONDS, SLOW_SECONDS, Faults
+from holdfast.testing.simulation.faults import DOWN_SECONDS, Faults
 from holdfast.testing.simulation.idle import left_of
-from holdfast.testing.simulation.loop import VirtualClock, VirtualLoop, next_round
+from holdfast.testing.simulation.loop import VirtualClock, VirtualLoop
 from holdfast.testing.simulation.network import Line, VirtualTransport
-
+from holdfast.testing.simulation.store import VirtualStore
 
 SETTLE_FIRST_SECONDS, SETTLE_LAST_SECONDS, SETTLE_GROWTH = 0.05, 0.4, 2.0
-
-
-class VirtualStore(MemoryStore):
-    """A memory store whose flush takes time, and whose service can crash before or after any of its commits."""
-
-    def __init__(self, log: str, system: "VirtualSystem", flush_seconds: float) -> None:
-        super().__init__(log)
-        self._system, self.flush_seconds = system, flush_seconds
-        self.commits = 0
-        self.crash_before: set[int] = set()
-        self.crash_after: set[int] = set()
-        """Numbers of commits, the first is 1."""
-        self.failing = False
-        """While True no commit succeeds, as on a full disk."""
-
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
-        """Commit, or crash."""
-        faults = self._system.faults
-        met = faults.meet(self.log) if faults is not None else ()
-        await (asyncio.sleep(self.flush_seconds) if self.flush_seconds else next_round())
-        if met:
-            await self._before(met)
-        self._check_open()
-        if self.failing or "refuse" in met:
-            raise StoreFailed("the disk is full")
-        self.commits += 1
-        if self.commits in self.crash_before or "crash_before" in met:
-            self._crash()
-        outcomes = await super().commit(batches, within=within)
-        if self.commits in self.crash_after or "crash_after" in met:
-            self._crash()
-        if "doubt" in met:
-            raise StoreFailed("the connection broke before it was said that the commit is done")
-        return outcomes
-
-    async def _before(self, met: tuple[str, ...]) -> None:
-        clock = self._system.clocks[self.log]
-        if "slow" in met:
-            await asyncio.sleep(SLOW_SECONDS)
-        clock.skew_us += sum(CLOCK_JUMPS_US.get(kind, 0) for kind in met)
-
-    async def scan(
-        self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
-    ) -> list[tuple[str, bytes]]:
-        """Rows in key order; others run meanwhile, as they do while an engine reads."""
-        await next_round()
-        return await super().scan(kind, prefix=prefix, after=after, limit=limit)
-
-    def sends(self, destination: str, after: int) -> bool:
-        """Whether there is a record for a service after a position."""
-        for record in reversed(self._records):
-            if record.position <= after:
-                return False
-            if record.destination == destination:
-                return True
-        return False
-
-    def records(self) -> list[Record]:
-        """All that was ever committed, also while the service is down."""
-        return list(self._records)
-
-    @property
-    def reachable(self) -> bool:
-        """Whether something gets in or out: it was opened, and not cut since."""
-        return self._open
-
-    def cut(self) -> None:
-        """From here on nothing gets in or out, until the next `open`."""
-        self._open = False
-
-    def _crash(self) -> None:
-        self._system.crash_soon(self.log)
-        raise StoreFailed(f"{self.log} crashed at commit {self.commits}")
 
 
 class VirtualSystem:
@@ -144,8 +66,23 @@ class VirtualSystem:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.random = loop.random
-        self.transport = VirtualTransport(self, latency_seconds=latency_seconds, loss=loss)
-        self.stores = {name: VirtualStore(name, self, flush_seconds) for name in self.services}
+        self.transport = VirtualTransport(
+            latency_seconds=latency_seconds,
+            loss=loss,
+            random=self.random,
+            faults=faults,
+            crash_soon=self.crash_soon,
+        )
+        self.stores = {
+            name: VirtualStore(
+                name,
+                flush_seconds=flush_seconds,
+                clock=self.clocks[name],
+                faults=faults,
+                crash_soon=self.crash_soon,
+            )
+            for name in self.services
+        }
         self.running = Running(
             self.system, store=lambda s: self.stores[s.name], transport=lambda s: self.transport, clock=self.clock,
             services={},
