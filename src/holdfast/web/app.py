@@ -56,7 +56,7 @@ class App:
     def stop(self) -> None:
         """Say that the nodes drain, and answer those who wait for news at once: the server is about to stop."""
         self._stopping.set()
-        for site in self._sites.values():
+        for site in self.sites.values():
             site.node.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
