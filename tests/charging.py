@@ -179,12 +179,12 @@ async def resolve_all(virtual: VirtualSystem, provider: Provider) -> None:
         try:
             node = virtual.nodes["wallet"]
             for found in parked(node):
-                assert found["unknown"], "parked, and its outcome is known"
-                order = found["stream"].partition("/")[2]
+                assert found.unknown, "parked, and its outcome is known"
+                order = found.stream.partition("/")[2]
                 keys = [key for kind, key, whose in provider.lines if (kind, whose) == ("charge", order)]
                 data = msgspec.Raw(msgspec.json.encode(Charged(order, 700, keys[0]))) if keys else None
                 decision = "done" if keys else "refused"
-                await mend(node, Ask("resolve", found["message"], "on call", "looked it up", data, decision))
+                await mend(node, Ask("resolve", found.message, "on call", "looked it up", data, decision))
             return
         except (CommandError, KeyError):
             await asyncio.sleep(0.5)

@@ -131,7 +131,7 @@ async def test_retry_limit() -> None:
         task = asyncio.ensure_future(code_of(virtual, Sell("o1")))
         await asyncio.sleep(3)
         (found,) = parked(virtual.nodes["till"])
-        assert (found["attempts"], found["error"]) == (3, "Broken: pay of o1")
+        assert (found.attempts, found.error) == (3, "Broken: pay of o1")
         assert await task == "deadline"
         await virtual.settle()
         assert parked(virtual.nodes["till"]) == [] and balance(virtual) == Counter(goods=0, money=0)
@@ -145,13 +145,13 @@ async def test_an_undo_that_cannot_be() -> None:
         task = asyncio.ensure_future(virtual.client.send(Sell("o1"), wait_seconds=3000))
         await asyncio.sleep(60)
         (found,) = await stuck(virtual.nodes["desk"])
-        assert found["owner"] == "team-desk" and {one["verb"] for one in found["actions"]} == {
+        assert found.owner == "team-desk" and {one.verb for one in found.actions} == {
             "retry",
             "skip",
             "resolve",
         }
         assert not task.done() and not any(record.headers.outcome for record in virtual.log("desk"))
-        await mend(virtual.nodes["desk"], Ask("resolve", found["id"], "me", "returned by hand", decision="undone"))
+        await mend(virtual.nodes["desk"], Ask("resolve", found.id, "me", "returned by hand", decision="undone"))
         answer = (await task).answer
         assert isinstance(answer, Rejection) and answer.code == "resolved"
 

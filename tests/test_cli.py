@@ -15,6 +15,8 @@ from holdfast import Client, start
 from holdfast.cli import app
 from holdfast.cli.targets import load_target, shutdown_order
 from holdfast.cli.verbs import call
+from holdfast.core.explain.status import RecordStatus
+from holdfast.core.overview import RecordList
 from holdfast.errors import Misuse
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop
@@ -164,7 +166,7 @@ def answers() -> Iterator[tuple[str, dict[str, object]]]:
     server.server_close()
 
 
-async def checkout() -> dict[str, list[dict[str, object]]]:
+async def checkout() -> dict[str, list[RecordStatus]]:
     """Every service's records of one checkout as `/ops/trail` shows them."""
     async with start(shop, store="memory:") as running:
         client = Client.of(running)
@@ -173,7 +175,7 @@ async def checkout() -> dict[str, list[dict[str, object]]]:
         await asyncio.sleep(0.05)
         found = {name: await node.records_of(tx=outcome.tx) for name, node in running.nodes.items()}
     return {
-        name: [{**msgspec.to_builtins(r), "data": msgspec.json.decode(r.data)} for r in records]
+        name: [RecordStatus.of(name, r, msgspec.json.decode(r.data)) for r in records]
         for name, records in found.items()
     }
 
@@ -182,14 +184,16 @@ def test_trail_merges_services(answers: tuple[str, dict[str, object]], capsys: p
     """One tree from all services, exit 0 when settled; a service that is silent is named, exit 1 (G7)."""
     url, found = answers
     records = asyncio.run(checkout())
-    tx = records["order"][0]["tx"]
+    tx = records["order"][0].tx
     for name, rows in records.items():
-        found[f"/{name}/ops/trail"] = lambda query, rows=rows: {"records": rows if query == {"tx": tx} else []}
+        found[f"/{name}/ops/trail"] = lambda query, rows=rows: RecordList(
+            tuple(rows) if query == {"tx": tx} else (), complete=True
+        )
     urls = [part for name in records for part in ("--url", f"{name}={url}/{name}")]
-    assert call(["trail", str(tx), *urls]) == 0
+    assert call(["trail", tx, *urls]) == 0
     text = capsys.readouterr().out
     assert "settled" in text and all(f"{name}@" in text for name in records)
-    assert call(["trail", str(tx), *urls, "--url", "gone=http://127.0.0.1:1", "--json"]) == 1
+    assert call(["trail", tx, *urls, "--url", "gone=http://127.0.0.1:1", "--json"]) == 1
     value = json.loads(capsys.readouterr().out)
     assert list(value["silent"]) == ["gone"] and value["records"] == sum(map(len, records.values()))
     assert call(["trail", "nobody", *urls]) == 1
@@ -206,6 +210,9 @@ def test_sagas_are_listed(answers: tuple[str, dict[str, object]], capsys: pytest
     rows.append({"id": "CheckoutSaga/o2", "status": "stuck", "cause": "ship was rejected 5 times"})
     assert call(["sagas", "--url", f"order={url}", "--json"]) == 1
     assert [row["status"] for row in json.loads(capsys.readouterr().out)["sagas"]] == ["running", "stuck"]
+    found["/ops/sagas"] = {"items": [{"id": 7}]}
+    assert call(["sagas", "--url", f"order={url}"]) == 1
+    assert "! order: " in (out := capsys.readouterr().out) and "is no SagaEntries" in out
     assert call(["sagas", "--url", "order=http://127.0.0.1:1"]) == 1
     assert "does not answer" in capsys.readouterr().out
 

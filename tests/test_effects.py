@@ -105,15 +105,15 @@ def test_what_cannot_be_asked_waits_for_a_person(decision: str) -> None:
                 if restarted:
                     await virtual.restart("wallet")
                 (found,) = parked(virtual.nodes["wallet"])
-                assert found["unknown"] and found["owner"] == "team-money" and found["type"] == "wallet.charge.v1"
-                assert "unknown, and there is no probe" in found["error"]
-                assert [action["flags"] for action in found["actions"]] == ["--done --data EVENT", "--refused"]
-                await mend(virtual.nodes["wallet"], Ask("retry", found["message"], "on call", "try"))
+                assert found.unknown and found.owner == "team-money" and found.type == "wallet.charge.v1"
+                assert "unknown, and there is no probe" in found.error
+                assert [action.flags for action in found.actions] == ["--done --data EVENT", "--refused"]
+                await mend(virtual.nodes["wallet"], Ask("retry", found.message, "on call", "try"))
                 await asyncio.sleep(100)
             assert provider.numbers("charge", "o1") == [1] and not sale.done()
             event = Charged("o1", 700, provider.calls[0][2])
             data = msgspec.Raw(msgspec.json.encode(event)) if decision == "done" else None
-            ask = Ask("resolve", found["message"], "on call", "looked it up", data, decision)
+            ask = Ask("resolve", found.message, "on call", "looked it up", data, decision)
             assert (await mend(virtual.nodes["wallet"], ask)).how == "applied"
             answer = await sale
             await virtual.settle()
@@ -199,7 +199,7 @@ async def test_a_call_in_the_air_stays_so_when_what_waits_is_read_again() -> Non
         await failed_flush(virtual, during="o2")
         (found,) = parked(virtual.nodes["wallet"], everything=True)
         with pytest.raises(Contradicted, match="being carried out"):
-            await mend(virtual.nodes["wallet"], Ask("resolve", found["message"], "on call", "no", None, "refused"))
+            await mend(virtual.nodes["wallet"], Ask("resolve", found.message, "on call", "no", None, "refused"))
         answer = await sale
         assert provider.numbers("charge", "o1") == [1] and provider.numbers("probe", "o1") == []
         await virtual.settle()
@@ -232,7 +232,7 @@ async def test_a_retry_does_not_bring_back_what_is_resolved() -> None:
         sale, node = buy(virtual), virtual.nodes["wallet"]
         await asyncio.sleep(3)
         (found,) = parked(node)
-        words = [Ask(kind, found["message"], "on call", "looked", None, "refused") for kind in ("resolve", "retry")]
+        words = [Ask(kind, found.message, "on call", "looked", None, "refused") for kind in ("resolve", "retry")]
         said = await asyncio.gather(*(mend(node, word) for word in words), return_exceptions=True)
         assert [type(one) for one in said] == [Mended, Contradicted]
         answer = await sale

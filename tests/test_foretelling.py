@@ -75,12 +75,12 @@ async def test_a_parked_message_that_is_retried() -> None:
         (found,) = parked(virtual.nodes["depot"])
         before, digest = heads(virtual), virtual.digest()
         rest = foretelling(virtual)
-        producer, record = record_of(virtual, found["message"])
+        producer, record = record_of(virtual, found.message)
         rest.message("depot", producer, to_wire(record))
         assert virtual.digest() == digest and rest.unknown == []
         assert rest.open_sagas([("desk", record.stream)]) == []
         assert all(one.position > FIRST_POSITION for _, one in rest.records)
-        await mend(virtual.nodes["depot"], ask("retry", found["message"]))
+        await mend(virtual.nodes["depot"], ask("retry", found.message))
         await task
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before))
@@ -95,13 +95,13 @@ async def test_a_parked_message_that_is_skipped() -> None:
         await asyncio.sleep(10)
         (found,) = parked(virtual.nodes["depot"])
         before = heads(virtual)
-        _, record = record_of(virtual, found["message"])
+        _, record = record_of(virtual, found.message)
         no = Rejection("skipped", "it was looked into", {"by": "on call"})
         rest = foretelling(virtual)
         rest.said("depot", REJECTED, encode(no), record)
         rest.answer("desk", record.stream, record.version, REJECTED, encode(no), record.tx)
         assert rest.unknown == [] and rest.open_sagas([("desk", record.stream)]) == []
-        await mend(virtual.nodes["depot"], ask("skip", found["message"]))
+        await mend(virtual.nodes["depot"], ask("skip", found.message))
         assert isinstance((await task).answer, Rejection)
         await virtual.settle()
         skipped = [one for one in since(virtual, before) if one[1].type != REJECTED or one[0] != "depot"]
@@ -118,9 +118,9 @@ async def test_a_stuck_undo_that_is_retried_and_a_saga_that_is_undone() -> None:
         (found,) = await stuck(virtual.nodes["desk"])
         faults.refused.discard("return:*")
         before, rest = heads(virtual), foretelling(virtual)
-        rest.mend("desk", found["id"], "retry", "on call", "it was looked into")
-        assert rest.unknown == [] and rest.open_sagas([("desk", found["id"])]) == []
-        await mend(virtual.nodes["desk"], ask("retry", found["id"]))
+        rest.mend("desk", found.id, "retry", "on call", "it was looked into")
+        assert rest.unknown == [] and rest.open_sagas([("desk", found.id)]) == []
+        await mend(virtual.nodes["desk"], ask("retry", found.id))
         await task
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before))
@@ -148,8 +148,8 @@ async def test_an_undo_that_would_be_refused_leaves_it_open() -> None:
         await asyncio.sleep(30)
         (found,) = await stuck(virtual.nodes["desk"])
         rest = foretelling(virtual)
-        rest.mend("desk", found["id"], "retry", "on call", "it was looked into")
-        assert rest.open_sagas([("desk", found["id"])]) == [f"{found['id']} would be undoing"]
+        rest.mend("desk", found.id, "retry", "on call", "it was looked into")
+        assert rest.open_sagas([("desk", found.id)]) == [f"{found.id} would be undoing"]
 
 
 @virtual_time
@@ -162,7 +162,7 @@ async def test_what_lies_outside_is_not_guessed() -> None:
         await asyncio.sleep(3)
         (waits,) = parked(virtual.nodes["wallet"], everything=True)
         calls = len(provider.calls)
-        producer, record = record_of(virtual, waits["message"])
+        producer, record = record_of(virtual, waits.message)
         rest = foretelling(virtual)
         rest.message("wallet", producer, to_wire(record))
         assert "outside of its log" in rest.unknown[0] and rest.records == [] and len(provider.calls) == calls
@@ -241,10 +241,10 @@ async def test_reactions_go_on_from_service_to_service() -> None:
         await asyncio.sleep(10)
         broken[0] = False
         (found,) = parked(virtual.nodes["right"])
-        producer, record = record_of(virtual, found["message"])
+        producer, record = record_of(virtual, found.message)
         before, rest = heads(virtual), foretelling(virtual)
         rest.message("right", producer, to_wire(record))
-        await mend(virtual.nodes["right"], ask("retry", found["message"]))
+        await mend(virtual.nodes["right"], ask("retry", found.message))
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before)) and len(rest.records) == 13
 
@@ -286,7 +286,7 @@ def test_invariants_say_what_would_hold(mended: bool) -> None:
             await asyncio.sleep(10)
             broken[0] = False
             (found,) = parked(virtual.nodes["right"])
-            producer, record = record_of(virtual, found["message"])
+            producer, record = record_of(virtual, found.message)
             rest = foretelling(virtual)
             if mended:
                 rest.message("right", producer, to_wire(record))

@@ -21,6 +21,7 @@ from holdfast.errors import (
     Pending,
     Unreachable,
 )
+from holdfast.runtime.status import progress
 from holdfast.runtime.system import Running
 from holdfast.transports import http
 from holdfast.transports.http import HttpTransport
@@ -61,15 +62,15 @@ async def test_a_peer_that_goes_and_comes_back() -> None:
         asked = [asyncio.ensure_future(client.send(checkout(f"o{n}"))) for n in range(5)]
         await asyncio.sleep(0.3)
         assert not any(one.done() for one in asked)
-        assert far.nodes["order"].progress()["exchange"]["payment"]["owed"] == 5
+        assert progress(far.nodes["order"]).exchange["payment"].owed == 5
         await far.up("payment")
         async with asyncio.timeout(15):
             assert not any(isinstance(one.answer, Rejection) for one in await asyncio.gather(*asked))
         log = (await far.stores["payment"].read(0, 1000)).records
         assert sum(record.type == "payment.charged.v1" for record in log) == 5
         for peer in ("payment", "stock"):
-            await until(lambda: far.nodes["order"].progress()["exchange"][peer]["owed"] == 0)  # noqa: B023 - asked at once
-            assert far.nodes["order"].progress()["exchange"][peer]["behind"] == 0
+            await until(lambda: progress(far.nodes["order"]).exchange[peer].owed == 0)  # noqa: B023 - asked at once
+            assert progress(far.nodes["order"]).exchange[peer].behind == 0
         await client.close()
 
 

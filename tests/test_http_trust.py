@@ -10,6 +10,7 @@ import pytest
 from holdfast import Client
 from holdfast.cli.asking import get, pages
 from holdfast.config import Settings
+from holdfast.core.overview import AggregateList, AggregateStatus, LogPage
 from holdfast.core.wire.signature import sign
 from holdfast.errors import Unauthorized, Unreachable
 from serving import Far, lab_service, site
@@ -102,12 +103,13 @@ async def test_the_command_line_signs_what_it_asks() -> None:
         await at.web.post("/commands/poke", {"room": "r", "shelf": "s"})
         for url in (at.web.base, f"{at.web.base}/lab"):
             for settings in (Settings(secret=SECRET), Settings(operator_token=TOKEN)):
-                found = await asyncio.to_thread(get, url, "/ops/aggregates/Shelf/r/s", {"at": 1}, settings)
-                assert found["version"] == 1
-                listed = await asyncio.to_thread(list, pages(url, "/ops/aggregates/Shelf", {}, settings))
-                assert [item["key"] for item in listed] == ["r/s"]
+                path = "/ops/aggregates/Shelf"
+                found = await asyncio.to_thread(get, url, f"{path}/r/s", {"at": 1}, settings, AggregateStatus)
+                assert found.version == 1
+                listed = await asyncio.to_thread(list, pages(url, path, {}, settings, AggregateList))
+                assert [item.key for page in listed for item in page.items] == ["r/s"]
             with pytest.raises(Unauthorized):
-                await asyncio.to_thread(get, url, "/ops/log", {}, Settings())
+                await asyncio.to_thread(get, url, "/ops/log", {}, Settings(), LogPage)
 
 
 async def test_ops_shows_everything_but_what_is_sensitive() -> None:

@@ -48,21 +48,21 @@ async def test_a_message_parks_and_holds_up_its_own_stream_only() -> None:
         for _ in range(2):
             node = virtual.nodes["depot"]
             (found,) = parked(node)
-            assert (found["owner"], found["error"], found["attempts"]) == ("team-depot", "Broken: take of tea", 2)
-            assert found["where"].startswith("selling.Faults.check:") and len(found["fingerprint"]) == 12
-            behind = [one for one in parked(node, everything=True) if one["behind"]]
-            assert [one["behind"] for one in behind] == [found["message"]] and not first.done() and not second.done()
+            assert (found.owner, found.error, found.attempts) == ("team-depot", "Broken: take of tea", 2)
+            assert found.where.startswith("selling.Faults.check:") and len(found.fingerprint) == 12
+            behind = [one for one in parked(node, everything=True) if one.behind]
+            assert [one.behind for one in behind] == [found.message] and not first.done() and not second.done()
             with pytest.raises(Busy, match="parked"):
                 await virtual.client.send(Take("tea", "edge"))
             await virtual.restart("depot")
             await asyncio.sleep(200)
         faults.broken.clear()
-        done = await mend(virtual.nodes["depot"], ask("retry", found["message"]))
+        done = await mend(virtual.nodes["depot"], ask("retry", found.message))
         assert done.how == "applied" and (await first).answer == Sold("o1") and (await second).answer == Sold("o2")
         (word,) = [record for record in virtual.log("depot") if record.kind == "repair"]
-        assert (word.cause, word.tx) == (found["message"], found["tx"])
+        assert (word.cause, word.tx) == (found.message, found.tx)
         assert msgspec.json.decode(word.data)["by"] == "on call"
-        again = await mend(virtual.nodes["depot"], ask("retry", found["message"]))
+        again = await mend(virtual.nodes["depot"], ask("retry", found.message))
         assert again.how == "already" and types(virtual, "depot", "repair") == ["repair.retried"]
 
 
@@ -78,19 +78,19 @@ async def test_a_changed_payload_answers_the_original() -> None:
         (found,) = parked(node)
         for wrong, error in ((raw(item="cup", order="o1"), "another|for Item/cup"), (raw(item="tea"), "order")):
             with pytest.raises(Invalid, match=error):
-                await mend(node, ask("retry", found["message"], data=wrong))
+                await mend(node, ask("retry", found.message, data=wrong))
         before = virtual.digest()
-        planned = await plan(node, ask("retry", found["message"], data=raw(item="tea", order="o1-b")))
+        planned = await plan(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert planned.does[0].startswith("it fails again") and virtual.digest() == before
         faults.broken.clear()
-        planned = await plan(node, ask("retry", found["message"], data=raw(item="tea", order="o1-b")))
+        planned = await plan(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert planned.events == ("depot.taken.v1",) and planned.answer is not None and virtual.digest() == before
-        done = await mend(node, ask("retry", found["message"], data=raw(item="tea", order="o1-b")))
+        done = await mend(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert (await task).answer == Sold("o1")
         (taken,) = [record for record in virtual.log("depot") if record.type == "depot.taken.v1"]
         assert taken.cause == done.record and msgspec.json.decode(taken.data)["order"] == "o1-b"
         (word,) = [record for record in virtual.log("depot") if record.kind == "repair"]
-        assert word.cause == found["message"] and taken.headers.answers.startswith("Sale/")
+        assert word.cause == found.message and taken.headers.answers.startswith("Sale/")
 
 
 @virtual_time
@@ -105,13 +105,13 @@ async def test_a_skipped_command_is_answered_no() -> None:
         faults.broken.clear()
         node = virtual.nodes["depot"]
         (found,) = parked(node)
-        planned = await plan(node, ask("skip", found["message"]))
+        planned = await plan(node, ask("skip", found.message))
         assert planned.answer is not None and planned.answer.service == "desk"
-        assert (await mend(node, ask("skip", found["message"]))).how == "applied"
+        assert (await mend(node, ask("skip", found.message))).how == "applied"
         answer = (await task).answer
         assert isinstance(answer, Rejection) and answer.code == "skipped" and answer.facts["by"] == "on call"
         assert (await second).answer == Sold("o2")
-        assert (await mend(node, ask("skip", found["message"]))).how == "already"
+        assert (await mend(node, ask("skip", found.message))).how == "already"
         await virtual.settle()
         assert types(virtual, "depot").count("taken") == 2 and types(virtual, "depot").count("returned") == 1
 
@@ -125,7 +125,7 @@ async def test_a_repair_said_twice_at_once_is_done_once() -> None:
         await asyncio.sleep(10)
         node = virtual.nodes["depot"]
         (found,) = parked(node)
-        both = await asyncio.gather(*(mend(node, ask("skip", found["message"])) for _ in range(2)))
+        both = await asyncio.gather(*(mend(node, ask("skip", found.message)) for _ in range(2)))
         assert sorted(one.how for one in both) == ["already", "applied"]
         await task
         await virtual.settle()
@@ -164,13 +164,13 @@ async def test_repairs_that_cannot_be_are_refused() -> None:
         node = virtual.nodes["depot"]
         (found,) = parked(node)
         with pytest.raises(Invalid, match="why"):
-            await mend(node, Ask("retry", found["message"], "me", " "))
+            await mend(node, Ask("retry", found.message, "me", " "))
         for target in ("nonsense", "desk@999999", "elsewhere@1", "Sale/none"):
             with pytest.raises(NotFound):
                 await mend(node, ask("retry", target))
         for kind in ("undo", "resolve"):
             with pytest.raises(Contradicted):
-                await mend(node, ask(kind, found["message"], decision="done"))
+                await mend(node, ask(kind, found.message, decision="done"))
         assert types(virtual, "depot", "repair") == []
 
 
@@ -184,7 +184,7 @@ async def test_each_command_has_its_own_policy() -> None:
     async with VirtualSystem(made) as virtual:
         sale(virtual, "o1")
         await asyncio.sleep(0.1)
-        assert [one["attempts"] for one in parked(virtual.nodes["depot"])] == [1]
+        assert [one.attempts for one in parked(virtual.nodes["depot"])] == [1]
     with pytest.raises(Misuse, match="has a Retry already"):
         made.services["depot"].retry(Take, Retry())
     for wrong in ({"attempts_max": 0}, {"first_seconds": 0}, {"last_seconds": 0.1}, {"growth": 0.5}, {"jitter": 1}):
@@ -264,12 +264,12 @@ async def test_an_event_that_a_reaction_fails_at_parks_alone() -> None:
         await virtual.restart("echo")
         node = virtual.nodes["echo"]
         first, third = parked(node)
-        assert first["stream"] == "reaction:on_booking/ledger:Page/o1" and first["error"].startswith("RuntimeError")
+        assert first.stream == "reaction:on_booking/ledger:Page/o1" and first.error.startswith("RuntimeError")
         rows = {key.partition("/")[2] for key, _ in await virtual.stores["echo"].scan("view")}
         assert {"o2", "o4"} < rows and {row[0] for row in rows - {"o2", "o4"}} == {"?"}, "the view went on"
         broken.clear()
-        assert (await mend(node, ask("retry", first["message"]))).how == "applied"
-        assert (await mend(node, ask("skip", third["message"]))).how == "applied"
+        assert (await mend(node, ask("retry", first.message))).how == "applied"
+        assert (await mend(node, ask("skip", third.message))).how == "applied"
         await virtual.settle()
         heard = [body["order"] for body in bodies(virtual.log("echo"), "echo.heard.v1")]
         assert heard == ["o2", "o4", "o1"] and parked(node, everything=True) == []

@@ -11,7 +11,8 @@ from cards.contracts import Bought, Charge, Charged
 from charging import Provider, buy, office
 from holdfast import Client, Command, Contract, Event, Retry, Service, System, decide, evolve
 from holdfast.cli.verbs import call
-from holdfast.core.explain.story import Part, tell
+from holdfast.core.explain.status import WhyAnswer
+from holdfast.core.explain.story import tell, trail_of
 from holdfast.errors import Invalid
 from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
@@ -69,7 +70,7 @@ async def test_why_of_a_key_shows_what_waits_there() -> None:
         await asyncio.sleep(10)
         for id in ("tea", "Item/tea"):
             told, _ = await why(virtual.nodes["depot"], id=id)
-            assert [one["parked"] > 0 for one in told["waiting"]] == [True], id
+            assert [one.parked > 0 for one in told.waiting] == [True], id
 
 
 @virtual_time
@@ -79,7 +80,7 @@ async def test_a_deadline_that_was_met_blocks_nothing() -> None:
         sale(virtual, "o1")
         await asyncio.sleep(10)
         (found,) = await unsettled(virtual.nodes["desk"])
-        assert [one["name"] for one in found["timers"]] == ["deadline:book"]
+        assert [one.name for one in found.timers] == ["deadline:book"]
 
 
 @virtual_time
@@ -93,7 +94,8 @@ async def test_why_of_what_waits_behind_a_parked_message_leads_to_the_cure() -> 
         node = virtual.nodes["depot"]
         first, second = (slot.message for slot in node.waiting.slots())
         told, _ = await why(node, tx=second.record.tx)
-        story = tell("o2", [Part("depot", "team-depot", waiting=told["waiting"])], {}, told["now"])
+        answers = [WhyAnswer("depot", "team-depot", waiting=told.waiting)]
+        story = tell("o2", answers, trail_of(answers), {}, told.now)
         assert story.title.endswith("waits for a person: a message before one of it is parked")
         (block,) = story.blocks
         assert f"waits behind {first.id}: {first.id} (take) is parked after 2 tries: Broken: take of tea" in block.what
@@ -143,7 +145,8 @@ async def test_a_plan_of_an_outcome_reads_its_data() -> None:
 
 def test_who_does_not_answer_has_not_said_that_nothing_is_left() -> None:
     """Where nobody who answered knows an id, the story does not say that nothing is left to happen."""
-    title = tell("o1" * 50_000, [Part("depot")], {"desk": "Unauthorized"}, 1).title
+    answers = [WhyAnswer("depot")]
+    title = tell("o1" * 50_000, answers, trail_of(answers), {"desk": "Unauthorized"}, 1).title
     assert "not known" in title and "nothing is left" not in title and len(title) < 400
     assert call(["why", "", "--url", "desk=http://127.0.0.1:1"]) == 2
 
@@ -247,7 +250,7 @@ def test_a_retry_outlives_a_crash(changed: bool) -> None:
             store = virtual.stores["depot"]
             store.crash_before.add(store.commits + 2 + changed)
             data = msgspec.Raw(b'{"item": "tea", "order": "o1-b"}') if changed else None
-            done = await mend(virtual.nodes["depot"], ask("retry", found["message"], data=data))
+            done = await mend(virtual.nodes["depot"], ask("retry", found.message, data=data))
             assert done.how == "applied"
             assert (await task).answer == Sold("o1") and virtual.crashes == ["depot"]
             orders = [body["order"] for body in bodies(virtual.log("depot"), "depot.taken.v1")]
@@ -268,7 +271,7 @@ async def test_what_would_not_fail_waits_behind_a_parked_message_all_the_same() 
             assert not second.done() and "posted" not in types(virtual, "depot")
             await virtual.restart("depot")
         (found,) = parked(virtual.nodes["depot"])
-        await mend(virtual.nodes["depot"], ask("skip", found["message"]))
+        await mend(virtual.nodes["depot"], ask("skip", found.message))
         assert (await second).answer == Sold("o2")
 
 

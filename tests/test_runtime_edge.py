@@ -8,6 +8,7 @@ import pytest
 from holdfast import Rejection
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, Unavailable
 from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.status import progress
 from holdfast.testing import VirtualSystem, virtual_time
 from ring import Deal, Dealt, Fill, Filled, Pay, Take, Taken, ask, desk, logged, ring, until
 
@@ -87,7 +88,7 @@ async def test_a_saga_begun_twice_under_one_key_is_one() -> None:
         assert all(outcome.answer == Dealt("d", ("a", "b"), ()) for outcome in outcomes)
         assert logged(system, "desk", "holdfast.saga.begun") == 1 and logged(system, "cell", "cell.taken.v1") == 2
         await system.settle()
-        assert system.nodes["desk"].progress()["sagas_open"] == 0
+        assert progress(system.nodes["desk"]).sagas_open == 0
 
 
 @virtual_time
@@ -127,12 +128,12 @@ async def test_a_store_that_fails_is_unavailable_and_recovers() -> None:
             with pytest.raises(Unavailable, match="disk is full") as caught:
                 await system.client.send(Take("a", "x"), key="k")
             assert caught.value.retry_after_seconds > 0
-            assert "disk is full" in system.nodes["cell"].progress()["store"]
+            assert "disk is full" in progress(system.nodes["cell"]).store
             await asyncio.sleep(3)
         assert len(system.log("cell")) == 1
         system.stores["cell"].failing = False
         outcome = await ask(system, Take("a", "x"), "k", seconds=5)
-        assert outcome.answer == Taken("a", "x") and system.nodes["cell"].progress()["store"] == ""
+        assert outcome.answer == Taken("a", "x") and progress(system.nodes["cell"]).store == ""
         rejected = await ask(system, Take("a", "y"), "l")
         assert isinstance(rejected.answer, Rejection)
 

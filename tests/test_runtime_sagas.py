@@ -14,6 +14,7 @@ from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Pending
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.status import progress
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
@@ -161,8 +162,8 @@ def random_crashes(seed: int, deals: int) -> int:
                 )
                 assert isinstance(outcome.answer, Rejection) == isinstance(expected, str)
             await asyncio.sleep(10)  # until the last deadline has passed
-            assert [node.progress()["sagas_open"] for node in system.nodes.values()] == [0, 0, 0]
-            assert [node.progress()["timers"] for node in system.nodes.values()] == [0, 0, 0]
+            assert [progress(node).sagas_open for node in system.nodes.values()] == [0, 0, 0]
+            assert [progress(node).timers for node in system.nodes.values()] == [0, 0, 0]
             return len(system.crashes)
 
     return run_virtual(main, seed=seed)

@@ -35,6 +35,7 @@ from holdfast import (
 from holdfast.core.log.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
 from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.status import progress
 from holdfast.sqlalchemy import joined
 from servers import ENGINES, Server, Wire, started
 
@@ -428,10 +429,10 @@ async def test_a_saga_charges_and_refunds(place: Place) -> None:
         assert (await client(running).send(Buy("good-a", "a", 30), key="a")).answer == Bought("good-a")
         assert not slow.done(), "a handler that fails holds up its own stream only"
         async with asyncio.timeout(10):
-            while not any(one["error"] for one in running.nodes["till"].progress()["waiting"]):  # noqa: ASYNC110 - asked
+            while not any(one.error for one in progress(running.nodes["till"]).waiting):  # noqa: ASYNC110 - asked
                 await asyncio.sleep(0.005)
-        waits = running.nodes["till"].progress()["waiting"]
-        assert [(one["stream"], one["error"]) for one in waits] == [("charge/b", "RuntimeError: a bug that goes away")]
+        waits = progress(running.nodes["till"]).waiting
+        assert [(one.stream, one.error) for one in waits] == [("charge/b", "RuntimeError: a bug that goes away")]
         assert (await slow).answer == Bought("good-b") and failures == {"good-b": 2}
         assert await running.nodes["till"].store.scan("waiting") == []
         types = Counter(one.type for one in await log(running) if one.stream != "charge/setup")
@@ -453,11 +454,11 @@ async def test_what_waits_is_decided_after_a_restart(place: Place) -> None:
     async with one as running:
         with pytest.raises(Pending):
             await client(running).send(Buy("good", "a", 5), key="k", wait_seconds=0.7)
-        assert len(running.nodes["till"].progress()["waiting"]) == 1
+        assert len(progress(running.nodes["till"]).waiting) == 1
     for _ in range(2):
         async with start(shop(), store=folder, stores={"till": place.url}) as running:
             assert (await client(running).send(Buy("good", "a", 5), key="k")).answer == Bought("good")
-            assert running.nodes["till"].progress()["waiting"] == []
+            assert progress(running.nodes["till"]).waiting == ()
     assert await place.paid() == {"good": 5} and await place.balance() == 95
 
 

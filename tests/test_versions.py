@@ -243,9 +243,9 @@ async def test_a_saga_whose_class_is_gone_is_said_and_goes_on_when_it_is_back() 
         await asking
         desk = system.nodes["desk"]
         (one,) = await inquiry.unsettled(desk)
-        assert one["status"] == "stuck" and one["stuck"].startswith("undeclared: Thanking is no saga of this release")
-        (told,) = (await inquiry.why(desk, tx=one["tx"]))[0]["sagas"]
-        assert told["stuck"] == one["stuck"] and told["id"] == one["id"]
+        assert one.status == "stuck" and one.stuck.startswith("undeclared: Thanking is no saga of this release")
+        (told,) = (await inquiry.why(desk, tx=one.tx))[0].sagas
+        assert told.stuck == one.stuck and told.id == one.id
         assert (await system.ask(File("Emma"))).answer == Filed("Emma")
         await deploy(system, declared)
         await system.settle()

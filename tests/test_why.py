@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from holdfast import Client, Retry
 from holdfast.cli.verbs import call
-from holdfast.core.explain.story import Part, tell
+from holdfast.core.explain.status import RecordStatus, WhyAnswer
+from holdfast.core.explain.story import Story, tell, trail_of
 from holdfast.core.explain.timeline import draw
 from holdfast.core.explain.trail import build
 from holdfast.core.log.record import Record
@@ -145,6 +147,17 @@ async def test_a_stuck_saga_and_its_repair_are_told(capsys: pytest.CaptureFixtur
         await client.close()
 
 
+def answer(service: str, log: list[Record]) -> WhyAnswer:
+    """What a service knows whose log this is."""
+    rows = (RecordStatus.of(service, record, msgspec.json.decode(record.data)) for record in log)
+    return WhyAnswer(service, records=tuple(rows))
+
+
+def told(answers: list[WhyAnswer]) -> Story:
+    """The story of these answers."""
+    return tell("t", answers, trail_of(answers), {}, 2_000)
+
+
 def test_a_cause_comes_before_what_it_caused() -> None:
     """Clocks that disagree do not turn the story round: an effect stamped before its cause is told after it; a cause
     that was not brought, or one in a circle, leaves out nothing that can be told."""
@@ -152,11 +165,13 @@ def test_a_cause_comes_before_what_it_caused() -> None:
     def record(position: int, at: int, cause: str) -> Record:
         return Record(position, "event", "x.done.v1", b"{}", "t", cause, at)
 
-    parts = [
-        Part("a", records=[record(1, 1_000, "t"), record(2, 50, "b@1"), record(3, 60, "nobody@7")]),
-        Part("b", records=[record(1, 10, "a@1")]),
+    answers = [
+        answer("a", [record(1, 1_000, "t"), record(2, 50, "b@1"), record(3, 60, "nobody@7")]),
+        answer("b", [record(1, 10, "a@1")]),
     ]
-    assert [line.id for line in tell("t", parts, {}, 2_000).happened] == ["a@3", "a@1", "b@1", "a@2"]
+    assert [line.id for line in told(answers).happened] == ["a@3", "a@1", "b@1", "a@2"]
+    circle = [answer("a", [record(1, 10, "a@2"), record(2, 90, "a@1"), record(3, 60, "t")])]
+    assert [line.id for line in told(circle).happened] == ["a@1", "a@3", "a@2"]
 
 
 def test_a_long_story_is_told_and_drawn_in_little_time() -> None:
@@ -170,7 +185,7 @@ def test_a_long_story_is_told_and_drawn_in_little_time() -> None:
         for n in range(1, 3_001)
     ]
     begin = time.process_time()
-    assert len(tell("t", [Part(name, records=log)], {}, 0).happened) == 3_000
+    assert len(told([answer(name, log)]).happened) == 3_000
     trail = build({name: log})
     picture = draw(trail, {name: "team <x>", "idle": ""})
     assert time.process_time() - begin < 20

@@ -13,12 +13,12 @@ import msgspec
 
 from holdfast.core.declare.message import MessageType
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
+from holdfast.core.plan import Given
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.cloudevent import BATCH_TYPE, CloudEvent
 from holdfast.core.wire.frame import Frame
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX
-from holdfast.runtime.ops.plan import Given
 from holdfast.web import metrics
 from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX

@@ -18,9 +18,8 @@ import msgspec
 from holdfast.core.audit.cut import Seen
 from holdfast.core.declare.service import Service
 from holdfast.core.log.name import exchange_cursor
-from holdfast.core.log.record import Record
+from holdfast.core.log.record import SAGA, Record
 
-SAGA = "holdfast.saga."
 TURNS = frozenset(SAGA + name for name in ("begun", "stuck", "settled", "completed", "undone"))
 """Of a saga's own records those that open or end it."""
 CLOSING = ("done", "undone")

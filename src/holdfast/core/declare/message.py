@@ -31,7 +31,7 @@ C = TypeVar("C", bound="type[Command[Any]]")
 REGISTRATION = "__holdfast__"
 _SENSITIVE = "holdfast-sensitive"
 Sensitive = Annotated[T, msgspec.Meta(extra={_SENSITIVE: True})]
-"""`card_number: Sensitive[str]`: stored as it is, masked in trail, logs and `/ops`."""
+"""`card_number: Sensitive[str]`: stored as it is, masked in trails, in logs and in whatever operators are shown."""
 MASK = "***"
 
 

@@ -1,22 +1,21 @@
 """The story of an id: what every service knows of it, told in causal order, in plain sentences, with what comes next.
 
-`tell` takes what each service answered to `/ops/why` and makes of it what happened, where it stands, what should have
-come next, what blocks it and whose that is, and the repairs that there are. Pure, in time linear in the records but for
-their sorting. Comes after `core.explain.trail`, before whoever shows it. A record of a kind unknown here is told by its
-type.
+`tell` takes what each service knows (`core.explain.status.WhyAnswer`) and the trail of its records, and makes of them
+what happened, where it stands, what should have come next, what blocks it and whose that is, and the repairs that there
+are. Pure, in time linear in the records but for their sorting. Comes after `core.explain.trail`, before whoever shows
+it. A record of a kind unknown here is told by its type.
 """
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from holdfast.core.declare.effect import ATTEMPTED, PROBED, UNKNOWN
-from holdfast.core.log.record import CALL_OFF, REJECTED, Record, record_id
+from holdfast.core.explain.status import SagaStatus, StepStatus, WaitingStatus, WhyAnswer
+from holdfast.core.explain.trail import Trail, build, walk
+from holdfast.core.log.record import CALL_OFF, REJECTED, SAGA, Record, body_of
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD
-
-SAGA = "holdfast.saga."
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -59,38 +58,33 @@ class Story(msgspec.Struct, frozen=True):
     repairs: tuple[Repair, ...]
 
 
-class Part(msgspec.Struct):
-    """What one service knows: its answer to `/ops/why`, the records decoded."""
-
-    service: str
-    owner: str = ""
-    named: str = ""
-    transactions: list[str] = []
-    more: bool = False
-    complete: bool = True
-    records: list[Record] = []
-    sagas: list[dict[str, Any]] = []
-    waiting: list[dict[str, Any]] = []
-    held: list[dict[str, Any]] = []
-    peers: dict[str, dict[str, Any]] = {}
-    store: str = ""
+def trail_of(answers: Iterable[WhyAnswer]) -> Trail:
+    """The trail of the records that the services gave."""
+    return build({answer.service: [row.record() for row in answer.records] for answer in answers})
 
 
 def tell(
-    id: str, parts: Sequence[Part], silent: Mapping[str, str], now: int, owners: Mapping[str, str] | None = None
+    id: str,
+    answers: Sequence[WhyAnswer],
+    trail: Trail,
+    silent: Mapping[str, str],
+    now: int,
+    owners: Mapping[str, str] | None = None,
 ) -> Story:
-    """The story of an id. `silent`: the services that did not answer, and why; `now` in µs since 1970-01-01 UTC;
-    `owners`: whose services are that cannot say so themselves."""
-    owners = {**(owners or {}), **{part.service: part.owner for part in parts if part.owner}}
-    blocks = _blocks(parts, silent, owners, now)
-    open_ = [saga for part in parts for saga in part.sagas]
-    waits = [one for part in parts for one in part.waiting]
-    title, settled = _title(id, parts, open_, waits, silent)
+    """The story of an id. `trail`: of the records of these answers (`trail_of`); `silent`: the services that did not
+    answer, and why; `now` in µs since 1970-01-01 UTC; `owners`: whose services are that cannot say so themselves."""
+    owners = {**(owners or {}), **{answer.service: answer.owner for answer in answers if answer.owner}}
+    title, settled = _title(id, answers, trail, silent)
+    sagas = [saga for answer in answers for saga in answer.sagas]
     return Story(
-        title, settled, tuple(_happened(parts)), tuple(_stands(open_, waits, now)),
-        tuple(f"{saga['id']}: {', then '.join(saga['next'])}" for saga in open_ if saga["next"]),
-        tuple(blocks), tuple(_repairs([*open_, *waits, *(one["first"] for one in waits if one.get("first"))])),
-    )  # fmt: skip
+        title=title,
+        settled=settled,
+        happened=tuple(_happened(trail)),
+        stands=tuple(_stands(answers, now)),
+        next=tuple(f"{saga.id}: {', then '.join(saga.next)}" for saga in sagas if saga.next),
+        blocks=tuple(_blocks(answers, silent, owners, now)),
+        repairs=tuple(_repairs(answers)),
+    )
 
 
 def ago(since: int, now: int) -> str:
@@ -102,61 +96,35 @@ def ago(since: int, now: int) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _title(
-    id: str, parts: Sequence[Part], open_: list[dict[str, Any]], waits: list[dict[str, Any]], silent: Mapping[str, str]
-) -> tuple[str, bool]:
+def _title(id: str, answers: Sequence[WhyAnswer], trail: Trail, silent: Mapping[str, str]) -> tuple[str, bool]:
     """One sentence: what it is and how it stands; whether nothing is left to happen."""
-    named = dict.fromkeys(part.named for part in parts if part.named and part.named != "transaction") or {
-        "transaction": 0
-    }
-    what = f"{next(iter(named))} {id}"
-    if any(saga["status"] == "stuck" for saga in open_):
+    named = (answer.named for answer in answers if answer.named not in ("", "transaction"))
+    what = f"{next(named, 'transaction')} {id}"
+    sagas = [saga for answer in answers for saga in answer.sagas]
+    waits = [message for answer in answers for message in answer.waiting]
+    if any(saga.status == "stuck" for saga in sagas):
         return f"{what} is stuck: it needs a person", False
-    if any(one["parked"] for one in waits):
+    if any(message.parked for message in waits):
         return f"{what} waits for a person: a message of it is parked", False
-    if any(one.get("first") and one["first"]["parked"] for one in waits):
+    if any(message.first is not None and message.first.parked for message in waits):
         return f"{what} waits for a person: a message before one of it is parked", False
-    if open_ or waits or any(part.held for part in parts):
+    if sagas or waits or any(answer.held for answer in answers):
         return f"{what} has not ended", False
-    if silent and not any(part.transactions or part.records for part in parts):
+    if silent and not any(answer.transactions or answer.records for answer in answers):
         return f"{id[:200]} is not known to any service that answered; {', '.join(silent)} did not answer", False
     if silent:
         return f"{what}: nothing is left to happen, as far as was asked; {', '.join(silent)} did not answer", False
-    ends = [record for part in parts for record in part.records if record.headers.outcome]
+    ends = [item.record for item, _ in walk(trail) if item.record.headers.outcome]
     if len(ends) == 1 and ends[0].type == REJECTED:
         return f"{what} was rejected: {_code(ends[0])}", True
     return f"{what} is settled: nothing is left to happen", True
 
 
-def _happened(parts: Sequence[Part]) -> list[Line]:
+def _happened(trail: Trail) -> Iterator[Line]:
     """Every record as a line: a cause always before what it caused, else by time."""
-    by_id = {record_id(part.service, r.position): (part.service, r) for part in parts for r in part.records}
-    caused: dict[str, list[str]] = {}
-    roots: list[str] = []
-    for identity, (_, record) in by_id.items():
-        if record.cause in by_id and record.cause != identity:
-            caused.setdefault(record.cause, []).append(identity)
-        else:
-            roots.append(identity)
-    lines: list[Line] = []
-    ready = [(by_id[one][1].at, *_order(by_id[one]), one, 0) for one in roots]
-    heapq.heapify(ready)
-    seen: set[str] = set()
-    while ready:
-        at, _, _, identity, depth = heapq.heappop(ready)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        service, record = by_id[identity]
-        if text := sentence(service, record):
-            lines.append(Line(at, service, identity, text, depth))
-        for child in caused.get(identity, ()):
-            heapq.heappush(ready, (max(at, by_id[child][1].at), *_order(by_id[child]), child, depth + 1))
-    return lines
-
-
-def _order(found: tuple[str, Record]) -> tuple[str, int]:
-    return found[0], found[1].position
+    for item, depth in walk(trail):
+        if text := sentence(item.service, item.record):
+            yield Line(item.record.at, item.service, item.id, text, depth)
 
 
 def sentence(service: str, record: Record) -> str:
@@ -196,7 +164,7 @@ def _command(service: str, record: Record) -> str:
 
 
 def _effect(service: str, record: Record) -> str:
-    body = _body(record)
+    body = body_of(record)
     if record.type == ATTEMPTED:
         return f"{service} made attempt {body.get('attempt')} at {record.stream}"
     if record.type == UNKNOWN:
@@ -207,7 +175,7 @@ def _effect(service: str, record: Record) -> str:
 
 
 def _repair(service: str, record: Record) -> str:
-    body = _body(record)
+    body = body_of(record)
     verbs = {
         "retried": f"had {body.get('message')} tried again" + (", changed" if "data" in body else ""),
         "skipped": f"had {body.get('message')} skipped",
@@ -222,7 +190,7 @@ def _repair(service: str, record: Record) -> str:
 
 
 def _saga(service: str, record: Record) -> str:
-    body, name = _body(record), record.stream.partition("/")[0]
+    body, name = body_of(record), record.stream.partition("/")[0]
     cause = body.get("cause")
     code = cause.get("code") if isinstance(cause, dict) else cause  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     told = {
@@ -231,11 +199,14 @@ def _saga(service: str, record: Record) -> str:
         "overdue": f"{name} had no answer to {record.headers.step} by its deadline: it is unknown from here on",
         "undoing": f"{name} turned back{f' at {record.headers.step}' if record.headers.step else ''}: {code}",
         "stuck": f"{name} is stuck{f' at {record.headers.step}' if record.headers.step else ''}: {code}",
-        "completed": f"{name} ended, all done", "undone": f"{name} ended, all taken back: {body.get('code')}",
-        "committed": f"{name} was committed: all had said yes", "settled": f"{name} ended: all have carried it out",
-        "cancelled": f"{name} was cancelled: {code}", "again": f"{name} began attempt {body.get('attempt', 0) + 1}",
+        "completed": f"{name} ended, all done",
+        "undone": f"{name} ended, all taken back: {body.get('code')}",
+        "committed": f"{name} was committed: all had said yes",
+        "settled": f"{name} ended: all have carried it out",
+        "cancelled": f"{name} was cancelled: {code}",
+        "again": f"{name} began attempt {body.get('attempt', 0) + 1}",
         "answered": "",
-    }  # fmt: skip
+    }
     if record.type == HELD:
         return f"{service} holds {body.get('type')} for the transaction"
     if record.type == DONE:
@@ -243,77 +214,98 @@ def _saga(service: str, record: Record) -> str:
     return told.get(record.type.removeprefix(SAGA), f"{service}: {record.type}")
 
 
-def _stands(open_: list[dict[str, Any]], waits: list[dict[str, Any]], now: int) -> list[str]:
-    found: list[str] = []
-    for saga in open_:
-        why = f": {saga['stuck'] or saga['cause']}" if saga["stuck"] or saga["cause"] else ""
-        found.append(f"{saga['id']} is {saga['status']}{why}, since {ago(saga['since'], now)}")
-        for one in saga["waits"]:
-            late = ", overdue" if one["overdue"] else ""
-            what = f"the undo of {one['step']}" if one["undo"] else one["step"]
-            found.append(f"it waits for {one['service']} to answer {what}{late}, asked {ago(one['since'], now)} ago")
-    for one in waits:
-        how = "parked" if one["parked"] else "tried again" if one["error"] else "waiting"
-        found.append(f"{one['message']} ({_name(one['type'])}) is {how} on {one['stream']}")
-    return found
+def _stands(answers: Sequence[WhyAnswer], now: int) -> Iterator[str]:
+    for saga in (saga for answer in answers for saga in answer.sagas):
+        cause = saga.stuck or saga.cause
+        why = f": {cause}" if cause else ""
+        yield f"{saga.id} is {saga.status}{why}, since {ago(saga.since, now)}"
+        for step in saga.waits:
+            yield _awaited(step, now)
+    for message in (message for answer in answers for message in answer.waiting):
+        how = "parked" if message.parked else "tried again" if message.error else "waiting"
+        yield f"{message.message} ({_name(message.type)}) is {how} on {message.stream}"
 
 
-def _blocks(parts: Sequence[Part], silent: Mapping[str, str], owners: Mapping[str, str], now: int) -> list[Block]:
-    found = [Block(name, owners.get(name, ""), f"{name} does not answer: {why}") for name, why in silent.items()]
-    for part in parts:
-        found += [Block(part.service, part.owner, _waits(one, now), one["since"]) for one in part.waiting]
-        for hold in part.held:
-            text = f"{hold['stream']} is held for the transaction, which {hold['coordinator']} decides"
-            found.append(Block(part.service, part.owner, text, hold["since"]))
-        for saga in part.sagas:
-            if saga["stuck"]:
-                found.append(Block(part.service, part.owner, f"{saga['id']} is stuck: {saga['stuck']}", saga["since"]))
-            for timer in saga["timers"]:
-                left = (timer["due"] - now) / 1e6
-                if left > 0:
-                    found.append(Block(part.service, part.owner, f"{_timer(timer['name'])} in {left:.1f} s"))
-            for peer in sorted({one["service"] for one in saga["waits"]}):
-                failure = part.peers.get(peer, {}).get("failure", "")
-                if failure and peer not in silent:
-                    text = f"{part.service} cannot reach {peer}: {failure}"
-                    found.append(Block(peer, owners.get(peer, ""), text))
-        if part.store:
-            found.append(Block(part.service, part.owner, f"its store takes no commits: {part.store}"))
-    return found
+def _awaited(step: StepStatus, now: int) -> str:
+    """What a saga waits for."""
+    late = ", overdue" if step.overdue else ""
+    what = f"the undo of {step.step}" if step.undo else step.step
+    return f"it waits for {step.service} to answer {what}{late}, asked {ago(step.since, now)} ago"
 
 
-def _waits(one: Mapping[str, Any], now: int) -> str:
-    what = f"{one['message']} ({_name(one['type'])})"
-    where = f" in {one['where']}" if one["where"] else ""
-    if one["unknown"] and one["parked"]:
-        return f"what became of {what} is unknown, and nobody can be asked by itself: {one['error']}"
-    if one["parked"]:
-        return f"{what} is parked after {one['attempts']} tries: {one['error']}{where} [{one['fingerprint']}]"
-    if one["behind"]:
-        first = f": {_waits(one['first'], now)}" if one.get("first") else ""
-        return f"{what} waits behind {one['behind']}{first}"
-    if one["locked"]:
-        return f"{what} waits for transaction {one['locked']}, which holds {one['stream']}"
-    if one["error"]:
-        left = max(0.0, (one["next_at"] - now) / 1e6)
-        return f"{what} failed {one['attempts']} times, tried again in {left:.1f} s: {one['error']}{where}"
+def _blocks(
+    answers: Sequence[WhyAnswer], silent: Mapping[str, str], owners: Mapping[str, str], now: int
+) -> Iterator[Block]:
+    """What keeps it from going on, service by service."""
+    for name, why in silent.items():
+        yield Block(name, owners.get(name, ""), f"{name} does not answer: {why}")
+    for answer in answers:
+        service, owner = answer.service, answer.owner
+        for message in answer.waiting:
+            yield Block(service, owner, _waits(message, now), message.since)
+        for hold in answer.held:
+            text = f"{hold.stream} is held for the transaction, which {hold.coordinator} decides"
+            yield Block(service, owner, text, hold.since)
+        for saga in answer.sagas:
+            for what, since in _of_saga(saga, now):
+                yield Block(service, owner, what, since)
+            for peer in sorted({step.service for step in saga.waits} - silent.keys()):
+                if peer in answer.peers and (failure := answer.peers[peer].failure):
+                    yield Block(peer, owners.get(peer, ""), f"{service} cannot reach {peer}: {failure}")
+        if answer.store:
+            yield Block(service, owner, f"its store takes no commits: {answer.store}")
+
+
+def _of_saga(saga: SagaStatus, now: int) -> Iterator[tuple[str, int]]:
+    """(what, since when) a saga does not go on for, in its own service."""
+    if saga.stuck:
+        yield f"{saga.id} is stuck: {saga.stuck}", saga.since
+    for timer in saga.timers:
+        left = (timer.due - now) / 1e6
+        if left > 0:
+            yield f"{_timer(timer.name)} in {left:.1f} s", 0
+
+
+def _waits(message: WaitingStatus, now: int) -> str:
+    """Why a message waits."""
+    what = f"{message.message} ({_name(message.type)})"
+    where = f" in {message.where}" if message.where else ""
+    if message.unknown and message.parked:
+        return f"what became of {what} is unknown, and nobody can be asked by itself: {message.error}"
+    if message.parked:
+        return f"{what} is parked after {message.attempts} tries: {message.error}{where} [{message.fingerprint}]"
+    if message.behind:
+        first = f": {_waits(message.first, now)}" if message.first is not None else ""
+        return f"{what} waits behind {message.behind}{first}"
+    if message.locked:
+        return f"{what} waits for transaction {message.locked}, which holds {message.stream}"
+    if message.error:
+        left = max(0.0, (message.next_at - now) / 1e6)
+        return f"{what} failed {message.attempts} times, tried again in {left:.1f} s: {message.error}{where}"
     return f"{what} is being carried out"
 
 
 def _timer(name: str) -> str:
     what, _, rest = name.partition(":")
-    return {"deadline": f"the deadline of {rest} passes", "retry": "what was rejected is asked again",
-            "stage": "it is cancelled if not decided", "again": "it is tried again"}.get(what, name)  # fmt: skip
+    told = {
+        "deadline": f"the deadline of {rest} passes",
+        "retry": "what was rejected is asked again",
+        "stage": "it is cancelled if not decided",
+        "again": "it is tried again",
+    }
+    return told.get(what, name)
 
 
-def _repairs(items: list[dict[str, Any]]) -> list[Repair]:
+def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[Repair]:
+    """What can be typed: of sagas, of what waits, of what that waits behind; each once."""
+    waits = [message for answer in answers for message in answer.waiting]
+    items: list[SagaStatus | WaitingStatus] = [saga for answer in answers for saga in answer.sagas]
+    items += [*waits, *(message.first for message in waits if message.first is not None)]
     found: dict[str, Repair] = {}
-    for item in items:
-        for action in item["actions"]:
-            what = " ".join(filter(None, (action["verb"], action["target"], action.get("flags", ""))))
-            command = f"holdfast {what} --by YOU --why REASON"
-            found.setdefault(command, Repair(command, action["does"]))
-    return list(found.values())
+    for action in (action for item in items for action in item.actions):
+        command = f"holdfast {action.typed} --by YOU --why REASON"
+        found.setdefault(command, Repair(command, action.does))
+    return found.values()
 
 
 def _name(stored: str) -> str:
@@ -322,7 +314,7 @@ def _name(stored: str) -> str:
 
 def _data(record: Record, value: Any = None) -> str:
     """The fields of a message, in short."""
-    body = value if value is not None else _body(record)
+    body = value if value is not None else body_of(record)
     if not isinstance(body, dict) or not body:
         return ""
     rows: dict[str, Any] = body  # pyright: ignore[reportUnknownVariableType]
@@ -335,11 +327,4 @@ def _short(value: Any) -> str:
 
 
 def _code(record: Record) -> str:
-    return str(_body(record).get("code", ""))
-
-
-def _body(record: Record) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(record.data, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
+    return str(body_of(record).get("code", ""))

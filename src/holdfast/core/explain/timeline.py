@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from holdfast.core.explain.story import sentence
-from holdfast.core.explain.trail import Item, Trail
+from holdfast.core.explain.trail import Item, Trail, walk
 
 LANE, LEFT, TOP, WIDTH_MIN, STEP_MIN = 64, 150, 56, 640, 14
 COLOURS = {
-    "event": "#2a7f3f", "command": "#2457a6", "answer": "#b3261e", "saga": "#6b6f76", "effect": "#a15c00",
+    "event": "#2a7f3f",
+    "command": "#2457a6",
+    "answer": "#b3261e",
+    "saga": "#6b6f76",
+    "effect": "#a15c00",
     "repair": "#7b3fa0",
-}  # fmt: skip
+}
 HEAD = (
     '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0,0 L8,4 L0,8 z" fill="#888"/></marker></defs>'
@@ -45,8 +49,10 @@ def draw(trail: Trail, owners: Mapping[str, str]) -> str:
         out += [f'<text x="10" y="{y + 15}" fill="#888" font-size="10">{escape(owner)}</text>'] if owner else []
     for x, seconds in cuts:
         at = LEFT + x
-        out.append(f'<line class="cut" x1="{at:.1f}" y1="{TOP - 12}" x2="{at:.1f}" y2="{height - 26}" stroke="#ccc"'
-                   ' stroke-dasharray="2 3"/>')  # fmt: skip
+        out.append(
+            f'<line class="cut" x1="{at:.1f}" y1="{TOP - 12}" x2="{at:.1f}" y2="{height - 26}" stroke="#ccc"'
+            ' stroke-dasharray="2 3"/>'
+        )
         out.append(
             f'<text x="{at:.1f}" y="{height - 12}" text-anchor="middle" fill="#888">{seconds:.0f} s later</text>'
         )
@@ -56,12 +62,9 @@ def draw(trail: Trail, owners: Mapping[str, str]) -> str:
 
 
 def _flat(trail: Trail) -> list[Item]:
-    todo, found = list(reversed(trail.roots)), list[Item]()
-    while todo:
-        item = todo.pop()
-        found.append(item)
-        todo.extend(reversed(item.children))
-    return sorted(found, key=lambda one: (one.record.at, one.service, one.record.position))
+    """Every record by time."""
+    items = (item for item, _ in walk(trail))
+    return sorted(items, key=lambda item: (item.record.at, item.service, item.record.position))
 
 
 def _places(items: list[Item]) -> tuple[dict[str, float], list[tuple[float, float]]]:
@@ -89,8 +92,9 @@ def _arrows(trail: Trail, items: list[Item], lanes: Mapping[str, int], xs: Mappi
     for item in items:
         found += [
             _arrow("arrow", xs[item.id], lanes[item.service], xs[child.id], lanes[child.service], "")
-            for child in item.children if child.service != item.service
-        ]  # fmt: skip
+            for child in item.children
+            if child.service != item.service
+        ]
     at = {item.id: item for item in items}
     for one in trail.unfinished:
         if one.id in at and one.service in lanes and one.service != at[one.id].service:

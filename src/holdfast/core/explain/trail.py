@@ -1,18 +1,21 @@
 """The trail: records of one transaction from every service -> a tree by cause, what is unfinished, and what comes next.
 
-Pure: whoever asks brings the records (`/ops/trail` of each service) and, to know what a saga would do next, the
-declared sagas. Comes after the stores, before whoever shows it. A record whose cause was not brought is a root of its
+Pure: whoever asks brings the records of each service and, to know what a saga would do next, the declared sagas.
+`build` makes the tree, `walk` goes through it: every other order of the same records starts from these. Comes after the
+stores, before `core.explain.story` and whoever else shows it. A record whose cause was not brought is a root of its
 own, so an incomplete answer still shows all it has. (Causal trees: Lamport, "Time, Clocks", 1978.)
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import msgspec
 
-from holdfast.core.audit.settled import SAGA, goes_on
+from holdfast.core.audit.settled import goes_on
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.log.record import CALL_OFF, REJECTED, Record, record_id
+from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, SAGA, Record, body_of, record_id
+from holdfast.core.upcoming import reached_by_records, upcoming
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -72,6 +75,25 @@ def build(
     unfinished = [*_open_commands(logs, by_id, caused), *_open_sagas(logs, sagas or {})]
     transactions = tuple(dict.fromkeys(record.tx for _, record in sorted(by_id.values(), key=_when)))
     return Trail(tree, tuple(unfinished), transactions, len(by_id), tuple(logs))
+
+
+def walk(trail: Trail) -> Iterator[tuple[Item, int]]:
+    """Every record with how many causes it has in the trail: a cause before what it caused, else the oldest first.
+
+    What a clock stamped earlier than its cause comes right after that.
+    """
+    ready = [_ready(item, 0) for item in trail.roots]
+    heapq.heapify(ready)
+    while ready:
+        _, _, _, item, depth = heapq.heappop(ready)
+        yield item, depth
+        for child in item.children:
+            heapq.heappush(ready, _ready(child, depth + 1))
+
+
+def _ready(item: Item, depth: int) -> tuple[int, str, int, Item, int]:
+    """An item whose cause has been told, so that the oldest of these is told first."""
+    return item.record.at, item.service, item.record.position, item, depth
 
 
 def _when(found: tuple[str, Record]) -> tuple[int, str, int]:
@@ -135,9 +157,7 @@ def _open_commands(
 
 def _answered(log: list[Record], command: Record) -> bool:
     return any(
-        record.stream == command.stream
-        and record.type == SAGA + "answered"
-        and _body(record).get("to") == command.version
+        record.stream == command.stream and record.type == ANSWERED and body_of(record).get("to") == command.version
         for record in log
     )
 
@@ -149,15 +169,15 @@ def _open_sagas(logs: Mapping[str, list[Record]], sagas: Mapping[str, Mapping[st
         for record in log:
             streams.setdefault(record.stream, []).append(record)
         for stream, records in streams.items():
-            begun = next((record for record in records if record.type == SAGA + "begun"), None)
+            begun = next((record for record in records if record.type == BEGUN), None)
             saga = sagas.get(service, {}).get(stream.partition("/")[0])
             staged = saga.staged if saga is not None else any(record.headers.stage for record in records)
             if begun is None or _ended(records, staged=staged):
                 continue
-            why, upcoming = _standing(records, saga)
-            found.append(
-                Unfinished("saga", record_id(service, begun.position), service, f"{stream}: {why}", tuple(upcoming))
-            )
+            reached = reached_by_records(records, staged=staged)
+            ahead = upcoming(saga, reached) if saga is not None else ()
+            why = f"{stream}: {_standing(records, reached.status)}"
+            found.append(Unfinished("saga", record_id(service, begun.position), service, why, ahead))
     return found
 
 
@@ -167,47 +187,15 @@ def _ended(records: list[Record], *, staged: bool) -> bool:
     return next((not goes for goes in reversed([one for one in said if one is not None])), False)
 
 
-def _standing(records: list[Record], saga: SagaType | None) -> tuple[str, list[str]]:
-    """Where a saga that has not ended stands, and what comes next."""
-    answers = {_body(record).get("to"): _body(record) for record in records if record.type == SAGA + "answered"}
+def _standing(records: list[Record], status: str) -> str:
+    """Where a saga that has not ended stands, in words."""
+    if status == "stuck":
+        stuck = next(record for record in reversed(records) if record.type == SAGA + "stuck")
+        return f"stuck: {body_of(stuck).get('cause', '')}"
+    answered = {body_of(record).get("to") for record in records if record.type == ANSWERED}
     asked = [record for record in records if record.kind == "command" and record.type != CALL_OFF]
-    waits = [record for record in asked if record.version not in answers]
+    waits = [record for record in asked if record.version not in answered]
     waited = ", ".join(f"{'undo of ' if record.headers.undoes else ''}{record.headers.step}" for record in waits)
     overdue = ", ".join(sorted({record.headers.step for record in records if record.type == SAGA + "overdue"}))
     late = f" (overdue: {overdue})" if overdue and waits else ""
-    last = next((one for one in reversed(records) if one.type == SAGA + "stuck" or one.kind == "repair"), None)
-    if last is not None and last.kind != "repair":
-        return f"stuck: {_body(last).get('cause', '')}", []
-    if any(record.type == SAGA + "undoing" for record in records):
-        return f"undoing, waits for {waited or 'its next step'}{late}", _to_undo(asked, answers, saga)
-    return f"running, waits for {waited or 'its next step'}{late}", _to_do(asked, records, saga)
-
-
-def _to_do(asked: list[Record], records: list[Record], saga: SagaType | None) -> list[str]:
-    if saga is None:
-        return []
-    done = {record.headers.step for record in asked}
-    done |= {record.headers.step for record in records if record.type == SAGA + "skipped"}
-    left = [f"{step.name} (the pivot)" if step.pivot else step.name for step in saga.steps if step.name not in done]
-    return [*left, f"answer {saga.answer.function.__name__}"] if saga.answer else left
-
-
-def _to_undo(asked: list[Record], answers: Mapping[Any, dict[str, Any]], saga: SagaType | None) -> list[str]:
-    if saga is None:
-        return []
-    undone = {record.headers.undoes for record in asked if record.headers.undoes}
-    accepted = {
-        record.headers.step
-        for record in asked
-        if not record.headers.undoes
-        and record.version not in undone
-        and answers.get(record.version, {}).get("type", REJECTED) != REJECTED
-    }
-    return [f"undo of {step.name}" for step in reversed(saga.steps) if step.undo and step.name in accepted]
-
-
-def _body(record: Record) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(record.data, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
+    return f"{status}, waits for {waited or 'its next step'}{late}"

@@ -4,7 +4,7 @@ Comes after nothing (this is the ground floor); `core.log.batch` groups records 
 gives them positions, exchange and feeds carry them on. Values only: nothing here can fail but on malformed ids.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,10 @@ REJECTED = "holdfast.rejected"
 CALL_OFF = "holdfast.call_off"
 """The stored type of a cancel: it names a command of the same stream, and goes the same way. Who has not decided that
 command answers it `cancelled`; who has decided it, or works on it, does nothing."""
+SAGA = "holdfast.saga."
+"""What the stored types of a saga's own progress begin with."""
+BEGUN, ANSWERED = SAGA + "begun", SAGA + "answered"
+"""Stored types: a saga exists; a command of it was answered. Each holds a message of a contract."""
 
 
 class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -91,3 +95,11 @@ def parse_record_id(text: str) -> tuple[str, int] | None:
     if not at or not log or not position.isascii() or not position.isdigit():
         return None
     return log, int(position)
+
+
+def body_of(record: Record) -> dict[str, Any]:
+    """The payload of a record as an object; an empty one when the payload is not an object."""
+    try:
+        return msgspec.json.decode(record.data, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}

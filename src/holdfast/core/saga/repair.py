@@ -2,31 +2,19 @@
 
 `actions` says which of these are possible and what each would do; `mended` does one: the word goes on record, then all
 that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after `core.saga.advance`;
-`runtime.ops.restore` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
+`runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
 """
 
 from typing import Any, Literal
 
-import msgspec
-
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.status import Action
 from holdfast.core.saga.advance import advance, called_off, past_return
 from holdfast.core.saga.progress import Asked, Completed, Progress, Repaired, SagaState, Settled, Undone, apply
 from holdfast.errors import Contradicted
 
 Verb = Literal["retry", "skip", "undo", "done", "undone"]
-
-
-class Action(msgspec.Struct, frozen=True):
-    """One repair that is possible, and what it would do."""
-
-    verb: Literal["retry", "skip", "undo", "resolve"]
-    target: str
-    """The id of the record, saga or transaction that it is for."""
-    does: str
-    flags: str = ""
-    """What the command line takes with it."""
 
 
 def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]:
@@ -37,8 +25,9 @@ def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]
     if state.status == "stuck":
         found += [
             Action("resolve", stream, f"closes it by hand as {way}: nothing more is asked of anybody", f"--{way}")
-            for way in ("done", "undone") if not refusal(saga, state, way)
-        ]  # fmt: skip
+            for way in ("done", "undone")
+            if not refusal(saga, state, way)
+        ]
     return tuple(found)
 
 
