@@ -15,8 +15,8 @@ from holdfast import Client, start
 from holdfast.cli import app
 from holdfast.cli.targets import load_target, shutdown_order
 from holdfast.cli.verbs import call
+from holdfast.core.explain.overview import RecordList
 from holdfast.core.explain.status import RecordStatus
-from holdfast.core.overview import RecordList
 from holdfast.errors import Misuse
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop

@@ -21,7 +21,7 @@ from holdfast.errors import (
     Pending,
     Unreachable,
 )
-from holdfast.runtime.status import progress
+from holdfast.runtime.ops.status import progress
 from holdfast.runtime.system import Running
 from holdfast.transports import http
 from holdfast.transports.http import HttpTransport

@@ -10,7 +10,7 @@ import pytest
 from holdfast import Client
 from holdfast.cli.asking import get, pages
 from holdfast.config import Settings
-from holdfast.core.overview import AggregateList, AggregateStatus, LogPage
+from holdfast.core.explain.overview import AggregateList, AggregateStatus, LogPage
 from holdfast.core.wire.signature import sign
 from holdfast.errors import Unauthorized, Unreachable
 from serving import Far, lab_service, site

@@ -8,9 +8,9 @@ import pytest
 
 from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, step
 from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.overview import ListedSaga
+from holdfast.core.explain.plan import Given, Plan
 from holdfast.core.explain.status import Action
-from holdfast.core.overview import ListedSaga
-from holdfast.core.plan import Given, Plan
 from holdfast.core.saga.advance import advance, answered, woken
 from holdfast.core.saga.progress import Begun, SagaState, apply
 from holdfast.core.saga.repair import actions, mended

@@ -8,7 +8,7 @@ import pytest
 from holdfast import Rejection
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, Unavailable
 from holdfast.runtime.edge.commands import Outcome
-from holdfast.runtime.status import progress
+from holdfast.runtime.ops.status import progress
 from holdfast.testing import VirtualSystem, virtual_time
 from ring import Deal, Dealt, Fill, Filled, Pay, Take, Taken, ask, desk, logged, ring, until
 

@@ -14,7 +14,7 @@ from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Pending
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.edge.commands import Outcome
-from holdfast.runtime.status import progress
+from holdfast.runtime.ops.status import progress
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time

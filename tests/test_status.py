@@ -30,9 +30,7 @@ from holdfast import (
     step,
     undo,
 )
-from holdfast.core.explain.status import WhyAnswer
-from holdfast.core.log.record import ANSWERED, BEGUN, Record
-from holdfast.core.overview import (
+from holdfast.core.explain.overview import (
     AggregateList,
     AggregateStatus,
     LogPage,
@@ -45,7 +43,9 @@ from holdfast.core.overview import (
     ViewRebuild,
     WaitingList,
 )
-from holdfast.core.plan import PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.status import WhyAnswer
+from holdfast.core.log.record import ANSWERED, BEGUN, Record
 from holdfast.core.saga.stage import HELD
 from holdfast.errors import Pending
 from holdfast.runtime.ops.audit import Reading

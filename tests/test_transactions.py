@@ -35,7 +35,7 @@ from holdfast import (
 from holdfast.core.log.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
 from holdfast.runtime.edge.commands import Outcome
-from holdfast.runtime.status import progress
+from holdfast.runtime.ops.status import progress
 from holdfast.sqlalchemy import joined
 from servers import ENGINES, Server, Wire, started
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterator
 
 from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.upcoming import reached_by_records, reached_by_state, upcoming
 from holdfast.core.log.record import Record
 from holdfast.core.saga.progress import SagaState, apply
-from holdfast.core.upcoming import reached_by_records, reached_by_state, upcoming
 from holdfast.runtime.decide.saga_records import from_record
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.testing import VirtualSystem, virtual_time

@@ -1,9 +1,9 @@
 """Asking running services over HTTP: the few requests that the command line makes.
 
 Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` decodes an
-answer as the type that the service encoded (`core.explain.status`, `core.overview`). Requests to `/ops` and feeds are
-signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the service, and
-with `HoldfastError` when an answer is not of its type.
+answer as the type that the service encoded (`core.explain.status`, `core.explain.overview`). Requests to `/ops` and
+feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
+service, and with `HoldfastError` when an answer is not of its type.
 """
 
 import http.client

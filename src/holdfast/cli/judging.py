@@ -20,9 +20,9 @@ from holdfast.core.audit.audit import Audit
 from holdfast.core.audit.cut import seen
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.audit.settled import Open
+from holdfast.core.explain.overview import LogPage, ProgressStatus, RecordList
 from holdfast.core.explain.story import tell, trail_of
 from holdfast.core.log.record import BEGUN, Record, parse_record_id
-from holdfast.core.overview import LogPage, ProgressStatus, RecordList
 from holdfast.core.system import System
 from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound

@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from holdfast.cli.asking import pages, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
+from holdfast.core.explain.overview import ListedSaga, ListedWaiting, SagaList, WaitingList
 from holdfast.core.explain.story import ago
-from holdfast.core.overview import ListedSaga, ListedWaiting, SagaList, WaitingList
 from holdfast.errors import ConfigInvalid, HoldfastError
 
 Listed = ListedSaga | ListedWaiting

@@ -14,7 +14,7 @@ from holdfast.cli.asking import get, post, services_at
 from holdfast.cli.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
-from holdfast.core.overview import StageList
+from holdfast.core.explain.overview import StageList
 from holdfast.core.saga.stage import Standing
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
 

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.cli.asking import pages, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.core.overview import SagaEntries, SagaEntry
+from holdfast.core.explain.overview import SagaEntries, SagaEntry
 from holdfast.errors import HoldfastError
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.core.overview import StageList, StageStatus
+from holdfast.core.explain.overview import StageList, StageStatus
 from holdfast.errors import HoldfastError
 
 

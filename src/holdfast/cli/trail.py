@@ -13,10 +13,10 @@ from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.config import Settings
+from holdfast.core.explain.overview import RecordList
 from holdfast.core.explain.trail import Item, Trail, build
 from holdfast.core.explain.tree import render
 from holdfast.core.log.record import Record
-from holdfast.core.overview import RecordList
 from holdfast.errors import HoldfastError, NotFound
 
 

@@ -3,8 +3,8 @@
 A message is masked by its type's own plan, also where a record of holdfast's own holds one (`MESSAGE_IN`). What holds
 values of messages without being one (state, facts of a rejection) is masked by name: a name that is sensitive in one
 message is so everywhere. A payload of unknown type is hidden whole. Each method takes a value and returns the value of
-`core.explain.status`, `core.overview` or `core.plan` that may leave the service. Comes after the store, before
-`web.ops` and `web.repairs`. Never fails.
+`core.explain.status`, `core.explain.overview` or `core.explain.plan` that may leave the service. Comes after the store,
+before `web.ops` and `web.repairs`. Never fails.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from holdfast.core.audit.cut import NOTHING, Seen
 from holdfast.core.declare.message import MASK, Contract, Rejection, encode, masked, masks_of, message_of
 from holdfast.core.declare.service import Service
 from holdfast.core.declare.state import Shape
+from holdfast.core.explain.overview import MessageStatus
+from holdfast.core.explain.plan import Plan
 from holdfast.core.explain.status import RecordStatus
 from holdfast.core.log.record import ANSWERED, BEGUN, REJECTED, Record
-from holdfast.core.overview import MessageStatus
-from holdfast.core.plan import Plan
 from holdfast.core.saga.stage import HELD
 from holdfast.runtime.ops.repair import RETRIED
 

@@ -1,14 +1,14 @@
 """`GET /metrics`: what one node counts and how far it is, in the Prometheus text format (version 0.0.4).
 
 Read from memory: a scrape costs the store nothing. Every series carries the service's name. Comes after
-`runtime.status`. (Exposition format: Prometheus, "Exposition formats".)
+`runtime.ops.status`. (Exposition format: Prometheus, "Exposition formats".)
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from holdfast.runtime.node import Node
-from holdfast.runtime.status import progress
+from holdfast.runtime.ops.status import progress
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS = {

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.overview import (
+from holdfast.core.explain.overview import (
     AggregateList,
     AggregateStatus,
     ListedSaga,
@@ -33,7 +33,7 @@ from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops import why as inquiry
 from holdfast.runtime.ops.audit import reading
-from holdfast.runtime.status import progress, stages
+from holdfast.runtime.ops.status import progress, stages
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 

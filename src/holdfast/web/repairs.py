@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.plan import Given, PeerRestored, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import Given, PeerRestored, StageResolved, StandingPlan, StoreRestored
 from holdfast.errors import Invalid, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import plan, plan_answer

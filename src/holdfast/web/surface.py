@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import msgspec
 
 from holdfast.core.declare.message import MessageType
+from holdfast.core.explain.plan import Given
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
-from holdfast.core.plan import Given
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.cloudevent import BATCH_TYPE, CloudEvent
 from holdfast.core.wire.frame import Frame

@@ -2,9 +2,9 @@
 
 Each is a value whose fields have the names that they have as JSON. A service makes these values (`runtime.ops.why`),
 the web encodes them, and whoever asks decodes the same types again: `core.explain.story` tells them in sentences,
-`core.overview` makes lists of them. All times are in microseconds since 1970-01-01 UTC, by the clock of the service
-that tells them. Values only: nothing here fails but the decoding of what is no such value. A field that is added later
-needs a default, so that what an earlier release says can still be decoded.
+`core.explain.overview` makes lists of them. All times are in microseconds since 1970-01-01 UTC, by the clock of the
+service that tells them. Values only: nothing here fails but the decoding of what is no such value. A field that is
+added later needs a default, so that what an earlier release says can still be decoded.
 """
 
 from typing import Any, cast

@@ -14,8 +14,8 @@ import msgspec
 
 from holdfast.core.audit.settled import goes_on
 from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.upcoming import reached_by_records, upcoming
 from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, SAGA, Record, body_of, record_id
-from holdfast.core.upcoming import reached_by_records, upcoming
 
 
 class Item(msgspec.Struct, frozen=True):

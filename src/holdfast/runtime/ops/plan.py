@@ -12,8 +12,8 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.plan import Given, Plan, Sent
 from holdfast.core.log.record import CALL_OFF, REJECTED
-from holdfast.core.plan import Given, Plan, Sent
 from holdfast.core.saga.advance import answered
 from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
 from holdfast.core.saga.repair import mended

@@ -25,7 +25,7 @@ from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.inbox.waiting import Removed
 from holdfast.runtime.log.work import AwaitedWork, BatchWork
 from holdfast.runtime.node import Node
-from holdfast.runtime.status import undeclared
+from holdfast.runtime.ops.status import undeclared
 
 RETRIED, SKIPPED, RESOLVED = "holdfast.repair.retried", "holdfast.repair.skipped", "holdfast.repair.outcome"
 """Stored types of an operator's repair on a message."""

@@ -3,7 +3,7 @@
 `why` finds what an id names (a transaction, a correlation label, an idempotency key, a record, a stream, a bare key),
 and gives every record of it here with where its sagas stand, what waits and why, and which repairs are possible.
 `stuck`, `parked` and `unsettled` are the lists an operator begins with. The records are given as they are: whoever
-shows them masks them first. Comes after `runtime.status`, which says how one thing stands. Reads only. Fails with
+shows them masks them first. Comes after `runtime.ops.status`, which says how one thing stands. Reads only. Fails with
 `StoreError`.
 """
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from holdfast.core.explain.overview import ListedSaga, ListedWaiting
 from holdfast.core.explain.status import SagaStatus, WhyAnswer
 from holdfast.core.log.record import Record, parse_record_id
-from holdfast.core.overview import ListedSaga, ListedWaiting
 from holdfast.runtime.edge.commands import Request
 from holdfast.runtime.inbox.message import Slot
-from holdfast.runtime.status import failure_of, held_of, peers_of, sagas_at, waiting_of
+from holdfast.runtime.ops.status import failure_of, held_of, peers_of, sagas_at, waiting_of
 
 if TYPE_CHECKING:
     from holdfast.runtime.node import Node

@@ -1,14 +1,24 @@
 """Status: how the sagas of a service stand, what waits and why, what is held, how far everything is.
 
-Reads the store, and what the node keeps in memory, into the values of `core.explain.status` and `core.overview`; a list
-of them is made in `runtime.ops.why`. Nothing in these values is a payload, so there is nothing to mask. Comes after
-everything that it tells of; nothing that decides or commits asks it. Fails with `StoreError`.
+Reads the store, and what the node keeps in memory, into the values of `core.explain.status` and
+`core.explain.overview`; a list of them is made in `runtime.ops.why`. Nothing in these values is a payload, so there is
+nothing to mask. Comes after everything that it tells of; nothing that decides or commits asks it. Fails with
+`StoreError`.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.core.declare.message import message_of
+from holdfast.core.explain.overview import (
+    ExchangeStatus,
+    FeedStatus,
+    ProgressStatus,
+    StageList,
+    StageStatus,
+    Waiter,
+    WaitingEntry,
+)
 from holdfast.core.explain.status import (
     Action,
     HoldStatus,
@@ -18,18 +28,9 @@ from holdfast.core.explain.status import (
     TimerStatus,
     WaitingStatus,
 )
-from holdfast.core.overview import (
-    ExchangeStatus,
-    FeedStatus,
-    ProgressStatus,
-    StageList,
-    StageStatus,
-    Waiter,
-    WaitingEntry,
-)
+from holdfast.core.explain.upcoming import reached_by_state, upcoming
 from holdfast.core.saga.progress import SagaState
 from holdfast.core.saga.repair import actions
-from holdfast.core.upcoming import reached_by_state, upcoming
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import timer_key
 from holdfast.runtime.inbox.doubt import coordinator_of
