@@ -42,7 +42,7 @@ types: $(STAMP) ## Pyright, strict on src and examples
 	$(BIN)/pyright
 
 tidy: $(STAMP) ## The house style, as a test
-	$(BIN)/python -m pytest tests/test_tidy.py
+	$(BIN)/python -m pytest tests/house/test_tidy.py
 
 bench: $(STAMP) ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)
@@ -51,7 +51,7 @@ soak: $(STAMP) ## The tests that run for minutes: crashes by the hundred, and pr
 	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)
 
 docs: $(STAMP) ## Run every example of README and docs; find what no page mentions
-	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
+	$(BIN)/python -m pytest tests/house/test_docs.py $(ARGS)
 
 format: $(STAMP) ## Let ruff format the code and order its imports
 	$(BIN)/ruff format .

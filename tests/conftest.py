@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from servers import said
+from support.servers import said
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
