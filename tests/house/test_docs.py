@@ -5,7 +5,6 @@ has tests of its own; a ```python no-run block is only shown; every other ```pyt
 after another in one namespace, in an empty folder, with `examples/` importable and `await` allowed at the top level.
 """
 
-import asyncio
 import importlib
 import json
 import os
@@ -14,58 +13,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
 
 import holdfast
+from support.pages import DOCS, ROOT, Block, pages, split, text_of
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 PAGE_SECONDS_MAX = 60
-
-
-class Block(NamedTuple):
-    """A fenced block: the page's line its code begins on, the words behind the fence, the code."""
-
-    line: int
-    info: list[str]
-    code: str
-
-
-def pages() -> list[Path]:
-    """README.md and every page of docs/."""
-    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-
-
-def text_of(page: Path) -> str:
-    """The page, or a failure that says which one is missing."""
-    if not page.exists():
-        pytest.fail(f"{page.relative_to(ROOT)} is not there yet", pytrace=False)
-    return page.read_text("utf-8")
-
-
-FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
-
-
-def split(text: str) -> tuple[list[Block], str]:
-    """A page's fenced blocks, and the page without them (each line of them empty, so that line numbers hold)."""
-    blocks: list[Block] = []
-    prose: list[str] = []
-    fence, info, start, code = "", "", 0, list[str]()
-    for number, line in enumerate(text.splitlines(), 1):
-        match = FENCE.match(line)
-        if not fence and match:
-            fence, info, start, code = match[1], match[2], number + 1, []
-        elif fence and match and match[1].startswith(fence) and not match[2].strip():
-            blocks.append(Block(start, info.split(), "\n".join(code) + "\n"))
-            fence = ""
-        elif fence:
-            code.append(line)
-        prose.append("" if fence or match else line)
-    assert not fence, f"the fence before line {start} never ends"
-    return blocks, "\n".join(prose)
 
 
 def code_in(text: str) -> str:
@@ -216,29 +172,12 @@ def test_shown_files_are_as_shown() -> None:
     )
 
 
-def run_blocks(page: str, blocks: list[tuple[int, str]]) -> None:
-    """Run a page's blocks in one namespace and one event loop. Line numbers in a traceback are those of the page."""
-    import ast
-    import inspect
-    import types
-
-    module = types.ModuleType("page")
-    # Type hints of classes are looked up in the module they say they are from.
-    sys.modules["page"] = module
-    with asyncio.Runner() as runner:
-        for line, code in blocks:
-            compiled = compile("\n" * (line - 1) + code, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            result = eval(compiled, vars(module))
-            if compiled.co_flags & inspect.CO_COROUTINE:
-                runner.run(result)
-
-
 def run_page(page: Path, blocks: list[Block], folder: Path) -> str:
     """Run the blocks in a process of its own; the end of what it says when it fails, else nothing."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "examples"), str(ROOT / "src")])
     done = subprocess.run(
-        [sys.executable, "-W", "error", __file__],
+        [sys.executable, "-P", "-W", "error", str(ROOT / "tests" / "support" / "page_runner.py")],
         input=json.dumps([str(page), [(block.line, block.code) for block in blocks]]),
         capture_output=True,
         text=True,
@@ -384,7 +323,3 @@ def test_all_settings_and_commands_are_found() -> None:
     group.command(lambda: None, name="rebuild")
     app.command(lambda: None, name="run")
     assert sorted(commands(app)) == ["holdfast run", "holdfast view rebuild"]
-
-
-if __name__ == "__main__":
-    run_blocks(*json.loads(sys.stdin.read()))

@@ -4,7 +4,6 @@ where it goes wrong: everything settles, and every invariant holds."""
 import asyncio
 
 import pytest
-from test_marketplace_invariants import buys, row
 
 from holdfast.testing import Fault, Schedule, VirtualSystem, explore, replay
 from holdfast.testing.faults import kinds_at
@@ -13,6 +12,7 @@ from marketplace.contracts.shipment import UpdateDelivery
 from marketplace.contracts.stock import AddStock
 from marketplace.invariants import system
 from support.scenarios import DAYS_SEEDS
+from support.systems.marketplace import buys, row
 
 EACH = 12
 """Of the single faults every so manieth is met in a test of every day, all of them in the soak."""

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from test_docs import DOCS, ROOT, split, text_of
-
 from support.http_services import free_ports
+from support.pages import DOCS, ROOT, split, text_of
 
 END = "--- end of what it says:"
 COMMAND_SECONDS_MAX = 30

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import Sequence
 
 import pytest
-from test_taken_back import Add, adds, make, message
 
 from holdfast.core.batch import Batch, Cursor, Outcome
 from holdfast.core.frame import Frame
@@ -18,6 +17,7 @@ from holdfast.stores.memory import MemoryStore
 from holdfast.testing import virtual_time
 from holdfast.transports.local import LocalTransport
 from support.systems.payments import Provider, buy, office
+from support.systems.till import Add, adds, make, message
 
 
 class Hanging(MemoryStore):

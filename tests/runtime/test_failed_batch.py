@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
 from holdfast.core.batch import Batch, Cursor, Move, Outcome
 from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import CALL_OFF, Headers
+from holdfast.core.record import CALL_OFF
 from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.callingoff import CallOffWork
@@ -19,49 +18,7 @@ from holdfast.runtime.node import Node
 from holdfast.runtime.received import MessageWork
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
-
-till = Contract("till")
-
-
-@till.event
-class Added(Event):
-    till: str
-    cents: int
-
-
-@till.command(key="till")
-class Add(Command[Added]):
-    till: str
-    cents: int
-
-
-class Broken(Exception):
-    """A handler's bug."""
-
-
-def make(broken: set[str]) -> Service:
-    """A till; those in `broken` have a handler that fails."""
-    service = Service(till)
-
-    @service.aggregate
-    class Till:
-        cents: int = 0
-        adds: int = 0
-
-        @decide(creates=True)
-        def add(self, command: Add) -> Added:
-            if command.till in broken:
-                raise Broken("not today")
-            if command.cents < 0:
-                raise Rejected("negative", "cannot be")
-            return Added(command.till, command.cents)
-
-        @evolve
-        def added(self, event: Added) -> None:
-            self.cents += event.cents
-            self.adds += 1
-
-    return service
+from support.systems.till import Add, adds, make, message
 
 
 class Failing(MemoryStore):
@@ -98,12 +55,6 @@ class Gated(MemoryStore):
         return await super().load(streams, upto=upto, snapshots=snapshots)
 
 
-def message(position: int, name: str, cents: int) -> WireRecord:
-    """An `Add` as the peer `desk` sends it."""
-    data = msgspec.Raw(msgspec.json.encode(Add(name, cents)))
-    return WireRecord(position, "command", "till.add.v1", data, "tx", "tx", 1, headers=Headers(key=name))
-
-
 def work(node: Node, before: int, record: WireRecord, done: "asyncio.Future[None] | None" = None) -> MessageWork:
     """A message from the peer `desk` on its way through the writer."""
 
@@ -118,12 +69,6 @@ async def started(store: MemoryStore, broken: set[str]) -> Node:
     node = Node(make(broken), store, LocalTransport(), SystemClock(), peers=("desk",))
     await node.start()
     return node
-
-
-async def adds(node: Node, name: str) -> int:
-    """How often that till was added to, by its log."""
-    (loaded,) = await node.store.load([f"Till/{name}"])
-    return len([record for record in loaded.records if record.type == "till.added.v1"])
 
 
 async def until(true: Any) -> None:
