@@ -10,27 +10,44 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.servers import said
+from support import servers
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes of one run share the servers of one folder."""
+    servers.begin(getattr(config, "workerinput", {}).get("servers", ""))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that is about to run a part of the tests which folder it is."""
+    node.workerinput["servers"] = str(servers.Run.folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The servers of the run end with the process that it began in."""
+    if not hasattr(config, "workerinput"):
+        servers.end()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process that runs a part of the tests tells which engines were there."""
     if (told := getattr(session.config, "workeroutput", None)) is not None:
-        told["engines"] = dict(said)
+        told["engines"] = dict(servers.said)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """It has told."""
-    said.update(getattr(node, "workeroutput", {}).get("engines", {}))
+    servers.said.update(getattr(node, "workeroutput", {}).get("engines", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which engines were there."""
-    for engine, version in sorted(said.items()):
+    for engine, version in sorted(servers.said.items()):
         terminalreporter.write_line(f"{engine}: {version}")
 
 

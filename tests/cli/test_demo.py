@@ -18,7 +18,7 @@ from marketplace.invariants import system
 from shop.demo import SERVICES
 from shop.drive import PRODUCTS
 from shop.invariants import shop
-from support.servers import ENGINES, started
+from support.servers import ENGINES, shared
 
 FIELDS = {
     "submitted", "completed", "undone", "in_flight", "kills", "throughput_per_s", "latency_ms", "checks", "violations",
@@ -104,7 +104,7 @@ def test_the_marketplace_under_kills_settles_and_holds() -> None:
 def test_on_mixed_stores_servers_are_killed_too() -> None:
     """G1, G8: SQLite, PostgreSQL and MariaDB side by side, with services and both servers killed: all adds up."""
     for engine in ENGINES:
-        started(engine).stop()
+        shared(engine)  # or this is skipped
     code, found = run_json("--seconds", "8", "--kills", "8", "--seed", "3", "--stores", "mixed", example="marketplace")
     assert found["violations"] == []
     assert code == 0 and found["kills"] == 8 and found["in_flight"] == 0 and found["completed"] > 20

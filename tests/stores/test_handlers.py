@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from holdfast.core.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
 from holdfast.runtime.edge import Outcome
 from holdfast.sqlalchemy import joined
-from support.servers import ENGINES, Server, Wire, started
+from support.servers import ENGINES, OwnServers, Server, database, shared
+from support.wire import Wire
 
 till = Contract("till")
 desk = Contract("desk")
@@ -136,15 +137,10 @@ def service(body: Body = pay, *, seconds: float = 10.0) -> Service:
     return found
 
 
-@pytest.fixture(scope="module", params=["sqlite", *ENGINES])
-def server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
-    """A server that runs; None for SQLite."""
-    if request.param == "sqlite":
-        yield None
-        return
-    found = started(request.param)
-    yield found
-    found.stop()
+@pytest.fixture(params=["sqlite", *ENGINES])
+def server(request: pytest.FixtureRequest) -> Server | None:
+    """The server of this run; None for SQLite."""
+    return None if request.param == "sqlite" else shared(request.param)
 
 
 class Place:
@@ -184,7 +180,7 @@ class Place:
 @pytest.fixture
 async def place(server: Server | None, tmp_path: Path) -> Place:
     """An empty store with two tables of the team's own."""
-    name = f"t{next(NAMES)}"
+    name = database()
     engine = server.name if server is not None else "sqlite"
     found = Place(server.url(name) if server is not None else f"sqlite:{tmp_path}/", engine, tmp_path)
     if server is not None and server.name == "mariadb":
@@ -508,71 +504,63 @@ async def test_a_refused_commit_is_its_handlers_failure(place: Place) -> None:
 @pytest.mark.parametrize("name", list(ENGINES))
 async def test_a_deadlock_is_run_again(name: str) -> None:
     """Two handlers that wait for each other: the server ends one, and it runs again by itself."""
-    found = started(name)
-    try:
-        place = Place(found.url("locked"))
-        if name == "mariadb":
-            await made(found, "locked")
-        else:
-            await place.tell(*TABLES)
-        both, tries = asyncio.Barrier(2), 0
+    found, schema = shared(name), database()
+    place = Place(found.url(schema))
+    if name == "mariadb":
+        await made(found, schema)
+    else:
+        await place.tell(*TABLES)
+    both, tries = asyncio.Barrier(2), 0
 
-        async def body(command: Charge, tx: Transaction) -> None:
-            nonlocal tries
-            tries += 1
-            one, two = ("a", "b") if command.account == "a" else ("b", "a")
-            await say(tx, "UPDATE account SET balance = balance - 1 WHERE name = ?", one)
-            if tries <= 2:
-                await both.wait()
-            await say(tx, "UPDATE account SET balance = balance - 1 WHERE name = ?", two)
+    async def body(command: Charge, tx: Transaction) -> None:
+        nonlocal tries
+        tries += 1
+        one, two = ("a", "b") if command.account == "a" else ("b", "a")
+        await say(tx, "UPDATE account SET balance = balance - 1 WHERE name = ?", one)
+        if tries <= 2:
+            await both.wait()
+        await say(tx, "UPDATE account SET balance = balance - 1 WHERE name = ?", two)
 
-        async with place.running(service(body)) as running:
-            await asyncio.gather(client(running).run(Charge("a", "1")), client(running).run(Charge("b", "2")))
-        assert await place.balance() == 98 and tries >= 3
-    finally:
-        found.stop()
+    async with place.running(service(body)) as running:
+        await asyncio.gather(client(running).run(Charge("a", "1")), client(running).run(Charge("b", "2")))
+    assert await place.balance() == 98 and tries >= 3
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
-async def test_a_server_killed_under_handlers_loses_nothing(name: str) -> None:
+async def test_a_server_killed_under_handlers_loses_nothing(name: str, own_servers: OwnServers) -> None:
     """G1, G8: SIGKILLs under handlers: each order's row and event are both there or neither, and with its key once."""
-    found = started(name)
-    try:
-        place = Place(found.url("killed"))
-        if name == "mariadb":
-            await made(found, "killed")
-        else:
-            await place.tell(*TABLES)
-        async with place.running(service()) as running:
+    found, schema = own_servers.of(name), database()
+    place = Place(found.url(schema))
+    if name == "mariadb":
+        await made(found, schema)
+    else:
+        await place.tell(*TABLES)
+    async with place.running(service()) as running:
 
-            async def buy(number: int) -> None:
-                command, key = Charge(f"x{number % 7}", f"o{number}", 1), f"k{number}"
-                async with asyncio.timeout(60):
-                    while True:
-                        try:
-                            assert await client(running).run(command, key=key) == Charged(command.order, 1)
-                        except (Unavailable, CommandFailed):
-                            await asyncio.sleep(0.05)
-                        else:
-                            return
+        async def buy(number: int) -> None:
+            command, key = Charge(f"x{number % 7}", f"o{number}", 1), f"k{number}"
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        assert await client(running).run(command, key=key) == Charged(command.order, 1)
+                    except (Unavailable, CommandFailed):
+                        await asyncio.sleep(0.05)
+                    else:
+                        return
 
-            async def caller(first: int) -> None:
-                for number in range(first, first + 40):
-                    await buy(number)
+        async def caller(first: int) -> None:
+            for number in range(first, first + 40):
+                await buy(number)
 
-            callers = asyncio.gather(*(caller(first) for first in range(0, 320, 40)))
-            for _ in range(4):
-                await asyncio.sleep(0.15)
-                await asyncio.to_thread(found.kill)
-                await asyncio.to_thread(found.start)
-            await callers
-            charged = [
-                one for one in await log(running) if one.type == "till.charged.v1" and one.stream != "charge/setup"
-            ]
-            assert len(charged) == 320
-        assert len(await place.paid()) == 320
-    finally:
-        found.stop()
+        callers = asyncio.gather(*(caller(first) for first in range(0, 320, 40)))
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            await asyncio.to_thread(found.kill)
+            await asyncio.to_thread(found.start)
+        await callers
+        charged = [one for one in await log(running) if one.type == "till.charged.v1" and one.stream != "charge/setup"]
+        assert len(charged) == 320
+    assert len(await place.paid()) == 320
 
 
 @pytest.mark.parametrize("moment", ["cut_before", "cut_after", "cut_late"])
@@ -581,7 +569,7 @@ async def test_a_commit_that_is_cut_off_is_found_out(server: Server | None, mome
     yet to get it: the caller gets the answer that is so, and all of it is there once."""
     if server is None:
         return  # SQLite's has no network
-    name, runs = f"t{next(NAMES)}", 0
+    name, runs = database(), 0
     place = Place(server.url(name), server.name)
     await (made(server, name) if server.name == "mariadb" else place.tell(*TABLES))
 

@@ -6,8 +6,7 @@ Real servers, started and killed by the tests. `Wire` cuts a connection at a cho
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +28,26 @@ from holdfast.ports.store import Store
 from holdfast.stores.migrations import Migration
 from holdfast.testing.conformance.records import append, event, everything
 from holdfast.testing.conformance.store import StoreConformance
-from support.servers import ENGINES, Server, Wire, started
-
-NAMES = count(1)
-
-
-@pytest.fixture(scope="module", params=list(ENGINES))
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that runs."""
-    found = started(request.param)
-    yield found
-    found.stop()
+from support.servers import ENGINES, OwnServers, Server, database, shared
+from support.wire import Wire
 
 
-def fresh() -> str:
-    """A database that nobody has used."""
-    return f"s{next(NAMES)}"
+@pytest.fixture(params=list(ENGINES))
+def server(request: pytest.FixtureRequest) -> Server:
+    """The server of this run."""
+    return shared(request.param)
+
+
+@pytest.fixture(params=list(ENGINES))
+def own_server(request: pytest.FixtureRequest, own_servers: OwnServers) -> Server:
+    """A server that may be killed."""
+    return own_servers.of(request.param)
 
 
 class TestServerStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def _server(self, server: Server) -> None:
-        self.server, self.name = server, fresh()
+        self.server, self.name = server, database()
 
     async def make(self, folder: Path) -> Store:
         return make_store(self.server.url(self.name), "stock")
@@ -93,7 +90,7 @@ async def whole(store: Store) -> int:
 async def test_a_commit_that_is_cut_off_is_found_out(server: Server, wire: Wire, moment: str) -> None:
     """G8: the connection breaks before the group has left, after it was committed, or while the server has yet to get
     it: in each case the commit says what is so, and the group is there once."""
-    store = make_store(wire.url(name := fresh()), "stock")
+    store = make_store(wire.url(name := database()), "stock")
     await store.open("one", 1)
     try:
         assert await store.commit([full(1)]) == [Committed(1)]
@@ -115,29 +112,30 @@ async def test_a_commit_that_is_cut_off_is_found_out(server: Server, wire: Wire,
 
 @pytest.mark.parametrize(("moment", "head"), [("cut_before", 1), ("cut_after", 3)])
 async def test_while_the_outcome_is_unknown_nothing_is_said(
-    server: Server, wire: Wire, moment: str, head: int, monkeypatch: pytest.MonkeyPatch
+    own_server: Server, moment: str, head: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """G2, G8: with the server gone in a commit everything is refused, reads too, whether the group is there or not;
     when the server is back that is found out, and only then is anything said."""
-    store = make_store(wire.url(fresh()), "stock")
-    await store.open("one", 1)
-    await store.commit([full(1)])
-    setattr(wire, moment, b"2-marked")
-    wire.then = server.kill
-    monkeypatch.setattr("holdfast.stores.server.SETTLE_SECONDS", 0.2)
-    try:
-        for refused in (
-            store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]), store.cursors(),
-            store.settle(), store.commit([full(4)]),
-        ):  # fmt: skip
-            with pytest.raises(StoreFailed, match="not to be reached"):
-                await refused
-    finally:
-        await asyncio.to_thread(server.start)
-    monkeypatch.undo()
-    assert await store.settle() == head and await whole(store) == head
-    assert await store.commit([full(head + 1)]) == [Committed(head + 1)]
-    await store.close()
+    async with Wire(own_server) as wire:
+        store = make_store(wire.url(database()), "stock")
+        await store.open("one", 1)
+        await store.commit([full(1)])
+        setattr(wire, moment, b"2-marked")
+        wire.then = own_server.kill
+        monkeypatch.setattr("holdfast.stores.server.SETTLE_SECONDS", 0.2)
+        try:
+            for refused in (
+                store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]),
+                store.cursors(), store.settle(), store.commit([full(4)]),
+            ):  # fmt: skip
+                with pytest.raises(StoreFailed, match="not to be reached"):
+                    await refused
+        finally:
+            await asyncio.to_thread(own_server.start)
+        monkeypatch.undo()
+        assert await store.settle() == head and await whole(store) == head
+        assert await store.commit([full(head + 1)]) == [Committed(head + 1)]
+        await store.close()
 
 
 async def settled(store: Store, killing: "asyncio.Future[None]") -> int:
@@ -151,17 +149,17 @@ async def settled(store: Store, killing: "asyncio.Future[None]") -> int:
             await asyncio.sleep(0.02)
 
 
-async def test_a_server_killed_again_and_again_loses_nothing(server: Server) -> None:
+async def test_a_server_killed_again_and_again_loses_nothing(own_server: Server) -> None:
     """G1, G8: twelve SIGKILLs of the server under commits: what was acknowledged is there, each batch whole, once."""
-    store = make_store(server.url(fresh()), "stock")
+    store = make_store(own_server.url(database()), "stock")
     await store.open("one", 1)
     chance, done, failed = random.Random(7), 0, 0
 
     async def kill() -> None:
         for _ in range(12):
             await asyncio.sleep(0.02 + chance.random() / 10)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_server.start)
 
     killing = asyncio.ensure_future(kill())
     while not killing.done():
@@ -182,7 +180,7 @@ async def test_a_server_killed_again_and_again_loses_nothing(server: Server) -> 
 
 async def test_a_second_writer_is_refused_with_the_holder_named(server: Server) -> None:
     """One process writes a log: another is told who has it; when it is gone the other takes over at once."""
-    name = fresh()
+    name = database()
     one, two = make_store(server.url(name), "stock"), make_store(server.url(name), "stock")
     await one.open("one", 1)
     with pytest.raises(StoreLocked, match=r"(process \d+ on|connection \d+ from)"):
@@ -196,7 +194,7 @@ async def test_a_second_writer_is_refused_with_the_holder_named(server: Server) 
 
 async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -> None:
     """G2: a writer whose connection was cut, and whose log another process has taken over meanwhile, is told so."""
-    name = fresh()
+    name = database()
     one, two = make_store(wire.url(name), "stock"), make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
@@ -216,7 +214,7 @@ async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -
 
 async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """G2: with the lock gone, and the connection standing, a writer that is not in the row `head` changes nothing."""
-    name = fresh()
+    name = database()
     one, two = make_store(server.url(name), "stock"), make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
@@ -236,7 +234,7 @@ async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeyp
 
 async def test_what_is_read_waits_for_the_commit_that_it_may_have_seen(wire: Wire, server: Server) -> None:
     """G8: where an engine shows a commit before it is on the disk, a row of it is handed out after the commit only."""
-    store: Any = make_store(wire.url(fresh()), "stock")
+    store: Any = make_store(wire.url(database()), "stock")
     await store.open("one", 1)
     await store.commit([full(1)])
     await store.get("view", ["last"])
@@ -255,7 +253,7 @@ async def test_what_is_read_waits_for_the_commit_that_it_may_have_seen(wire: Wir
 
 async def test_what_memory_does_not_know_is_looked_up(server: Server) -> None:
     """Versions and fresh rows of an earlier process are conflicts and duplicates, as they must be, in any mixture."""
-    name = fresh()
+    name = database()
     store = make_store(server.url(name), "stock")
     await store.open("one", 1)
     await store.commit([append("A/1", 0, 3), append("A/2", 0), Batch(rows=(Row("request", "k", b"first"),))])
@@ -283,7 +281,7 @@ async def test_what_memory_does_not_know_is_looked_up(server: Server) -> None:
 
 async def test_versions_that_do_not_follow_fail_the_group(server: Server) -> None:
     """A batch whose records do not continue what it read is refused by the unique index, and nothing is there."""
-    store = make_store(server.url(fresh()), "stock")
+    store = make_store(server.url(database()), "stock")
     await store.open("one", 1)
     await store.commit([append("A/1", 0, 2)])
     with pytest.raises(StoreFailed, match="versions"):
@@ -294,7 +292,7 @@ async def test_versions_that_do_not_follow_fail_the_group(server: Server) -> Non
 
 async def test_another_log_and_what_is_not_ours_are_refused(server: Server) -> None:
     """The store of another service, of a later release, and tables of somebody else's are named and left alone."""
-    name = fresh()
+    name = database()
     store: Any = make_store(server.url(name), "stock")
     await store.open("one", 1)
     await store.close()
@@ -305,7 +303,7 @@ async def test_another_log_and_what_is_not_ours_are_refused(server: Server) -> N
     await store.close()
     with pytest.raises(SchemaNewer, match="99"):
         await store.open("three", 3)
-    other: Any = make_store(server.url(fresh()), "stock")
+    other: Any = make_store(server.url(database()), "stock")
     await other.open("one", 1)
     await say(other, "DROP TABLE meta")
     await other.close()
@@ -322,7 +320,7 @@ async def say(store: Any, statement: str) -> None:
 async def test_tables_are_migrated_while_the_service_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expand, then contract: old code runs on expanded tables, new code refuses old tables and says what to do, two
     migrations at once are one, and after the contraction old code is refused."""
-    name, adds = fresh(), "ALTER TABLE log ADD COLUMN IF NOT EXISTS note varchar(10)"
+    name, adds = database(), "ALTER TABLE log ADD COLUMN IF NOT EXISTS note varchar(10)"
     two = Migration(2, {"postgres": adds, "mysql": adds}, {"postgres": "SELECT 1", "mysql": "DO 1"})
 
     def made() -> Any:
@@ -363,18 +361,28 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     [("postgres", "fsync", "off"), ("postgres", "synchronous_commit", "off"),
      ("mariadb", "innodb-flush-log-at-trx-commit", "2")],
 )  # fmt: skip
-async def test_an_engine_that_would_lose_a_commit_is_refused(engine: str, setting: str, value: str) -> None:
+async def test_an_engine_that_would_lose_a_commit_is_refused(
+    engine: str, setting: str, value: str, own_servers: OwnServers
+) -> None:
     """G8: durability is looked at when a store opens; only a URL that says so gets a server without it."""
-    found = started(engine, **{setting: value})
+    found = own_servers.of(engine)
+    url = found.url(database())
+
+    def again() -> None:
+        found.kill()
+        found.start()
+
+    found.settings[setting] = value
+    await asyncio.to_thread(again)
     try:
         with pytest.raises(StoreFailed, match=setting.replace("-", "_")):
-            await make_store(found.url("s"), "stock").open("one", 1)
-        url = found.url("s")
+            await make_store(url, "stock").open("one", 1)
         store = make_store(url + ("&" if "?" in url else "?") + "unsafe=true", "stock")
         await store.open("one", 1)
         await store.close()
     finally:
-        found.stop()
+        del found.settings[setting]
+        await asyncio.to_thread(again)
 
 
 async def test_a_url_that_cannot_work_is_refused_without_its_password() -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,18 @@ from holdfast.errors import CommandError, StoreError, StoreFailed, StoreLocked
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.transports.local import LocalTransport
-from support.servers import ENGINES, Server, started
+from support.servers import ENGINES, OwnServers, Server, database
 from support.systems.trades import Move, Take, Trade, Traded, system
 
 KINDS = ["sqlite", *ENGINES, "mixed"]
 NAMES = ("bank", "shop", "depot", "desk")
 TRADES, AT_ONCE, SEED = 60, 12, 5
-RUNS = count(1)
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Server]]:
+@pytest.fixture
+def servers(own_servers: OwnServers) -> dict[str, Server]:
     """Servers that run, by engine."""
-    found = {engine: started(engine) for engine in ENGINES}
-    yield found
-    for server in found.values():
-        server.stop()
+    return {engine: own_servers.of(engine) for engine in ENGINES}
 
 
 class Place:
@@ -91,12 +85,11 @@ class Place:
 
 def urls(kind: str, folder: Path, servers: dict[str, Server]) -> dict[str, str]:
     """Where each service has its store."""
-    run = next(RUNS)
     mixed = dict(zip(NAMES, ["postgres", "mariadb", "sqlite", "postgres"], strict=True))
     found: dict[str, str] = {}
     for name in NAMES:
         server = servers.get(mixed[name] if kind == "mixed" else kind)
-        found[name] = f"sqlite:{folder}/" if server is None else server.url(f"{name}{run}")
+        found[name] = f"sqlite:{folder}/" if server is None else server.url(database())
     return found
 
 

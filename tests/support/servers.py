@@ -1,16 +1,50 @@
-"""Servers for the tests, skipped loudly where an engine cannot be had, and a network between that can be cut."""
+"""Database servers for the tests: one of each engine for a whole run, and some that a test may hurt.
 
-import asyncio
-import contextlib
+`shared` is the one that all tests of a run work on, whichever process they run in: who asks first starts it, and the
+process that the run began in ends it. Each test takes a database of its own on it. `OwnServers` start a server for whom
+it is to be killed or set up otherwise. Where an engine cannot be had the test is skipped, and the end of the run says
+so; with CI set it fails.
+"""
+
+import fcntl
 import os
-from collections.abc import Callable
+import pickle
+import shutil
+import sys
+import tempfile
+from functools import cache
+from itertools import count
+from pathlib import Path
 
 import pytest
 
-from holdfast.testing.servers import ENGINES, Missing, Server
+from holdfast.testing.servers import ENGINES, Missing, Server, kill_family
 
 said: dict[str, str] = {}
 """Engine -> what served it, or why it is not there; printed at the end of the run."""
+SETTINGS = {"postgres": {"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}}
+"""By engine. A server that was killed syncs its folder before it starts: file by file that takes up to two seconds."""
+_DATABASES = count(1)
+
+
+class Run:
+    """Where the processes of one run find each other's servers."""
+
+    folder = Path("/nowhere")
+
+
+def begin(folder: str = "") -> None:
+    """Take part in the run whose folder this is; without one, begin a run."""
+    Run.folder = Path(folder or tempfile.mkdtemp(prefix="holdfast-run-"))
+
+
+def end() -> None:
+    """End what `shared` has started. Called once for a run, when all its processes are through."""
+    for note in Run.folder.glob("*.server"):
+        pid, server = pickle.loads(note.read_bytes())
+        kill_family(pid)
+        server.stop()
+    shutil.rmtree(Run.folder, ignore_errors=True)
 
 
 def skip_or_fail(engine: str, why: str) -> None:
@@ -21,115 +55,53 @@ def skip_or_fail(engine: str, why: str) -> None:
     pytest.skip(f"{engine}: {why}")
 
 
-def started(engine: str, **settings: str) -> Server:
-    """A server that runs; skips where the engine cannot be had."""
+def started(engine: str) -> Server:
+    """A server that runs, of whoever asks; skips where the engine cannot be had."""
     try:
         found = ENGINES[engine]()
     except Missing as error:
         skip_or_fail(engine, str(error))
     said[engine] = found.version
-    found.settings |= settings
+    found.settings |= SETTINGS.get(engine, {})
     found.start()
     return found
 
 
-class Wire:
-    """The network between a store and its server, which can be cut at a chosen moment."""
+@cache
+def shared(engine: str) -> Server:
+    """The server of this run, not to be killed: what is returned knows where it is, and has no process of its own."""
+    with (Run.folder / f"{engine}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        note = Run.folder / f"{engine}.server"
+        if not note.exists():
+            server = started(engine)
+            assert server.process is not None
+            pid, server.process.returncode = server.process.pid, 0  # nobody here waits for it: the run ends it
+            server.process = None
+            note.write_bytes(pickle.dumps((pid, server)))
+        server = pickle.loads(note.read_bytes())[1]
+    said[engine] = server.version
+    return server
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.port = 0
-        self.cut_before: bytes = b""
-        """Cut when the client sends this: the server never gets it."""
-        self.cut_after: bytes = b""
-        """Cut when the server answers what was sent with this in it: the client never hears of it."""
-        self.cut_late: bytes = b""
-        """Cut when the client sends this, but the server gets it, half a second later."""
-        self.hold: bytes = b""
-        """Keep back the answer to what was sent with this in it, for half a second."""
-        self.cuts = 0
-        self.then: Callable[[], None] = lambda: None
-        """Called when a connection has been cut, before its client is told."""
-        self._listener: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> "Wire":
-        self._listener = await asyncio.start_server(self._began, "127.0.0.1", 0)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        return self
+def database() -> str:
+    """A database, or a schema, that no other test of this run uses."""
+    return f"t{os.environ.get('PYTEST_XDIST_WORKER', '')}n{next(_DATABASES)}"
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def url(self, name: str) -> str:
-        """The store URL of a database by this way."""
-        return self._server.url(name).replace(f":{self._server.port}/", f":{self.port}/")
+class OwnServers:
+    """Servers that a test may kill, one of each engine; whoever kills one starts it again."""
 
-    def _began(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(client, back))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def __init__(self) -> None:
+        self._found: dict[str, Server] = {}
 
-    async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        try:
-            server, forth = await asyncio.open_connection("127.0.0.1", self._server.port)
-        except OSError:
-            back.close()
-            return
-        answers = asyncio.ensure_future(self._answers(server, back))
-        self._tasks.add(answers)
-        try:
-            while data := await client.read(1 << 20):
-                if self._hit(data, "cut_before"):
-                    self.then()
-                    break
-                if self._hit(data, "cut_after"):
-                    answers.cancel()
-                    await asyncio.gather(answers, return_exceptions=True)
-                    forth.write(data)
-                    await server.read(1)
-                    await asyncio.sleep(0.1)  # of several statements the first is answered before the last
-                    self.then()
-                    break
-                if self._hit(data, "cut_late"):
-                    answers.cancel()
-                    await asyncio.gather(answers, return_exceptions=True)
-                    back.close()
-                    await asyncio.sleep(0.5)
-                    forth.write(data)
-                    await forth.drain()
-                    await server.read(1)
-                    break
-                if self._hit(data, "hold"):
-                    answers.cancel()
-                    await asyncio.gather(answers, return_exceptions=True)
-                    forth.write(data)
-                    await asyncio.sleep(0.5)
-                    answers = asyncio.ensure_future(self._answers(server, back))
-                    self._tasks.add(answers)
-                    continue
-                forth.write(data)
-        except OSError:
-            pass
-        finally:
-            answers.cancel()
-            back.close()
-            forth.close()
+    def of(self, engine: str) -> Server:
+        """The one of this engine. Skips where it cannot be had."""
+        if engine not in self._found:
+            self._found[engine] = started(engine)
+        return self._found[engine]
 
-    def _hit(self, data: bytes, name: str) -> bool:
-        wanted = getattr(self, name)
-        if not wanted or wanted not in data:
-            return False
-        setattr(self, name, b"")
-        self.cuts += 1
-        return True
-
-    async def _answers(self, server: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await server.read(1 << 20):
-                back.write(data)
-        back.close()
+    def stop(self) -> None:
+        """End them all."""
+        for server in self._found.values():
+            server.stop()
