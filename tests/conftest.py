@@ -1,10 +1,11 @@
-"""What all tests share: how hypothesis draws, and that a run leaves nothing behind in the working folder.
+"""What all tests share: their order, the run's database servers, how hypothesis draws.
 
 Hypothesis draws the same examples every time: `make test` says the same thing about the same code. To look further,
 HYPOTHESIS_PROFILE=search draws new ones, more of them.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,17 @@ from support import servers
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
+
+
+FOLDERS = ("cli", "stores", "soak", "ops", "http", "marketplace", "explore", "runtime", "house", "core", "testing")
+"""In the order they are run in: long files first, for two processes end together when the last ones are short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folder by folder, each in the order of its files."""
+    tests = Path(__file__).parent
+    place = {name: number for number, name in enumerate(FOLDERS)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], len(place)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -112,19 +112,8 @@ class Postgres(Server):
             self.folder.chmod(0o755)
             data.mkdir()
             shutil.chown(data, "nobody")
-        init = [
-            str(self.bin / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-        ]
+        init = [str(self.bin / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        init += ["--no-locale", "--no-sync"]  # nothing is in it yet that a cut of the power could lose
         done = subprocess.run([*self.as_user, *init], capture_output=True, text=True, check=False, cwd="/")
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stderr[-2000:]}")
