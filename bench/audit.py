@@ -146,7 +146,7 @@ async def catching_up(folder: Path, seconds: float) -> Measured:
 async def judged(folder: Path, seconds: float) -> Measured:
     """Records a second through an audit alone: pages that are in memory; the shop's five invariants."""
     from holdfast.core.audit import Audit
-    from holdfast.runtime.auditing import Reading, reading
+    from holdfast.runtime.ops.audit import Reading, reading
 
     pages: list[tuple[str, Reading]] = []
     async with start(shop, store=f"sqlite:{folder}/") as running:

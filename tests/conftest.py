@@ -5,7 +5,6 @@ HYPOTHESIS_PROFILE=search draws new ones, more of them.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +22,8 @@ FOLDERS = ("cli", "stores", "soak", "ops", "http", "marketplace", "explore", "ru
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Folder by folder, each in the order of its files."""
-    tests = Path(__file__).parent
     place = {name: number for number, name in enumerate(FOLDERS)}
-    items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], len(place)))
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

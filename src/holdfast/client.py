@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.core.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
-from holdfast.runtime.edge import WAIT_SECONDS, Outcome
+from holdfast.runtime.edge.commands import WAIT_SECONDS, Outcome
+from holdfast.runtime.feeds.views import Answer
 from holdfast.runtime.system import Running
-from holdfast.runtime.views import Answer
 
 A = TypeVar("A")
 

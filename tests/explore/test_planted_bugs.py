@@ -20,12 +20,12 @@ from holdfast.core.effect import ATTEMPTED
 from holdfast.core.frame import Frame, check
 from holdfast.core.progress import SagaState
 from holdfast.core.saga import SagaType
-from holdfast.runtime.conversation import Conversation
-from holdfast.runtime.effects import Effects
-from holdfast.runtime.memory import Memory
-from holdfast.runtime.stages import Stages
+from holdfast.runtime.decide.stages import Stages
+from holdfast.runtime.exchange.conversation import Conversation
+from holdfast.runtime.execute.effects import Effects
+from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.writer import Work, Writer
 from holdfast.runtime.timers import Timers
-from holdfast.runtime.writer import Work, Writer
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Found, Schedule, VirtualSystem, explore, replay
 from holdfast.testing.explore import Scenario

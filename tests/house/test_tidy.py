@@ -289,7 +289,7 @@ def test_tests_state_their_claims() -> None:
 SINNER = (
     '''"""One line."""
 import random
-from holdfast.runtime.writer import Writer
+from holdfast.runtime.log.writer import Writer
 import aiohttp
 
 async def clock():

@@ -23,7 +23,7 @@ from holdfast.config import Settings
 from holdfast.core.signature import sign
 from holdfast.core.stage import DONE
 from holdfast.errors import Pending
-from holdfast.runtime.auditing import Reading
+from holdfast.runtime.ops.audit import Reading
 from support.http_services import LEAK, Far, free_ports, lab_service, listening, site, until
 from support.systems.reactions import Post, chained
 from support.systems.sales import Faults, Sell

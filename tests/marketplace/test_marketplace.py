@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.runtime.auditing import audit
+from holdfast.runtime.ops.audit import audit
 from marketplace.answers import TOLD, Reader, anomalies, boards_agree, consistent, told_is_so
 from marketplace.bench import SWITCH
 from marketplace.contracts.order import InvoiceIssued, OrderStatusChanged

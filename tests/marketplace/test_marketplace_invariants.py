@@ -13,7 +13,7 @@ from holdfast.core.audit import Audit, Report
 from holdfast.core.cut import Seen, seen
 from holdfast.core.settled import Mark
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.auditing import read_all
+from holdfast.runtime.ops.audit import read_all
 from holdfast.testing import VirtualSystem, run_virtual
 from marketplace.contracts.product import UpdatePrice, UpdateProduct
 from marketplace.contracts.shipment import UpdateDelivery

@@ -8,9 +8,9 @@ import pytest
 
 from holdfast import Command, Contract, Event, Rejection, Retry, Service, System, decide, evolve
 from holdfast.errors import Busy, Contradicted, Invalid, Misuse, NotFound
-from holdfast.runtime.inquiry import parked
-from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.planning import plan
+from holdfast.runtime.ops.plan import plan
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import parked
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.sales import Book, Booked, Faults, Sell, Sold, Take, bodies, system, types
 

@@ -12,9 +12,9 @@ from holdfast.core.mending import actions, mended
 from holdfast.core.progress import Begun, SagaState, apply
 from holdfast.core.saga import SagaType
 from holdfast.errors import Contradicted, NotFound
-from holdfast.runtime.inquiry import stuck, unsettled, why
-from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.planning import Given, Plan, plan, plan_answer
+from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import stuck, unsettled, why
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.sales import Faults, Sell, Sold, system, types
 

@@ -12,9 +12,9 @@ from holdfast import Client, Command, Contract, Event, Retry, Service, System, d
 from holdfast.cli.verbs import call
 from holdfast.core.story import Part, tell
 from holdfast.errors import Invalid
-from holdfast.runtime.inquiry import parked, unsettled, why
-from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.planning import plan, plan_answer
+from holdfast.runtime.ops.plan import plan, plan_answer
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import parked, unsettled, why
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from shop.services import shop
 from support.http_services import Far, site, until

@@ -11,7 +11,7 @@ import pytest
 from holdfast.errors import CommandError, Forked, Invalid
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
-from holdfast.runtime.repair import peer_restored, restored
+from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
 

@@ -13,10 +13,10 @@ from holdfast.core.frame import to_wire
 from holdfast.core.message import encode
 from holdfast.core.record import REJECTED, Record, parse_record_id
 from holdfast.core.settled import Open
-from holdfast.runtime.auditing import read_all
-from holdfast.runtime.foretelling import FIRST_POSITION, Foretelling
-from holdfast.runtime.inquiry import parked, stuck
-from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.ops.audit import read_all
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.simulate import FIRST_POSITION, Foretelling
+from holdfast.runtime.ops.why import parked, stuck
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.payments import Provider, office
 from support.systems.payments import buy as buy_seat

@@ -12,8 +12,8 @@ import pytest
 from cards.contracts import Bought
 from holdfast import Rejection, Retry
 from holdfast.errors import CommandError, CommandFailed, KeyReused, Unavailable
-from holdfast.runtime.inquiry import parked, stuck
-from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import parked, stuck
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from support.systems.deals import until
 from support.systems.payments import Provider, buy, office

@@ -24,7 +24,7 @@ from holdfast import (
     step,
     undo,
 )
-from holdfast.runtime.inquiry import parked
+from holdfast.runtime.ops.why import parked
 from holdfast.testing import run_virtual
 from support.systems.payments import Provider, buy, judge, office
 

@@ -7,7 +7,7 @@ import pytest
 
 from holdfast import Rejection
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, Unavailable
-from holdfast.runtime.edge import Outcome
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.deals import Deal, Dealt, Fill, Filled, Pay, Take, Taken, ask, desk, logged, ring, until
 

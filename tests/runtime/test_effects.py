@@ -15,8 +15,8 @@ from cards.contracts import Bought, Charge, Charged
 from holdfast import Rejected, Rejection
 from holdfast.core.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
-from holdfast.runtime.inquiry import parked
-from holdfast.runtime.mending import Ask, Mended, mend
+from holdfast.runtime.ops.repair import Ask, Mended, mend
+from holdfast.runtime.ops.why import parked
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Fault, Schedule, VirtualSystem, replay, run_virtual, virtual_time
 from support import scenarios

@@ -12,10 +12,10 @@ from holdfast.core.frame import Frame, WireRecord
 from holdfast.core.record import CALL_OFF
 from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
-from holdfast.runtime.callingoff import CallOffWork
 from holdfast.runtime.clock import SystemClock
+from holdfast.runtime.inbox.cancel import CallOffWork
+from holdfast.runtime.inbox.receive import MessageWork
 from holdfast.runtime.node import Node
-from holdfast.runtime.received import MessageWork
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
 from support.systems.till import Add, adds, make, message

@@ -14,8 +14,8 @@ from holdfast.core.record import Record
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Page
 from holdfast.runtime.clock import SystemClock
-from holdfast.runtime.consumers import ViewConsumer
-from holdfast.runtime.feeds import Subscription
+from holdfast.runtime.feeds.consumers import ViewConsumer
+from holdfast.runtime.feeds.subscriptions import Subscription
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualLoop, VirtualSystem, run_virtual, virtual_time
 from holdfast.transports.local import LocalTransport

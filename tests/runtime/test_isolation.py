@@ -14,8 +14,8 @@ import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Rejection, Service, System, answer, decide, evolve, step
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.edge import Outcome
-from holdfast.runtime.stages import Stages
+from holdfast.runtime.decide.stages import Stages
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem, run_virtual
 from support.isolation_checker import Anomaly, Append, Read, Transaction, Verdict, check
 from support.systems.deals import ask

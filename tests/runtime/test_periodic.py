@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from holdfast.runtime.chores import Chore
+from holdfast.runtime.tasks import Chore
 from holdfast.testing import virtual_time
 
 

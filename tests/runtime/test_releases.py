@@ -18,10 +18,10 @@ from holdfast.core.record import REJECTED
 from holdfast.core.settled import Mark
 from holdfast.core.stage import HELD, Vote
 from holdfast.errors import HoldfastError, Invalid
-from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.places import Held, Place, rehome
-from holdfast.runtime.received import known
-from holdfast.runtime.waiting import Waiting
+from holdfast.runtime.inbox.message import Held, Place, rehome
+from holdfast.runtime.inbox.receive import known
+from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.testing import VirtualSystem, explore, run_virtual, virtual_time
 from support.systems.shelf import Books, Put, system
 from support.systems.versioned_press import author, deploy, press, reader, titles, together, with_saga

@@ -12,8 +12,8 @@ from holdfast.core.batch import Batch, Row
 from holdfast.core.progress import SagaState
 from holdfast.core.record import Record
 from holdfast.errors import Pending
-from holdfast.runtime.dispatch import Dispatch
-from holdfast.runtime.edge import Outcome
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time

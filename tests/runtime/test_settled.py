@@ -17,10 +17,10 @@ from holdfast.core.cut import seen
 from holdfast.core.record import Record
 from holdfast.core.settled import Mark
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.auditing import audit, read_all, reading
-from holdfast.runtime.inquiry import stuck
-from holdfast.runtime.mending import Ask, mend
-from holdfast.runtime.sagas import OpenSaga
+from holdfast.runtime.decide.sagas import OpenSaga
+from holdfast.runtime.ops.audit import audit, read_all, reading
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import stuck
 from holdfast.testing import Fault, VirtualSystem, run_virtual, virtual_time
 from holdfast.testing.faults import Faults, kinds_at
 from support.systems.deals import Deal, Fill, ring

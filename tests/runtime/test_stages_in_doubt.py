@@ -8,8 +8,8 @@ import pytest
 
 from holdfast import Rejection
 from holdfast.errors import Contradicted, Invalid, NotFound
-from holdfast.runtime.edge import Outcome
-from holdfast.runtime.resolving import RESOLVED, resolve, standing
+from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.inbox.doubt import RESOLVED, resolve, standing
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.deals import ask, until
 from support.systems.trades import ALL, Move, Order, Ordered, Trade, Traded, balances, events, system

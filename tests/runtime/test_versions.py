@@ -13,8 +13,8 @@ import pytest
 from holdfast import Contract, Service, System
 from holdfast.core.frame import WireRecord
 from holdfast.errors import KeyReused
-from holdfast.runtime import inquiry
-from holdfast.runtime.places import Held, Place, rehome
+from holdfast.runtime.inbox.message import Held, Place, rehome
+from holdfast.runtime.ops import why as inquiry
 from holdfast.testing import VirtualSystem, explore, virtual_time
 from support.systems.versioned_press import (
     File,

@@ -34,7 +34,7 @@ from holdfast import (
 )  # fmt: skip
 from holdfast.core.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
-from holdfast.runtime.edge import Outcome
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.sqlalchemy import joined
 from support.servers import ENGINES, OwnServers, Server, database, shared
 from support.wire import Wire

@@ -15,7 +15,7 @@ from holdfast.core.audit import Audit, Report
 from holdfast.core.invariant import Violation
 from holdfast.core.service import System
 from holdfast.errors import HoldfastError, Misuse
-from holdfast.runtime.auditing import Reading
+from holdfast.runtime.ops.audit import Reading
 
 PAGE = 2_000
 ROUND_SECONDS = 0.5

@@ -1,8 +1,9 @@
 """Judging repairs: which invariants would hold or break after one, and whether they do once it is done.
 
-Before: what would come of it is foretold on copies (`runtime.foretelling`), from records asked of the services, and the
-transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions are
-judged too where the logs are short enough to be read for it. Comes before `cli.repairs`; what cannot be told is said.
+Before: what would come of it is foretold on copies (`runtime.ops.simulate`), from records asked of the services, and
+the transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions
+are judged too where the logs are short enough to be read for it. Comes before `cli.repairs`; what cannot be told is
+said.
 """
 
 import time
@@ -25,7 +26,7 @@ from holdfast.core.service import System
 from holdfast.core.settled import Open
 from holdfast.core.story import tell
 from holdfast.errors import HoldfastError, NotFound
-from holdfast.runtime.foretelling import Foretelling
+from holdfast.runtime.ops.simulate import Foretelling
 
 FOLDED_RECORDS_MAX = 100_000
 """Records of all logs up to which they are read whole, for what is folded over all transactions."""

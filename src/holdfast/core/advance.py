@@ -2,7 +2,8 @@
 
 `advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `called_off` what a
 cancel does, `timers` the wakings it calls for; each is folded into the state as it is decided. Pure. Comes after
-`core.progress`; `runtime.sagas` records it. A user's step that raises is passed on: the message that led to it waits.
+`core.progress`; `runtime.decide.sagas` records it. A user's step that raises is passed on: the message that led to it
+waits.
 """
 
 from typing import Any

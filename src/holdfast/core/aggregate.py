@@ -1,9 +1,9 @@
 """Aggregates: decide and evolve, compiled from a plain class.
 
 `decide` takes a command and answers with events or raises `Rejected`; `evolve` folds an event into the state. Both are
-pure. Comes after `core.message`; `runtime.dispatch` runs deciders, stores keep what they decided. Fails with `Misuse`
-when the class cannot work, when it is compiled and not when it runs.
-(The decider pattern: Chassaing, "Functional Event Sourcing Decider", 2021.)
+pure. Comes after `core.message`; `runtime.decide.dispatch` runs deciders, stores keep what they decided. Fails with
+`Misuse` when the class cannot work, when it is compiled and not when it runs. (The decider pattern: Chassaing,
+"Functional Event Sourcing Decider", 2021.)
 """
 
 import inspect

@@ -2,8 +2,8 @@
 
 Each page goes into the cut; what the cut admits is followed event by event, opens and settles transactions, and what
 has settled is judged once; a fold is judged again only where it was touched. So the work grows with what is new, not
-with the log, and what is kept in memory with what is in flight and with the keys of the folds. Pure: `runtime.auditing`
-reads pages from services.
+with the log, and what is kept in memory with what is in flight and with the keys of the folds. Pure:
+`runtime.ops.audit` reads pages from services.
 """
 
 from collections import deque

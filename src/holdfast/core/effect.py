@@ -3,7 +3,7 @@
 An effect is an `async def` that calls somebody else's API. What becomes of a call has three values: done (it returns
 the event), refused (it raises `Rejected`), unknown (it raises anything else, or takes too long). The runtime records
 each attempt before the call leaves and never repeats an unknown one blindly: it asks the `probe` first. Comes after
-`core.message`; `runtime.effects` runs them. Fails with `Misuse` when the function cannot work.
+`core.message`; `runtime.execute.effects` runs them. Fails with `Misuse` when the function cannot work.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 A field declared `on_hand: int = escrow(min=0)` is only ever moved by events (`self.on_hand -= event.quantity`), so the
 order does not matter. While transactions hold such moves, the next command is decided for every case between none and
 all of them being committed; where it comes out the same each time, it goes on beside them; otherwise it waits.
-Pure; comes after `core.aggregate`, before `runtime.stages`. (O'Neil, "The Escrow Transactional Method", 1986.)
+Pure; comes after `core.aggregate`, before `runtime.decide.stages`. (O'Neil, "The Escrow Transactional Method", 1986.)
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,7 +2,7 @@
 
 Where an aggregate decides from folded events, a handler is an `async def` that reads and writes tables through
 `tx.connection`; what it emits and answers is committed with that or not at all (G1). Comes after `core.message`;
-`runtime.transactions` runs handlers. Fails with `Misuse` when the function cannot work, when it is registered.
+`runtime.execute.handlers` runs handlers. Fails with `Misuse` when the function cannot work, when it is registered.
 """
 
 import inspect

@@ -2,7 +2,7 @@
 
 `actions` says which of these are possible and what each would do; `mended` does one: the word goes on record, then all
 that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after `core.advance`;
-`runtime.repair` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
+`runtime.ops.restore` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
 """
 
 from typing import Any, Literal

@@ -1,7 +1,7 @@
 """What has happened to one running saga: its progress as values, folded into a state.
 
-Comes after `core.saga`, before `core.advance`, which decides what comes next; `runtime.sagas` turns progress into
-records and back. `apply` is pure and cannot fail: a restart that folds the same records stands at the same point.
+Comes after `core.saga`, before `core.advance`, which decides what comes next; `runtime.decide.sagas` turns progress
+into records and back. `apply` is pure and cannot fail: a restart that folds the same records stands at the same point.
 """
 
 from typing import Any

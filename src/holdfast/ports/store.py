@@ -1,6 +1,6 @@
 """The store port: a service's log and the small tables around it, on some engine.
 
-Comes after `runtime.writer`, which hands it groups of batches; before the engine. One verb writes: `commit`.
+Comes after `runtime.log.writer`, which hands it groups of batches; before the engine. One verb writes: `commit`.
 `holdfast.testing.conformance.store` decides what is a store: an adapter that passes it is one.
 All methods are coroutines called from one event loop; they may overlap, except that `commit` is never called while
 another `commit` of the same store is running. Failures are `holdfast.errors.StoreError`s.

@@ -1,8 +1,8 @@
 """The transport port: how frames, feeds and questions travel from one service to another.
 
-Comes after `runtime.exchange` and `runtime.feeds`, which decide what is said; before the wire. A transport carries and
-loses, nothing more: order, repetition and duplicates are the exchange's affair. `transports.local` and
-`transports.http` are transports. Failures are `holdfast.errors.ExchangeError`s.
+Comes after `runtime.exchange.exchange` and `runtime.feeds.subscriptions`, which decide what is said; before the wire. A
+transport carries and loses, nothing more: order, repetition and duplicates are the exchange's affair.
+`transports.local` and `transports.http` are transports. Failures are `holdfast.errors.ExchangeError`s.
 """
 
 from typing import Protocol

@@ -22,21 +22,21 @@ from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.consumers import ReactionConsumer, SagaConsumer
-from holdfast.runtime.dispatch import SNAPSHOT_EVERY, Dispatch
-from holdfast.runtime.edge import Edge
-from holdfast.runtime.effects import Effects
-from holdfast.runtime.exchange import Exchange
-from holdfast.runtime.feeds import Consumer, Feeds
-from holdfast.runtime.history import History
-from holdfast.runtime.memory import Memory
-from holdfast.runtime.resolving import Doubts, standing
-from holdfast.runtime.sagas import OpenSaga
+from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY, Dispatch
+from holdfast.runtime.decide.sagas import OpenSaga
+from holdfast.runtime.edge.commands import Edge
+from holdfast.runtime.exchange.exchange import Exchange
+from holdfast.runtime.execute.effects import Effects
+from holdfast.runtime.execute.handlers import Transactions
+from holdfast.runtime.feeds.consumers import ReactionConsumer, SagaConsumer
+from holdfast.runtime.feeds.subscriptions import Consumer, Feeds
+from holdfast.runtime.feeds.views import Views
+from holdfast.runtime.inbox.doubt import Doubts, standing
+from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.timers import Timers
-from holdfast.runtime.transactions import Transactions
-from holdfast.runtime.views import Views
-from holdfast.runtime.waiting import Waiting
-from holdfast.runtime.writer import Writer
 
 logger = logging.getLogger("holdfast.node")
 

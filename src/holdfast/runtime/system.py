@@ -11,8 +11,8 @@ from holdfast.core.service import Service, System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.auditing import audit
 from holdfast.runtime.node import Node
+from holdfast.runtime.ops.audit import audit
 
 
 class Running:

@@ -15,13 +15,13 @@ from holdfast.core.batch import Batch, Duplicate, Row
 from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.dispatch import Dispatch
+from holdfast.runtime.decide.decision import Envelope, Handled
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.decide.sagas import Setting
 from holdfast.runtime.ending import end
-from holdfast.runtime.envelope import Envelope, Handled
-from holdfast.runtime.memory import Memory
-from holdfast.runtime.sagas import Setting
-from holdfast.runtime.waiting import Waiting
-from holdfast.runtime.writer import Writer
+from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.writer import Writer
 
 logger = logging.getLogger("holdfast.timers")
 

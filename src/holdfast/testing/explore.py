@@ -24,7 +24,7 @@ from holdfast.core.audit import Audit, Report
 from holdfast.core.invariant import Violation
 from holdfast.core.service import Service, System
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.auditing import read_all
+from holdfast.runtime.ops.audit import read_all
 from holdfast.testing.choosing import Choice
 from holdfast.testing.faults import Fault, Faults, Schedule
 from holdfast.testing.forking import run_all

@@ -28,8 +28,8 @@ from holdfast.errors import (
     Unavailable,
 )
 from holdfast.ports.store import Lent
-from holdfast.runtime import edge
-from holdfast.runtime.dispatch import SNAPSHOT_EVERY
+from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY
+from holdfast.runtime.edge import commands as edge
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
 from holdfast.stores.memory import MemoryStore

@@ -17,8 +17,8 @@ from holdfast.core.message import Command, Rejection, decode_stored, encode, mes
 from holdfast.core.problem import error_of
 from holdfast.core.record import parse_record_id
 from holdfast.errors import NotFound, Rejected, Unreachable
-from holdfast.runtime.edge import Outcome
-from holdfast.runtime.views import Answer
+from holdfast.runtime.edge.commands import Outcome
+from holdfast.runtime.feeds.views import Answer
 from holdfast.transports.http import payload
 from holdfast.web.commands import CORRELATION, POSITION, TRANSACTION, TYPE
 from holdfast.web.userroutes import BEHIND, POSITIONS, STALE

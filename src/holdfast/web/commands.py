@@ -1,8 +1,8 @@
 """Commands over HTTP, and what became of them.
 
 Reads who asks and how (idempotency key, correlation, preferences), runs the command at the node's edge, and says the
-outcome: the event that accepts it as the body, the rest in headers. Comes after the routes, before `runtime.edge`.
-Fails with `CommandError`s.
+outcome: the event that accepts it as the body, the rest in headers. Comes after the routes, before
+`runtime.edge.commands`. Fails with `CommandError`s.
 """
 
 import re
@@ -17,9 +17,9 @@ from holdfast.core.message import Command, MessageType, Rejection, decode_stored
 from holdfast.core.record import REJECTED
 from holdfast.core.service import Every
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable
-from holdfast.runtime.edge import WAIT_SECONDS, Outcome
+from holdfast.runtime.edge.commands import WAIT_SECONDS, Outcome
+from holdfast.runtime.edge.sweep import Swept, swept
 from holdfast.runtime.node import Node
-from holdfast.runtime.sweep import Swept, swept
 from holdfast.web.http import Answer, Request, bounded_seconds, json_answer
 from holdfast.web.problems import Refused
 

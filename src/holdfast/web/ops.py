@@ -16,10 +16,10 @@ from holdfast.core.progress import SagaState
 from holdfast.core.record import REJECTED
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
-from holdfast.runtime import inquiry
-from holdfast.runtime.auditing import reading
+from holdfast.runtime.inbox.doubt import coordinator_of
 from holdfast.runtime.node import Node
-from holdfast.runtime.resolving import coordinator_of
+from holdfast.runtime.ops import why as inquiry
+from holdfast.runtime.ops.audit import reading
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 

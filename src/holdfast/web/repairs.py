@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from holdfast.errors import Invalid, Unavailable
-from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.inbox.doubt import resolve
 from holdfast.runtime.node import Node
-from holdfast.runtime.planning import Given, Plan, plan, plan_answer
-from holdfast.runtime.repair import peer_restored, restored
-from holdfast.runtime.resolving import resolve
+from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
 

@@ -1,7 +1,7 @@
 """A service's own routes, and its views: what a user declared with `service.get`, `service.post` and `service.view`.
 
 Compiles a route's function once: path parameters by name, converted by their annotation, and `body` decoded by its
-own. Comes after the routes, before `web.commands` and `runtime.views`. Fails with `Misuse` when compiled, with
+own. Comes after the routes, before `web.commands` and `runtime.feeds.views`. Fails with `Misuse` when compiled, with
 `Invalid` on what a caller sends.
 """
 
@@ -18,8 +18,8 @@ from holdfast.core.message import Command, MessageType, invalid
 from holdfast.core.record import parse_record_id
 from holdfast.core.service import Every, Keyed, Query, Route
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
+from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import Node
-from holdfast.runtime.views import AT_LEAST_SECONDS_MAX
 from holdfast.web.commands import asking, run, run_every
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.problems import Refused

@@ -16,7 +16,7 @@ from holdfast import Command, Contract, Event, Rejected, Rejection, Service, Sys
 from holdfast import undo as undoes
 from holdfast.core.record import Record
 from holdfast.errors import CommandError, StoreError
-from holdfast.runtime.edge import Outcome
+from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem
 
 cell, till, desk = Contract("cell"), Contract("till"), Contract("desk")

@@ -14,8 +14,8 @@ from cards.contracts import Bought, Buy, Charge, Charged, Refund, Refunded, wall
 from cards.services import order_service
 from holdfast import Attempt, Rejected, Retry, Service, System
 from holdfast.errors import CommandError, NotDone
-from holdfast.runtime.inquiry import parked
-from holdfast.runtime.mending import Ask, mend
+from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.why import parked
 from holdfast.testing.virtual import VirtualSystem
 
 FAST = Retry(attempts_max=50, first_seconds=0.2, last_seconds=1)

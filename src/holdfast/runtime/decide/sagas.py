@@ -1,0 +1,264 @@
+"""Sagas at run time: what begins, answers, wakes, calls off or mends one, and what of it goes into a batch.
+
+`core.advance` and `core.mending` decide what happens next; here it becomes records (`runtime.decide.saga_records`),
+timers and the entry in the list of those that have not ended, in the batch of the message that led to it. Comes between
+dispatch and the writer. Fails with what a user's step raises.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.core.advance import advance, answered, called_off, timers, woken
+from holdfast.core.batch import Row
+from holdfast.core.mending import Verb, mended
+from holdfast.core.message import HOPS_MAX, Rejection, encode
+from holdfast.core.progress import (
+    Again,
+    Answered,
+    Begun,
+    Cancelled,
+    Committed,
+    Overdue,
+    Progress,
+    Repaired,
+    SagaState,
+    Stuck,
+    Undoing,
+    apply,
+)
+from holdfast.core.saga import SagaType
+from holdfast.core.service import Service
+from holdfast.errors import CommandFailed
+from holdfast.ports.store import Loaded
+from holdfast.runtime.decide.saga_records import decode_answer, from_record, outcome, to_record
+from holdfast.runtime.log.streams import Memory
+
+if TYPE_CHECKING:
+    from holdfast.runtime.decide.decision import Envelope, Handled
+
+NOTED = frozenset({Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired})
+"""Progress with which a saga's entry in the list of those that have not ended changes."""
+
+
+class OpenSaga(msgspec.Struct, omit_defaults=True):
+    """A saga that has not ended, as it stands in the list of those."""
+
+    status: str
+    tx: str
+    at: int
+    """Microseconds since 1970-01-01 UTC: when it came to this status."""
+    step: str = ""
+    cause: str = ""
+    overdue: tuple[str, ...] = ()
+    caller: str = ""
+    """`service:stream#version` of the command that began it; empty where no other service waits for its answer."""
+
+    @staticmethod
+    def of(state: SagaState, tx: str, at: int) -> "OpenSaga":
+        """The entry of a saga in that state."""
+        caller = caller_of(state)
+        if state.stuck is not None:
+            return OpenSaga(state.status, tx, at, state.stuck.step, state.stuck.cause, caller=caller)
+        cause = state.cause.code if state.cause else ""
+        return OpenSaga(state.status, tx, at, cause=cause, overdue=tuple(sorted(state.overdue)), caller=caller)
+
+
+def caller_of(state: SagaState) -> str:
+    """`service:stream#version` of the command that began a saga; empty where no other service waits for its answer."""
+    begun = state.begun
+    return f"{begun.destination}:{begun.answers}" if begun is not None and begun.destination else ""
+
+
+class Setting(msgspec.Struct, omit_defaults=True):
+    """A timer's row: the message that set it, and what all that follows inherits from that."""
+
+    tx: str
+    cause: str
+    correlation: str = ""
+    hop: int = 0
+    debug: bool = False
+    traceparent: str = ""
+
+
+class SagaFolder:
+    """Folds the records of a saga's stream into its state."""
+
+    shape = ""  # sagas are short: they have no snapshots
+
+    def __init__(self, saga: SagaType) -> None:
+        self._saga = saga
+
+    def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
+        """(SagaState, version); None where the saga has not begun. One of another shape is folded as far as it is
+        known and stands stuck, cause `unknown_shape`."""
+        if not loaded.records:
+            return None, 0
+        state = SagaState()
+        for record in loaded.records:
+            try:
+                apply(self._saga, state, from_record(self._saga, record))
+            except Exception as error:  # noqa: BLE001 - a saga that cannot be folded is stuck, in view
+                state.version = loaded.records[-1].version
+                state.status, state.stuck = "stuck", Stuck("", f"unknown_shape: {error}")
+                break
+        if state.begun is not None and state.begun.shape != self._saga.fingerprint and not state.ended:
+            state.status, state.stuck = "stuck", Stuck("", "unknown_shape: its steps are declared otherwise now")
+        return state, state.version
+
+
+class Sagas:
+    """The sagas of one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.on_timer: Callable[[str], None] = lambda key: None
+        """Told the key of every timer that is set, once its row is in the store; the timers listen."""
+        self.open = 0
+        """Sagas of this service that have not ended."""
+        self.stuck: set[str] = set()
+        """Of these, the streams of those that are stuck."""
+        self.called: dict[str, str] = {}
+        """Of these, the streams of those that another service's command began, by that command (`caller_of`)."""
+
+    def begin(
+        self, saga: SagaType, message: Any, stream: str, envelope: "Envelope", memory: Memory, handled: "Handled"
+    ) -> None:
+        """Begin a saga with the command or event that it waits for; nothing where it has begun already."""
+        entry = memory[stream]
+        handled.reads.append((stream, entry.version))
+        if entry.state is not None:
+            return
+        if envelope.hop >= HOPS_MAX:
+            raise CommandFailed(
+                f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop"
+            )
+        envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
+        state = SagaState()
+        at = envelope.at if saga.staged else 0
+        begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers, at)
+        apply(saga, state, begun)
+        progress = [begun, *advance(saga, state)]
+        handled.opened += not state.ended
+        entry.state = state
+        self._write(saga, stream, state, progress, envelope, handled)
+        entry.version = state.version
+
+    def answer(
+        self, stream: str, to: int, stored: str, data: bytes, envelope: "Envelope", memory: Memory, handled: "Handled"
+    ) -> None:
+        """Take an answer to a command of that version; nothing where it is not awaited."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is None:
+            return
+        before, ended = entry.version, entry.state.ended
+        progress = answered(saga, entry.state, to, decode_answer(saga, stored, data))
+        self._take(saga, stream, before, progress, envelope, memory, handled, ended=ended)
+
+    def wake(self, stream: str, name: str, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
+        """Take a timer that has come due; nothing where what it was set for has passed."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is None:
+            return
+        before = entry.version
+        self._take(saga, stream, before, woken(saga, entry.state, name), envelope, memory, handled)
+
+    def call_off(self, stream: str, cause: Rejection, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
+        """Take a saga back, by its caller's cancel or a person's word; nothing where it is too late for that."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        if entry.state is not None:
+            progress = called_off(saga, entry.state, cause)
+            self._take(saga, stream, entry.version, progress, envelope, memory, handled)
+
+    def mend(
+        self, stream: str, verb: Verb, by: str, why: str, envelope: "Envelope", memory: Memory, handled: "Handled"
+    ) -> None:
+        """Carry out a person's word on a saga. Raises Contradicted where it cannot be, or what a step raises."""
+        saga = self._service.sagas[stream.partition("/")[0]]
+        entry = memory[stream]
+        before, ended = entry.version, entry.state.ended
+        progress = mended(saga, entry.state, verb, by, why)
+        self._take(saga, stream, before, progress, envelope, memory, handled, ended=ended)
+
+    def _take(
+        self, saga: SagaType, stream: str, before: int, progress: list[Progress], envelope: "Envelope",
+        memory: Memory, handled: "Handled", *, ended: bool = False,
+    ) -> None:  # fmt: skip
+        if not progress:
+            return
+        handled.reads.append((stream, before))
+        entry = memory[stream]
+        handled.opened += ended - entry.state.ended
+        self._write(saga, stream, entry.state, progress, envelope, handled)
+        entry.version = entry.state.version
+
+    def _write(
+        self, saga: SagaType, stream: str, state: SagaState, progress: list[Progress], envelope: "Envelope",
+        handled: "Handled",
+    ) -> None:  # fmt: skip
+        version = state.version - len(progress)
+        opened = noted = False
+        for item in progress:
+            version += 1
+            record = to_record(saga, stream, version, item, state, envelope)
+            handled.records.append(record)
+            if record.headers.outcome:
+                handled.settled.append((envelope.tx, outcome(item), len(handled.records) - 1))
+            kind = type(item)
+            opened = opened or kind is Begun
+            noted = noted or kind in NOTED
+        if state.status == "stuck":
+            self.stuck.add(stream)
+        elif self.stuck:
+            self.stuck.discard(stream)
+        if caller := caller_of(state):
+            self._note_caller(caller, stream, ended=state.ended)
+        if state.ended and not opened:
+            handled.rows.append(Row("saga", stream, None))
+        elif not state.ended and (opened or noted):
+            handled.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
+        for timer in timers(saga, state, progress):
+            key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
+            state.timers[timer.name] = key
+            handled.timers.append(key)
+            setting = Setting(
+                envelope.tx, envelope.id, envelope.correlation, envelope.hop, envelope.debug, envelope.traceparent
+            )
+            handled.rows.append(Row("timer", key, encode(setting)))
+        if state.timers:
+            handled.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
+
+    def landed(self, handled: "Handled") -> None:
+        """A handling is durable: sagas are counted, and its timers run."""
+        self.open += handled.opened
+        for key in handled.timers:
+            self.on_timer(key)
+
+    def _note_caller(self, caller: str, stream: str, *, ended: bool) -> None:
+        """What is noted too early, or once too often, does no harm: the saga's own state decides."""
+        if ended:
+            self.called.pop(caller, None)
+        else:
+            self.called[caller] = stream
+
+
+def timer_key(due_us: int, stream: str, name: str) -> str:
+    """The key of a timer's row: due times in order, then what is to be woken."""
+    return f"{due_us:016d}/{stream}#{name}"
+
+
+def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
+    """Timers of steps that have all their answers now, and of what is decided."""
+    keys: list[str] = []
+    for item in progress:
+        if isinstance(item, Committed | Cancelled):
+            keys += [key] if (key := state.timers.pop(f"stage:{state.attempt}", "")) else []
+        if isinstance(item, Answered) and item.to in state.asked and not state.asked[item.to].undoes:
+            step = state.asked[item.to].step
+            if all(version in state.answers for version in state.latest.get(step, {}).values()):
+                keys += [key] if (key := state.timers.pop(f"deadline:{step}", "")) else []
+    return keys

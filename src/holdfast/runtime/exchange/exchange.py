@@ -1,0 +1,153 @@
+"""Exchange: one ordered conversation each way with every other service, and one with itself.
+
+Flushed records with a destination go to their conversation; what a service tells itself goes straight back to its
+writer, under a cursor like any other. Comes after the writer, before a transport. What a peer acknowledged is kept, so
+that a cursor that falls back later is known for what it is: a restored store (`Forked`).
+"""
+
+import asyncio
+import logging
+
+from holdfast.core.batch import Batch, Cursor, Row
+from holdfast.core.frame import Frame, check, to_wire
+from holdfast.core.record import Record
+from holdfast.errors import HoldfastError, Misdirected, StoreError
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.ports.transport import Transport
+from holdfast.runtime.ending import end
+from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
+from holdfast.runtime.inbox.cancel import incoming
+from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.work import BatchWork
+from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import Chore
+
+logger = logging.getLogger("holdfast.exchange")
+
+ACK_SAVE_SECONDS = 1.0
+
+
+class Exchange:
+    """All conversations of one service, the one with itself included."""
+
+    def __init__(
+        self, name: str, peers: frozenset[str], store: Store, writer: Writer, waiting: Waiting, transport: Transport,
+        clock: Clock, history: History,
+    ) -> None:  # fmt: skip
+        self.name, self.peers, self.store, self.writer = name, peers, store, writer
+        self.waiting, self.transport, self.clock, self.history = waiting, transport, clock, history
+        self.conversations: dict[str, Conversation] = {}
+        self._mine = Cursor()
+        self._own_broken: asyncio.Task[None] | None = None
+        self._saving = Chore(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+
+    async def start(self, talks_to: set[str]) -> None:
+        """Take up every conversation where the store left it, and what this service told itself."""
+        cursors = await self.store.cursors()
+        acked = await self.store.get("service", [f"acked:{peer}" for peer in sorted(self.peers)])
+        for peer, found in zip(sorted(self.peers), acked, strict=True):
+            self.conversations[peer] = Conversation(
+                self, peer, cursors.get(f"exchange:{peer}", Cursor()), int(found) if found else 0
+            )
+        known = {name.partition(":")[2] for name in cursors if name.startswith("exchange:")}
+        for peer in sorted(talks_to | known):
+            if peer in self.conversations:
+                self.conversations[peer].start()
+        await self._read_own(cursors)
+        self._saving.start()
+
+    def _moved(self) -> dict[str, int]:
+        """What peers have acknowledged and the store does not know."""
+        return {peer: one.acked for peer, one in self.conversations.items() if one.acked != one.saved}
+
+    async def _save_acks(self) -> None:
+        """What peers have acknowledged is kept: a lower cursor later means a restored store."""
+        moved = self._moved()
+        work = BatchWork(
+            Batch(rows=tuple(Row("service", f"acked:{peer}", b"%d" % acked) for peer, acked in moved.items()))
+        )
+        try:
+            self.writer.submit(work)
+            await work.done
+            for peer, acked in moved.items():
+                self.conversations[peer].saved = acked
+        except HoldfastError as error:
+            logger.debug("acknowledgements not saved: %s", error)
+
+    async def _read_own(self, cursors: dict[str, Cursor]) -> None:
+        """Hand the writer what this service told itself and has not decided yet."""
+        mine = cursors.get(f"exchange:{self.name}", Cursor())
+        position, found = mine.position, list[Record]()
+        while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
+            page = await self.store.read(position, 1000, destination=self.name)
+            found += page.records
+            position = page.upto
+        self._mine, self._own_broken = mine, None
+        for record in found:
+            self._submit_own(record)
+
+    async def close(self) -> None:
+        """Say no more."""
+        await end((self._own_broken,))
+        await self._saving.stop()
+        await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
+
+    def reread(self, cursors: dict[str, Cursor]) -> None:
+        """After a failed flush, go on by what the store says: what memory held for peers may lack records that are in
+        the log after all, and what was received may not be."""
+        for peer, conversation in self.conversations.items():
+            conversation.reread(cursors.get(f"exchange:{peer}", Cursor()))
+
+    def reread_own(self) -> None:
+        """The same for what this service told itself, once the writer takes work again."""
+        if self._own_broken is not None:
+            self._own_broken.cancel()
+        self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+
+    def heard(self) -> bool:
+        """True once every peer that is talked to has said what it has, or was found down."""
+        return all(one.heard or one.idle for one in self.conversations.values())
+
+    def flushed(self, records: list[Record]) -> None:
+        """Records are durable: those with a destination go on their way."""
+        for record in records:
+            to = record.destination
+            if not to:
+                continue
+            if to == self.name:
+                self._submit_own(record)
+            elif (conversation := self.conversations.get(to)) is not None:
+                conversation.add(record)
+                if conversation.idle:
+                    conversation.start()
+
+    def _submit_own(self, record: Record) -> None:
+        if self._own_broken is not None or record.position <= self._mine.position:
+            return  # it is read from the store when the cursor is known again, or was
+        before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
+        work = incoming(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
+        self.writer.submit(work)
+
+    def _own_ended(self, error: Exception | None) -> None:
+        if error is not None and self._own_broken is None:
+            pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
+            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
+
+    async def _mend_own(self, pause_seconds: float = 0.0) -> None:
+        while True:
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
+            try:
+                return await self._read_own(await self.store.cursors())
+            except StoreError as error:
+                logger.warning("what this service told itself cannot be read: %s", error)
+
+    async def serve(self, frame: Frame) -> Frame:
+        """Answer a peer's frame. Raises ExchangeError, Unavailable."""
+        conversation = self.conversations.get(frame.sender)
+        if conversation is None or frame.receiver != self.name:
+            check(frame, self.name, self.peers, frame.after)
+            raise Misdirected(f"the frame is from {frame.sender!r}, which is no peer of {self.name!r}")
+        return await conversation.serve(frame)

@@ -1,0 +1,262 @@
+"""What is fed: views, reactions, and sagas that events begin, each a consumer of `runtime.feeds.subscriptions`.
+
+A view's page is one batch: the rows it changes and its checkpoint. A reaction's page is one batch: the commands it
+sends and its checkpoint. A saga's beginning goes through the writer event by event, since its stream must be in memory.
+A view that fails marks that one row stale and goes on. An event that a reaction or a saga's beginning fails at waits,
+as a command does, and holds up what follows on its own stream only.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
+from holdfast.core.frame import FeedPage, WireRecord, to_wire
+from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_of
+from holdfast.core.record import Headers, Record, record_id
+from holdfast.core.saga import SagaType
+from holdfast.core.view import ReactionType, ViewType
+from holdfast.errors import CommandFailed
+from holdfast.ports.clock import Clock
+from holdfast.ports.store import Store
+from holdfast.runtime.decide.decision import Envelope, Handled
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.feeds.subscriptions import Subscription
+from holdfast.runtime.inbox.message import Held, Place
+from holdfast.runtime.inbox.receive import once_more
+from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.log.streams import Memory
+
+logger = logging.getLogger("holdfast.consumers")
+
+VIEW_ROWS_IN_MEMORY_MAX = 20_000
+
+
+class ViewRow(msgspec.Struct, omit_defaults=True):
+    """A row of a view as it is stored."""
+
+    state: msgspec.Raw
+    stale: str = ""
+    """Why the row is not kept up any more; empty while it is. A rebuild cures it."""
+
+
+class ViewConsumer:
+    """One generation of a view."""
+
+    begins = "start"
+
+    def __init__(self, view: ViewType, generation: int, store: Store) -> None:
+        self.view, self.generation, self.store = view, generation, store
+        self.name = f"view:{view.name}@{generation}"
+        self.types = tuple(view.events)
+        self._rows: OrderedDict[str, tuple[Any, str]] = OrderedDict()
+        self._turn = asyncio.Lock()
+
+    def row_key(self, key: str) -> str:
+        """The key of a row in the store."""
+        return f"{self.view.name}@{self.generation}/{key}"
+
+    async def take(self, feed: Subscription, page: FeedPage) -> None:
+        """Fold a page into its rows. One page at a time, of whichever producer: two that change one row must not both
+        begin with the row as it was, nor the second stand on a first that is not committed."""
+        async with self._turn:
+            await self._fold(feed, page)
+
+    async def _fold(self, feed: Subscription, page: FeedPage) -> None:
+        events: list[tuple[str, Any, Record]] = []
+        unplaced: list[str] = []
+        for record in page.records:
+            try:
+                event = decode_stored(self.view.events[record.type].home, record.type, record.data)
+                keys = self.view.keys(event)
+            except Exception as error:  # a row that is stale from the start says which event no row could be found for
+                where = record_id(feed.producer, record.position)
+                logger.exception("view %s: no row is known for %s", self.view.name, where)
+                self._rows[f"?{where}"] = (self.view.shape.new(), f"{type(error).__name__} at {where}: {error}"[:500])
+                unplaced.append(f"?{where}")
+            else:
+                events += [(key, event, record) for key in keys]
+        await self._load([key for key, _, _ in events])
+        changed: dict[str, None] = dict.fromkeys(unplaced)
+        for key, event, record in events:
+            state, stale = self._rows[key]
+            if stale:
+                continue
+            changed[key] = None
+            try:
+                self.view.evolve(state, event, key)
+            except Exception as error:
+                where = record_id(feed.producer, record.position)
+                logger.exception("view %s: row %s is stale from %s on", self.view.name, key, where)
+                self._rows[key] = (state, f"{type(error).__name__} at {where}: {error}"[:500])
+        rows = tuple(Row("view", self.row_key(key), self._encode(key)) for key in changed)
+        try:
+            await feed.commit(Batch(rows=rows, moves=(feed.move(page, page.upto),)), page, page.upto)
+        except BaseException:
+            self._rows.clear()
+            raise
+        while len(self._rows) > VIEW_ROWS_IN_MEMORY_MAX:
+            self._rows.popitem(last=False)
+
+    async def _load(self, keys: list[str]) -> None:
+        missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
+        found = await self.store.get("view", [self.row_key(key) for key in missing]) if missing else []
+        for key, data in zip(missing, found, strict=True):
+            if data is None:
+                self._rows[key] = (self.view.shape.new(), "")
+            else:
+                row = msgspec.json.decode(data, type=ViewRow)
+                self._rows[key] = (self.view.shape.decode(bytes(row.state)), row.stale)
+
+    def _encode(self, key: str) -> bytes:
+        state, stale = self._rows[key]
+        return encode(ViewRow(msgspec.Raw(self.view.shape.encode(state)), stale))
+
+
+class ReactionConsumer:
+    """A reaction."""
+
+    def __init__(self, reaction: ReactionType, waiting: Waiting, clock: Clock) -> None:
+        self.reaction, self.waiting, self.clock = reaction, waiting, clock
+        self.name, self.begins = f"reaction:{reaction.name}", reaction.begins
+        self.types = tuple(reaction.events)
+        waiting.consumers[self.name] = self._again
+
+    async def take(self, feed: Subscription, page: FeedPage) -> None:
+        """Send what the events of a page lead to; one that fails waits, and what follows on its stream behind it."""
+        records: list[Record] = []
+        held: list[tuple[str, Place]] = []
+        for record in page.records:
+            stream, failure = f"{self.name}/{feed.producer}:{record.stream}", None
+            if not self.waiting.busy(stream):
+                try:
+                    records += self._react(feed.producer, record)
+                    continue
+                except Exception as error:  # noqa: BLE001 - whatever it raises, its event waits
+                    failure = error
+            place = self.waiting.hold(stream, feed.producer, to_wire(record), failure, feed=self.name)
+            held.append((stream, place))
+        rows = tuple(self.waiting.row_of(place) for _, place in held)
+        try:
+            await feed.commit(Batch(tuple(records), moves=(feed.move(page, page.upto),), rows=rows), page, page.upto)
+        except BaseException:
+            for stream, place in held:
+                self.waiting.unhold(stream, place)
+            raise
+        for stream, place in held:
+            self.waiting.kept(stream, place)
+
+    def _again(self, held: Held) -> Handled:
+        handled = Handled()
+        handled.records += self._react(held.producer, held.record)
+        return handled
+
+    def _react(self, producer: str, record: Record | WireRecord) -> list[Record]:
+        if record.headers.hop >= HOPS_MAX:
+            raise CommandFailed(f"{self.reaction.name}: {HOPS_MAX} hops from the edge: the services answer in a loop")
+        event = decode_stored(self.reaction.events[record.type].home, record.type, bytes(record.data))
+        cause, at = record_id(producer, record.position), self.clock.now_us()
+        context = Context(at, cause, record.stream.partition("/")[2], record.correlation or record.tx, record.tx)
+        made: list[Record] = []
+        for command in self.reaction.react(event, context):
+            message = message_of(command)
+            headers = Headers(
+                record.headers.hop + 1, record.headers.debug, record.headers.traceparent,
+                message.key_of(command) if message.key_fields else "",
+            )  # fmt: skip
+            made.append(
+                Record(0, "command", message.stored, encode(command), record.tx, cause, at, record.correlation,
+                       "", 0, message.contract, headers)
+            )  # fmt: skip
+        return made
+
+
+class SagaConsumer:
+    """The beginning of a saga by an event."""
+
+    def __init__(self, saga: SagaType, dispatch: Dispatch, memory: Memory, waiting: Waiting, clock: Clock) -> None:
+        self.saga, self.dispatch, self.memory, self.waiting, self.clock = saga, dispatch, memory, waiting, clock
+        self.name, self.begins = f"saga:{saga.name}", saga.begins_at
+        self.types = saga.begin.stored_all
+        waiting.consumers[self.name] = lambda held: self.begin(held.producer, held.record)
+
+    def begin(self, producer: str, record: Record | WireRecord) -> Handled:
+        """Begin the saga of one event, its stream in memory. Raises what its first step raises."""
+        event = decode_stored(self.saga.begin.home, record.type, bytes(record.data))
+        cause = record_id(producer, record.position)
+        envelope = Envelope(
+            cause, record.tx, self.clock.now_us(), record.correlation, record.headers.hop, record.headers.debug,
+            record.headers.traceparent,
+        )  # fmt: skip
+        handled = Handled()
+        self.dispatch.sagas.begin(self.saga, event, f"{self.saga.name}/{cause}", envelope, self.memory, handled)
+        return handled
+
+    async def take(self, feed: Subscription, page: FeedPage) -> None:
+        """Begin a saga for each event of a page, in order; the checkpoint moves with each."""
+        before = feed.durable.position
+        works: list[_BeginWork] = []
+        for record in page.records:
+            to = page.upto if record is page.records[-1] else record.position
+            move = Move(feed.cursor_name, before, Cursor(page.incarnation, to))
+            works.append(_BeginWork(self, feed.producer, record, move))
+            before = to
+        for work in works:
+            feed.writer.submit(work)
+        results = await asyncio.gather(*(work.done for work in works), return_exceptions=True)
+        for work, result in zip(works, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            feed.settle(work.move.after)
+
+
+class _BeginWork:
+    """One event that begins a saga, on its way through the writer."""
+
+    __slots__ = ("_consumer", "_handled", "_place", "_producer", "_record", "_tries", "done", "lane", "move", "streams")
+
+    def __init__(self, consumer: SagaConsumer, producer: str, record: Record, move: Move) -> None:
+        self._consumer, self._producer, self._record, self.move = consumer, producer, record, move
+        self.lane = consumer.name
+        self._handled: Handled | None = None
+        self._place: Place | None = None
+        self._tries = 0
+        self.streams: Sequence[str] = (f"{consumer.saga.name}/{record_id(producer, record.position)}",)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def handle(self) -> Batch | None:
+        consumer, record, (stream,) = self._consumer, self._record, self.streams
+        self._place = self._handled = None
+        self._tries = once_more(self._tries, consumer.name)
+        try:
+            handled = self._handled = consumer.begin(self._producer, record)
+        except Exception as error:  # noqa: BLE001 - whatever its first step raises, its event waits
+            consumer.memory.forget(self.streams)
+            waiting = consumer.waiting
+            self._place = waiting.hold(stream, self._producer, to_wire(record), error, feed=consumer.name)
+            return Batch(moves=(self.move,), rows=(waiting.row_of(self._place),))
+        return Batch(tuple(handled.records), tuple(handled.reads), (self.move,), tuple(handled.rows))
+
+    def landed(self, position: int) -> None:
+        self._consumer.waiting.settled(self._handled, position)
+        if self._place is not None:
+            self._consumer.waiting.kept(self.streams[0], self._place)
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def taken_back(self) -> None:
+        self._handled = None
+        if self._place is not None:
+            self._consumer.waiting.unhold(self.streams[0], self._place)
+            self._place = None
+
+    def duplicate(self, found: Duplicate) -> None:
+        self.failed(RuntimeError(f"row {found.key} exists already"))
+
+    def failed(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -1,0 +1,396 @@
+"""The writer: sequencer and group commit of one log.
+
+Every message that is to be decided comes here as a `Work`. The writer decides all that wait, one after another, against
+the streams in memory, and commits them as one durable group while the next group forms. Answers leave after the flush.
+Before it come dispatch, exchange, feeds and timers; after it the store. Failures: a batch that fails takes back the
+state it made and those that rest on it are decided again; when the store cannot commit at all, everything on its way
+fails with `Unavailable`, memory is emptied, and nothing is decided until the node has read the log again (`resume`).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Protocol
+
+import msgspec
+
+from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
+from holdfast.core.record import Record
+from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
+from holdfast.ports.store import Lent, Loaded, Store
+from holdfast.runtime.ending import end
+from holdfast.runtime.log.streams import Memory
+
+logger = logging.getLogger("holdfast.writer")
+
+GROUP_BATCHES_MAX = 512
+INBOX_MAX = 20_000
+"""Works that wait to be decided; past it the edge is told to come back later."""
+
+
+class Work(Protocol):
+    """One message to decide. Works of one lane are decided strictly in the order given, whatever fails in between."""
+
+    @property
+    def lane(self) -> str:
+        """The conversation it belongs to; empty for none."""
+        ...
+
+    @property
+    def streams(self) -> Sequence[str]:
+        """Streams that must be in memory before `handle`."""
+        ...
+
+    def handle(self) -> Batch | None:
+        """Decide, changing the state in memory; None when there is nothing to commit. `failed` gets what it raises."""
+        ...
+
+    def landed(self, position: int) -> None:
+        """The batch is durable; its first record has this position."""
+        ...
+
+    def duplicate(self, found: Duplicate) -> None:
+        """The batch had a row that exists already; nothing was written."""
+        ...
+
+    def taken_back(self) -> None:
+        """What `handle` decided is not committed: undo what it changed beside the streams in memory. It is decided
+        again, or told that it is a `duplicate`."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """`handle` raised, or the store could not commit; nothing was written."""
+        ...
+
+
+class Writer:
+    """One log's sequencer."""
+
+    def __init__(
+        self,
+        store: Store,
+        memory: Memory,
+        *,
+        flushed: Callable[[list[Record]], None],
+        crashed: Callable[[], None] | None = None,
+        inbox_max: int = INBOX_MAX,
+    ) -> None:
+        self._store, self._memory, self._flushed, self._crashed = store, memory, flushed, crashed
+        self._inbox: deque[Work] = deque()
+        self._inbox_max = inbox_max
+        self._held: list[Work] = []
+        """Works that wait for streams to be loaded, in order."""
+        self._held_lanes: set[str] = set()
+        self._wanted: set[str] = set()
+        self._forming: list[tuple[Work, Batch]] = []
+        self._turning = False
+        self._shut: Unavailable | None = None
+        """Why no work is taken: closed, or memory is not what the log says."""
+        self._idle: asyncio.Future[None] | None = None
+        """Set while there is nothing to commit: to be told when there is."""
+        self._task: asyncio.Task[None] | None = None
+        self._load = False
+        """Whether something is to be loaded that was not when loading began."""
+        self._loading: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+        self.head = 0
+        self.failure: StoreError | None = None
+        """Why the last group could not be committed; None when the last one was."""
+        self.crashes = 0
+        """How often everything on its way has failed."""
+        self.groups = 0
+        self.batches = 0
+
+    def start(self, head: int) -> None:
+        """Begin to work on a log whose last position is `head`."""
+        self.head = head
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Commit what waits (unless `drain` is False) and stop; all that is not committed fails, also where this is
+        cancelled as it takes too long."""
+        try:
+            if drain and self.failure is None:
+                await self._drain()
+        finally:
+            await self._stop()
+
+    async def _drain(self) -> None:
+        while self.failure is None and (self._inbox or self._forming or self._held):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        async with self._flushing:
+            pass  # the last group has landed
+
+    async def _stop(self) -> None:
+        await end((self._task, self._loading))
+        await end((self._loading,))  # a turn that was due while they ended may have begun to load once more
+        self._shut = Unavailable("the service is stopping")
+        lost = [*(work for work, _ in self._forming), *self._held, *self._inbox]
+        self._forming.clear()
+        self._held.clear()
+        self._inbox.clear()
+        for work in lost:
+            work.failed(self._shut)
+
+    def paused(self) -> asyncio.Lock:
+        """To be used with `async with`: no group is committed inside; what is decided meanwhile waits."""
+        return self._flushing
+
+    async def commit_within(
+        self, lent: Lent, group: list[tuple[Work, Batch]], crashes: int, *, paused: bool
+    ) -> list[Outcome]:
+        """Commit works decided elsewhere, within a transaction, all or none. `crashes`: how many there were when they
+        were decided; Unavailable if there are more. `paused`: the caller has paused this writer.
+
+        Raises what the store's `commit` raises; on a failed store everything on its way has failed with it.
+        """
+        async with nullcontext() if paused else self._flushing:
+            if self._shut is not None or crashes != self.crashes:
+                raise self._shut or Unavailable("the store has failed meanwhile")
+            try:
+                outcomes = await self._store.commit([batch for _, batch in group], within=lent)
+            except (TransactionLost, TransactionRefused):
+                raise
+            except StoreError as error:
+                self._crash(error, [])
+                raise
+            if all(isinstance(outcome, Committed) for outcome in outcomes):
+                self.groups += 1
+                self.batches += len(group)
+                self._publish(group, outcomes)
+            return outcomes
+
+    @property
+    def waiting(self) -> int:
+        """Works that are not decided yet."""
+        return len(self._inbox) + len(self._held)
+
+    def submit(self, work: Work, *, edge: bool = False) -> None:
+        """Take a work; it fails at once while none is taken. From the edge: Busy when too many wait."""
+        if self._shut is not None:
+            work.failed(self._shut)
+            return
+        if edge and self.waiting >= self._inbox_max:
+            raise Busy(f"{self.waiting} commands wait already", retry_after_seconds=1.0)
+        self._inbox.append(work)
+        self._turn_soon()
+
+    @property
+    def shut(self) -> bool:
+        """True from a flush that failed until all was read again: `head` may be behind what the store shows."""
+        return self._shut is not None
+
+    def resume(self) -> None:
+        """Memory is what the log says again: take work."""
+        self._shut = None
+
+    def _turn_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        inbox, memory, forming = self._inbox, self._memory, self._forming
+        while inbox and len(forming) < GROUP_BATCHES_MAX:
+            work = inbox.popleft()
+            if self._held and self._must_hold(work):
+                continue
+            if missing := memory.missing(work.streams):
+                self._hold(work, missing)
+                continue
+            try:
+                batch = work.handle()
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is for its work to judge
+                memory.forget(work.streams)
+                work.failed(error)
+                continue
+            if batch is not None:
+                for stream, _ in batch.reads:
+                    memory.pin(stream)
+                forming.append((work, batch))
+        if forming and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _must_hold(self, work: Work) -> bool:
+        """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
+        if (work.lane and work.lane in self._held_lanes) or any(stream in self._wanted for stream in work.streams):
+            self._hold(work, self._memory.missing(work.streams))
+            return True
+        return False
+
+    def _hold(self, work: Work, missing: list[str]) -> None:
+        self._held.append(work)
+        if work.lane:
+            self._held_lanes.add(work.lane)
+        self._wanted.update(missing)
+        self._load_soon()
+
+    def _load_soon(self) -> None:
+        self._load = True
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.get_running_loop().create_task(self._run_loads())
+
+    async def _run_loads(self) -> None:
+        while self._load:
+            self._load = False
+            wanted = sorted(stream for stream in self._wanted if not self._memory.busy(stream))
+            try:
+                loaded = await self._loaded(wanted)
+            except Exception as error:  # who waits for these streams is told, whatever it was
+                if not isinstance(error, StoreError):
+                    logger.exception("streams could not be loaded, in a way nobody foresaw")
+                held, self._held = self._held, []
+                self._held_lanes.clear()
+                self._wanted.clear()
+                for work in held:
+                    work.failed(_unavailable(error))
+                continue
+            for stream, found in zip(wanted, loaded, strict=True):
+                self._wanted.discard(stream)
+                if self._memory.get(stream) is None and not self._memory.busy(stream):
+                    self._memory.put(stream, found)
+            if self._wanted and not wanted:
+                continue
+            held, self._held = self._held, []
+            self._held_lanes.clear()
+            self._inbox.extendleft(reversed(held))
+            self._turn_soon()
+
+    async def _loaded(self, streams: list[str]) -> list[Loaded]:
+        """The streams from the store; those with a snapshot of another shape without it."""
+        loaded = await self._store.load(streams) if streams else []
+        unfit = [number for number, found in enumerate(loaded) if not self._memory.fits(streams[number], found)]
+        if unfit:
+            again = await self._store.load([streams[number] for number in unfit], snapshots=False)
+            for number, found in zip(unfit, again, strict=True):
+                loaded[number] = found
+        return loaded
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._forming:
+                self._idle = loop.create_future()
+                await self._idle
+            group, self._forming = self._forming, []
+            if self._inbox:
+                self._turn_soon()
+            try:
+                outcomes = await self._commit(group)
+                self.failure = None
+                self.groups += 1
+                self.batches += len(group)
+                self._land(group, outcomes)
+            except StoreError as error:
+                self._crash(error, group)
+                continue
+            except Exception as error:
+                logger.exception("the writer failed in a way nobody foresaw; memory is read again from the log")
+                self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
+                continue
+            if self._wanted:
+                self._load_soon()
+            self._memory.trim()
+
+    async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
+        try:
+            await self._flushing.acquire()
+            try:
+                if self._shut is not None:
+                    raise StoreFailed(str(self._shut))
+                return await self._store.commit([batch for _, batch in group])
+            finally:
+                self._flushing.release()
+        except asyncio.CancelledError:
+            for work, _ in group:  # whether it is durable is not known here: who asks again with the same key learns it
+                work.failed(Unavailable("the service is stopping"))
+            raise
+
+    def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+        bad: list[tuple[Work, Batch, Outcome]] = []
+        unpin = self._memory.unpin
+        for (work, batch), outcome in zip(group, outcomes, strict=True):
+            for stream, _ in batch.reads:
+                unpin(stream)
+            if type(outcome) is not Committed:
+                bad.append((work, batch, outcome))
+        if bad:
+            self._take_back(bad)
+        self._publish(group, outcomes)
+        for (work, _), outcome in zip(group, outcomes, strict=True):
+            if type(outcome) is Committed:
+                work.landed(outcome.position)
+
+    def _publish(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+        """Say what is durable now: how far, and those records that are for somebody."""
+        sent: list[Record] = []
+        wrote = False
+        for (_, batch), outcome in zip(group, outcomes, strict=True):
+            if batch.records and type(outcome) is Committed:
+                wrote, position = True, outcome.position
+                for record in batch.records:
+                    if record.destination:
+                        sent.append(msgspec.structs.replace(record, position=position))
+                    position += 1
+                if position > self.head:
+                    self.head = position - 1
+        if wrote:
+            self._flushed(sent)
+
+    def _take_back(self, bad: list[tuple[Work, Batch, Outcome]]) -> None:
+        """What failed takes back the state it made; what is decided on that state is decided again."""
+        again: list[Work] = []
+        tainted: set[str] = set()
+        lanes: set[str] = set()
+        for work, batch, outcome in bad:
+            tainted.update(stream for stream, _ in batch.reads)
+            if not isinstance(outcome, Duplicate):
+                again.append(work)
+                lanes.add(work.lane)
+        lanes.discard("")
+        kept: list[tuple[Work, Batch]] = []
+        for work, batch in self._forming:
+            if work.lane in lanes or any(stream in tainted for stream, _ in batch.reads):
+                again.append(work)
+                lanes.update({work.lane} - {""})
+                for stream, _ in batch.reads:
+                    tainted.add(stream)
+                    self._memory.unpin(stream)
+            else:
+                kept.append((work, batch))
+        self._forming[:] = kept
+        self._memory.forget(tainted)
+        duplicates = [(work, outcome) for work, _, outcome in bad if isinstance(outcome, Duplicate)]
+        for work in [*reversed(again), *(work for work, _ in duplicates)]:
+            work.taken_back()
+        for work, outcome in duplicates:
+            work.duplicate(outcome)
+        self._inbox = deque([*again, *self._held, *self._inbox])
+        self._held.clear()
+        self._held_lanes.clear()
+        self._wanted.clear()
+        self._turn_soon()
+
+    def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
+        logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
+        self.failure = error
+        self.crashes += 1
+        lost = [*(work for work, _ in [*group, *self._forming]), *self._held, *self._inbox]
+        self._forming.clear()
+        self._held.clear()
+        self._held_lanes.clear()
+        self._wanted.clear()
+        self._inbox.clear()
+        self._memory.clear()
+        self._shut = _unavailable(error) if self._crashed is not None else None
+        for work in lost:
+            work.failed(_unavailable(error))
+        if self._crashed is not None:
+            self._crashed()
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(f"the store is not taking commits: {error}", retry_after_seconds=2.0)
