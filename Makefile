@@ -6,14 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# What `make coverage` runs: the tests that need neither a server nor a minute.
+COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/stores/test_sqlite.py tests/http \
+	--ignore=tests/ops/test_repair_tutorial.py --ignore=tests/http/test_hostile.py \
+	--ignore=tests/http/test_effects_http.py -k "not crash and not follows"
 # The tests start hundreds of processes: what Python has compiled once is kept, whatever the shell says.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types tidy bench soak docs format
+.PHONY: help setup demo test test-wheel coverage check lint types tidy bench soak docs format
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(STAMP) ## Make .venv with everything in it (again only when pyproject.toml or constraints.txt change)
 
@@ -27,11 +31,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## A marketplace of eight processes under load and SIGKILL, then the audit
 	@$(BIN)/holdfast demo $(ARGS)
 
-# Two files at a time, in their order; ARGS="-n 0" runs them one by one.
+# Two files at a time, the long ones first (tests/conftest.py); ARGS="-n 0" runs them one by one.
 test: $(STAMP) ## All tests but the long ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: lint types tidy docs ## lint, types, tidy and docs
+test-wheel: $(STAMP) ## Build the wheel, install it into an empty environment, and try it there
+	$(BIN)/python -m pytest -m wheel tests/house/test_wheel.py $(ARGS)
+
+check: lint types tidy docs coverage ## lint, types, tidy, docs and coverage
 
 lint: $(STAMP) ## Format and lint rules, nothing changed
 	$(BIN)/ruff format --check .
@@ -40,6 +47,10 @@ lint: $(STAMP) ## Format and lint rules, nothing changed
 # The nodejs wheel brings pyright its Node: a machine needs none of its own.
 types: $(STAMP) ## Pyright, strict on src and examples
 	$(BIN)/pyright
+
+coverage: $(STAMP) ## How much of the package the quick tests run, in one figure (CONTRIBUTING.md says of what)
+	$(BIN)/coverage run -m pytest -q -p no:xdist $(COVERED) $(ARGS)
+	@echo "coverage: $$($(BIN)/coverage report --format=total) % of lines and branches"
 
 tidy: $(STAMP) ## The house style, as a test
 	$(BIN)/python -m pytest tests/house/test_tidy.py

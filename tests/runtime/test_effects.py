@@ -325,7 +325,7 @@ def test_a_cancel_that_meets_a_call_waits_for_its_outcome(restarted: bool) -> No
 @virtual_time
 async def test_a_cancel_before_the_attempt_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A charge that has not been tried when its sale is called off is answered cancelled, and is never made."""
-    monkeypatch.setattr("holdfast.runtime.effects.CALLS_MAX", 1)
+    monkeypatch.setattr("holdfast.runtime.execute.effects.CALLS_MAX", 1)
     provider = Provider()
     provider.faults["o1"] = ["8"]
     async with office(provider, seconds=20) as virtual:
