@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 # What `make coverage` runs: the tests that need neither a server nor a minute.
 COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/stores/test_sqlite.py tests/http \
+	tests/cli/test_config.py tests/cli/test_logs.py \
 	--ignore=tests/ops/test_repair_tutorial.py --ignore=tests/http/test_hostile.py \
 	--ignore=tests/http/test_effects_http.py -k "not crash and not follows"
 # The tests start hundreds of processes: what Python has compiled once is kept, whatever the shell says.
