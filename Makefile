@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Beside PYTHON, those that pyproject.toml claims.
+PYTHONS ?= python3.12 python3.13
 # What `make coverage` runs: the tests that need neither a server nor a minute.
 COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/stores/test_sqlite.py tests/http \
 	tests/cli/test_config.py tests/cli/test_logs.py \
@@ -15,7 +17,7 @@ COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel coverage check lint types tidy bench soak docs format
+.PHONY: help setup demo test test-wheel test-pythons coverage check lint types tidy bench soak docs format
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -38,6 +40,16 @@ test: $(STAMP) ## All tests but the long ones
 
 test-wheel: $(STAMP) ## Build the wheel, install it into an empty environment, and try it there
 	$(BIN)/python -m pytest -m wheel tests/house/test_wheel.py $(ARGS)
+
+test-pythons: ## The tests on the other Pythons that are claimed, each in an environment of its own
+	@failed=""; for python in $(PYTHONS); do \
+		if $$python -c '' 2> /dev/null; then \
+			$(MAKE) test PYTHON=$$python VENV=.venv-$$python || failed="$$failed $$python"; \
+		else \
+			echo "SKIPPED: $$python is not on PATH, or does not start; nothing was tested with it" >&2; \
+		fi; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 check: lint types tidy docs coverage ## lint, types, tidy, docs and coverage
 
