@@ -14,10 +14,8 @@ from support import servers
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
-
-
 FOLDERS = ("cli", "stores", "soak", "ops", "http", "marketplace", "explore", "runtime", "house", "core", "testing")
-"""In the order they are run in: long files first, for two processes end together when the last ones are short."""
+"""In the order they are run in: long files first. The last ones are short, so that two processes end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
