@@ -17,7 +17,7 @@ COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel test-pythons coverage check lint types tidy bench soak docs format
+.PHONY: help setup demo test test-wheel test-pythons coverage check lint types tidy bench cost seeds soak docs format
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -70,6 +70,12 @@ tidy: $(STAMP) ## The house style, as a test
 
 bench: $(STAMP) ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)
+
+cost: $(STAMP) ## Processor time per command of a revision beside another one: ARGS="--old REV --new ."
+	@$(BIN)/python -m bench.cost $(ARGS)
+
+seeds: $(STAMP) ## Hashes of what the explorer's systems leave in their logs: ARGS="--check"
+	@PYTHONPATH=.:tests:examples $(BIN)/python -m recorded.seeds $(ARGS)
 
 soak: $(STAMP) ## The tests that run for minutes: crashes by the hundred, and processes under every fault at once
 	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from bench.load import Measured, measured
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 
 INSERT = "INSERT INTO log VALUES (?, 'event', '', ?, 1, 'first.first_done.v1', ?, ?, '', ?, ?, '{}')"
 WARM_SHARE = 0.2

@@ -14,7 +14,20 @@ from support import servers
 
 os.environ["MARKETPLACE_BENCH"] = "1"
 """The marketplace's `/reset` and `/cleanup` are there in the tests: it reads the switch when it is imported."""
-FOLDERS = ("cli", "stores", "soak", "ops", "http", "marketplace", "explore", "runtime", "house", "core", "testing")
+FOLDERS = (
+    "cli",
+    "stores",
+    "soak",
+    "ops",
+    "http",
+    "marketplace",
+    "explore",
+    "runtime",
+    "recorded",
+    "house",
+    "core",
+    "testing",
+)
 """In the order they are run in: long files first. The last ones are short, so that two processes end together."""
 
 

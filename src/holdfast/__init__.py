@@ -17,14 +17,15 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
 
 from holdfast.client import Client
 from holdfast.compose import start
-from holdfast.core.aggregate import decide, escrow, evolve
-from holdfast.core.effect import Attempt
-from holdfast.core.handler import Transaction
-from holdfast.core.happened import Happened
-from holdfast.core.message import Command, Context, Contract, Event, Rejection, Sensitive
-from holdfast.core.retry import Retry
-from holdfast.core.saga import answer, pivot, step, undo
-from holdfast.core.service import Every, Keyed, Query, Service, System, every, keyed, query
+from holdfast.core.audit.happened import Happened
+from holdfast.core.declare.aggregate import decide, escrow, evolve
+from holdfast.core.declare.effect import Attempt
+from holdfast.core.declare.handler import Transaction
+from holdfast.core.declare.message import Command, Context, Contract, Event, Rejection, Sensitive
+from holdfast.core.declare.retry import Retry
+from holdfast.core.declare.saga import answer, pivot, step, undo
+from holdfast.core.declare.service import Every, Keyed, Query, Service, every, keyed, query
+from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Rejected
 from holdfast.runtime.system import Running
 

@@ -7,9 +7,10 @@ transport decides where the service is; the outcome is the same. A time-out is `
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
-from holdfast.core.message import Command, Rejection, message_of
+from holdfast.core.declare.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
-from holdfast.runtime.edge.commands import WAIT_SECONDS, Outcome
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.edge.commands import WAIT_SECONDS
 from holdfast.runtime.feeds.views import Answer
 from holdfast.runtime.system import Running
 

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from holdfast.cli.demonstration import examples_folder
-from holdfast.core.audit import Audit, Report
-from holdfast.core.cut import Seen
+from holdfast.core.audit.audit import Audit, Report
+from holdfast.core.audit.cut import Seen
 from marketplace.invariants import system
 from shop.demo import SERVICES
 from shop.drive import PRODUCTS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.cut import NOTHING, Cut, Seen
-from holdfast.core.stage import DONE
+from holdfast.core.audit.cut import NOTHING, Cut, Seen
+from holdfast.core.saga.stage import DONE
 
 LOGS = ("a", "b", "c")
 

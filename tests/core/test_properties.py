@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Command, Contract, Event, Rejection
-from holdfast.core.advance import advance, answered, timers, woken
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import Frame, decode_frame, encode_frame, to_wire
-from holdfast.core.key import join_key
-from holdfast.core.message import decode_stored, encode, message_of
-from holdfast.core.progress import Answered, Asked, Begun, Completed, Progress, SagaState, Undone, apply
-from holdfast.core.record import Headers, Record
-from holdfast.core.saga import ATTEMPTS_MAX
-from holdfast.core.signature import sign, verify
+from holdfast.core.declare.message import decode_stored, encode, message_of
+from holdfast.core.declare.saga import ATTEMPTS_MAX
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.key import join_key
+from holdfast.core.log.record import Headers, Record
+from holdfast.core.saga.advance import advance, answered, timers, woken
+from holdfast.core.saga.progress import Answered, Asked, Begun, Completed, Progress, SagaState, Undone, apply
+from holdfast.core.wire.frame import Frame, decode_frame, encode_frame, to_wire
+from holdfast.core.wire.signature import sign, verify
 from holdfast.errors import Garbled, ProtocolMismatch, Unauthorized
 from support.systems.deals import (
     Book,

@@ -5,10 +5,10 @@ import itertools
 from typing import Any
 
 from holdfast import Client, start
-from holdfast.core.record import Record
-from holdfast.core.trail import Item as Node
-from holdfast.core.trail import Trail, build
-from holdfast.core.tree import render
+from holdfast.core.explain.trail import Item as Node
+from holdfast.core.explain.trail import Trail, build
+from holdfast.core.explain.tree import render
+from holdfast.core.log.record import Record
 from shop.contracts import Checkout, Item, Restock
 from shop.services import order_service, shop
 

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Service, System, answer, decide, step, undo
-from holdfast.core.audit import Audit
-from holdfast.core.cut import NOTHING, Seen
-from holdfast.core.happened import Happened
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import NOTHING, Seen
+from holdfast.core.audit.happened import Happened
 from holdfast.runtime.node import Node
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
-from holdfast.testing.explore import Scenario, _Explorer
-from holdfast.testing.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
+from holdfast.testing.explorer.search import Scenario, _Explorer
+from holdfast.testing.simulation.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
 from shop.contracts import Charged, CheckedOut, Checkout, Item, Restock, Restocked
 from support import scenarios
 from support.scenarios import DAYS_SEEDS, HUNTS, in_shop, in_trading, shop, trading
 
-exploring: Any = importlib.import_module("holdfast.testing.explore")  # the function has the module's name
+exploring: Any = importlib.import_module("holdfast.testing.explorer.search")  # the function has the module's name
 FAULTED = (Fault("crash_after", "order", 5), Fault("lose_answer", "order>stock", 2), Fault("slow", "payment", 1))
 SCHEDULES = {
     "plain": Schedule(),

@@ -15,12 +15,12 @@ import pytest
 from cards.contracts import Bought, Buy, Charge, Charged, Refund, Refunded, wallet
 from cards.services import order_service
 from holdfast import Rejected, Service, System, Transaction
-from holdfast.core.batch import Batch, Committed, Outcome
+from holdfast.core.log.batch import Batch, Committed, Outcome
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Capabilities, Lent
 from holdfast.testing import VirtualSystem, explore
-from holdfast.testing.loop import next_round
-from holdfast.testing.virtual import VirtualStore
+from holdfast.testing.simulation.loop import next_round
+from holdfast.testing.simulation.system import VirtualStore
 from support.scenarios import DAYS_SEEDS
 from support.systems.payments import FAST
 
@@ -64,8 +64,9 @@ class Table:
 class Lending(VirtualStore):
     """A store in virtual time with a table of accounts beside its log."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+
         self.accounts: Counter[str] = Counter()
         self.opening = 0
         self._one = asyncio.Lock()
@@ -159,7 +160,7 @@ async def sales(system: VirtualSystem) -> None:
 @pytest.mark.parametrize("store", [Shared, Own])
 def test_tables_and_log_are_one(store: type[Lending], monkeypatch: pytest.MonkeyPatch) -> None:
     """G1, G3: every single fault, and pairs: no charge without its event, no event without its charge, none twice."""
-    monkeypatch.setattr("holdfast.testing.virtual.VirtualStore", store)
+    monkeypatch.setattr("holdfast.testing.simulation.system.VirtualStore", store)
     explored = explore(office, sales, schedules=400)
     assert explored.singles > 200 and explored.pairs and explored.drawn
 
@@ -169,7 +170,7 @@ def test_tables_and_log_are_one(store: type[Lending], monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("store", [Shared, Own])
 def test_tables_and_log_are_one_for_longer(store: type[Lending], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on thousands of schedules."""
-    monkeypatch.setattr("holdfast.testing.virtual.VirtualStore", store)
+    monkeypatch.setattr("holdfast.testing.simulation.system.VirtualStore", store)
     assert explore(office, sales, schedules=4_000, seed=seed).runs == 4_000
 
 
@@ -180,6 +181,6 @@ def test_a_table_that_is_kept_without_its_commit_is_found(monkeypatch: pytest.Mo
         """As if the engine had no savepoints."""
 
     monkeypatch.setattr(Table, "undo", nothing)
-    monkeypatch.setattr("holdfast.testing.virtual.VirtualStore", Shared)
+    monkeypatch.setattr("holdfast.testing.simulation.system.VirtualStore", Shared)
     with pytest.raises(AssertionError, match="o2"):
         explore(office, sales, schedules=50)

@@ -14,21 +14,22 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core import advance
-from holdfast.core.batch import Batch, Cursor, Outcome
-from holdfast.core.effect import ATTEMPTED
-from holdfast.core.frame import Frame, check
-from holdfast.core.progress import SagaState
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.effect import ATTEMPTED
+from holdfast.core.declare.saga import SagaType, advance
+from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.saga.progress import SagaState
+from holdfast.core.wire.frame import Frame, check
+from holdfast.ports.store import Store
 from holdfast.runtime.decide.stages import Stages
 from holdfast.runtime.exchange.conversation import Conversation
 from holdfast.runtime.execute.effects import Effects
-from holdfast.runtime.log.streams import Memory
-from holdfast.runtime.log.writer import Work, Writer
+from holdfast.runtime.log.streams import Streams
+from holdfast.runtime.log.work import Work
+from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Found, Schedule, VirtualSystem, explore, replay
-from holdfast.testing.explore import Scenario
+from holdfast.testing.explorer.search import Scenario
 from support import scenarios
 from support.systems import trades
 from support.systems.deals import Deal, Fill
@@ -113,10 +114,10 @@ def forget_an_undo(patch: Patch) -> None:
 def lose_timers(patch: Patch) -> None:
     """Timers are kept in memory alone: what was set before a start is not read."""
 
-    async def nothing(self: Timers) -> None:
+    async def nothing(self: Timers, store: Store) -> None:
         pass
 
-    patch.setattr(Timers, "reread", nothing)
+    patch.setattr(Timers, "reload", nothing)
 
 
 def decide_on_stale_state(patch: Patch) -> None:
@@ -126,7 +127,7 @@ def decide_on_stale_state(patch: Patch) -> None:
     def unchecked(self: MemoryStore, batch: Batch) -> Any:
         return refusal(self, msgspec.structs.replace(batch, reads=()))
 
-    patch.setattr(Memory, "clear", lambda self: None)
+    patch.setattr(Streams, "clear", lambda self: None)
     patch.setattr(MemoryStore, "_refusal", unchecked)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from holdfast import System
 from holdfast.testing import Fault, Schedule, VirtualSystem, explore
-from holdfast.testing.choosing import FAULTS_MAX, Choice
-from holdfast.testing.explore import Outcome, _Explorer
-from holdfast.testing.faults import kinds_at
+from holdfast.testing.explorer.schedules import FAULTS_MAX, Choice
+from holdfast.testing.explorer.search import Outcome, _Explorer
+from holdfast.testing.simulation.faults import kinds_at
 from shop.contracts import Restock
 from support.scenarios import shop
 

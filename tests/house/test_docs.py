@@ -115,11 +115,11 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     """Every HTTP route ("METHOD /path") stands as code on a page."""
-    routes = part("holdfast.web.routes", "ROUTES")
+    routes = part("holdfast.web.surface", "ROUTES")
     if routes is None:
         return
     assert routes, "there are no routes"
-    check([f"no page mentions {route}" for route in unmentioned(list(routes))])
+    check([f"no page mentions {route}" for route in unmentioned([str(route) for route in routes])])
 
 
 def test_make_verbs_on_pages_exist() -> None:

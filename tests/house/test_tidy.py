@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 PACKAGE = SRC / "holdfast"
 
-MODULE_LINES_MAX = 400
+MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 LONG: dict[str, tuple[int, str, str]] = {}
 """Modules that may be longer: path in src/holdfast -> (lines, date it was allowed, why)."""
@@ -65,7 +65,7 @@ def sources() -> list[tuple[str, ast.Module, str]]:
 
 
 def ring_of(module: str) -> str:
-    """`holdfast.core.saga` -> `core`; `holdfast` -> ``."""
+    """`holdfast.core.declare.saga` -> `core`; `holdfast` -> ``."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -179,10 +179,11 @@ def tracked() -> list[Path]:
 
 
 def public_api() -> list[str]:
-    """`module.name` of everything promised: the package face, errors, ports and the testing kit."""
-    modules = ["holdfast", "holdfast.errors"]
+    """`module.name` of everything promised: the package faces, errors, ports and the conformance suites."""
+    modules = ["holdfast", "holdfast.errors", "holdfast.sqlalchemy", "holdfast.testing"]
+    modules += ["holdfast.testing.plugin", "holdfast.testing.servers"]
     for name, tree, _ in sources():
-        if name.startswith(("ports/", "testing/")) and tree.body:
+        if name.startswith(("ports/", "testing/conformance/")) and tree.body:
             modules.append("holdfast." + name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
     found: list[str] = []
     for module in modules:
@@ -220,7 +221,7 @@ def test_importing_holdfast_is_cheap() -> None:
 
 
 def test_modules_are_short() -> None:
-    """A module is at most 400 lines; the exceptions are dated, have a reason, and go when they are no longer needed."""
+    """A module is at most 500 lines; the exceptions are dated, have a reason, and go when they are no longer needed."""
     sizes = {name: text.count("\n") for name, _, text in sources()}
     check(
         [

@@ -20,8 +20,8 @@ from holdfast.cli.audit import NICENESS, SAY_SECONDS
 from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.verbs import call
 from holdfast.config import Settings
-from holdfast.core.signature import sign
-from holdfast.core.stage import DONE
+from holdfast.core.saga.stage import DONE
+from holdfast.core.wire.signature import sign
 from holdfast.errors import Pending
 from holdfast.runtime.ops.audit import Reading
 from support.http_services import LEAK, Far, free_ports, lab_service, listening, site, until
@@ -69,7 +69,7 @@ async def test_a_brief_log_is_a_page_with_what_was_received() -> None:
         await client.run(Sell("o1"))
         with contextlib.suppress(Pending):
             await client.send(Sell("o2"), wait_seconds=0.05)
-        await until(lambda: bool(far.nodes["till"].waiting.items()))
+        await until(lambda: bool(far.nodes["till"].waiting.slots()))
         log = far.stores["desk"]._records  # pyright: ignore[reportPrivateUsage]
         async with site(lab_service, secret=SECRET) as at:  # only its session is used
             web = type(at.web)(far.urls["desk"], at.web.session)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.batch import Cursor
-from holdfast.core.cloudevent import from_batch, to_batch
-from holdfast.core.frame import Frame, WireRecord, encode_frame
-from holdfast.core.record import Headers, Record
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import Headers, Record
+from holdfast.core.wire.cloudevent import from_batch, to_batch
+from holdfast.core.wire.frame import Frame, WireRecord, encode_frame
 from holdfast.errors import Garbled
 from shop.services import shop
 from support.http_services import Site, Web, lab_service, site, until

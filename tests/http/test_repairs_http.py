@@ -88,7 +88,7 @@ async def test_many_are_repaired_at_once(capsys: pytest.CaptureFixture[str], mon
     async with Far(system(faults, retry=PARKS, deadline=0), SECRET, operator_token=TOKEN) as far:
         client, till = Client.http(far.urls), far.nodes["till"]
         await asyncio.gather(*(ask(client, Sell(f"o{n}", (f"tea{n}",))) for n in range(20)))
-        await until(lambda: sum(bool(held.parked) for _, held in till.waiting.items()) == 20)
+        await until(lambda: sum(bool(slot.message.parked) for slot in till.waiting.slots()) == 20)
         code, found = await said(capsys, "parked", *flags(far))
         assert code == 1 and len(found["items"]) == 20 and len(found["totals"]) == 20
         assert {(one["service"], one["owner"]) for one in found["items"]} == {("till", "team-till")}
@@ -136,8 +136,8 @@ async def test_one_that_is_refused_does_not_stop_the_rest(capsys: pytest.Capture
         client, till = Client.http(far.urls), far.nodes["till"]
         for order in ("o1", "o2"):
             await ask(client, Sell(order))
-        await until(lambda: sum(bool(held.parked) for _, held in till.waiting.items()) == 2)
-        first, second = sorted(held.id for _, held in till.waiting.items())
+        await until(lambda: sum(bool(slot.message.parked) for slot in till.waiting.slots()) == 2)
+        first, second = sorted(slot.message.id for slot in till.waiting.slots())
         before = logs(far)
         code, text = await said(capsys, "retry", first, "nonsense", *WHO, *flags(far))
         assert code == 1 and "no service has nonsense waiting" in text
@@ -194,10 +194,10 @@ async def test_what_became_of_an_effect_is_said_by_a_person(capsys: pytest.Captu
         client, node = Client.http(far.urls), far.nodes["bank"]
         for id in ("a", "b"):
             await ask(client, Send(id))
-        await until(lambda: sum(bool(held.parked) for _, held in node.waiting.items()) == 2)
+        await until(lambda: sum(bool(slot.message.parked) for slot in node.waiting.slots()) == 2)
         code, text = await said(capsys, "parked", *flags(far), as_json=False)
         assert text.count("unknown:") == 2 and "holdfast resolve bank@" in text
-        first, second = (held.id for _, held in node.waiting.items())
+        first, second = (slot.message.id for slot in node.waiting.slots())
         for tokens, error in (
             (("skip", first), "resolve it as done or refused"),
             (("retry", first, "--dry-run"), "no probe"),
@@ -214,7 +214,7 @@ async def test_what_became_of_an_effect_is_said_by_a_person(capsys: pytest.Captu
         assert code == 0 and [one["outcome"] for one in words(far, "bank")] == ["done", "refused"]
         records = far.stores["bank"]._records  # pyright: ignore[reportPrivateUsage]
         ends = [record.type for record in records if record.headers.outcome]
-        assert ends == ["bank.sent.v1", "holdfast.rejected"] and not node.waiting.items()
+        assert ends == ["bank.sent.v1", "holdfast.rejected"] and not node.waiting.slots()
         code, done = await said(capsys, "resolve", first, "--done", "--data", '{"id": "a"}', *WHO, *flags(far))
         assert done["results"][0]["how"] == "already"
         code, text = await said(capsys, "resolve", first, *WHO, *flags(far))

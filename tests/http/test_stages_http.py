@@ -40,7 +40,7 @@ async def test_who_holds_what_and_a_person_resolves_it(
         bank = far.nodes["bank"]
         await until(lambda: bool(bank.dispatch.stages.held))
         waits = asyncio.ensure_future(client.run(Move("a", -1)))
-        await until(lambda: bool(bank.edge.waiters()))
+        await until(lambda: bool(bank.turns.waiters()))
         code, found = await said(capsys, "stages", *urls)
         (row,) = found["held"]
         assert code == 1 and list(found["silent"]) == ["shop"], "shop is away"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FeedRequest, Frame
+from holdfast.core.log.batch import Cursor
+from holdfast.core.wire.frame import FeedRequest, Frame
 from holdfast.errors import (
     CommandFailed,
     ConfigInvalid,
@@ -44,7 +44,7 @@ async def test_a_saga_over_http_ends_and_undoes() -> None:
         refused = [one.answer.code for one in outcomes if isinstance(one.answer, Rejection)]
         assert sorted(refused) == ["declined"] * 10 + ["out_of_stock"]
         for sku in ("tea", "pot"):
-            folded = far.nodes["stock"].memory[f"StockItem/{sku}"].state
+            folded = far.nodes["stock"].streams[f"StockItem/{sku}"].state
             assert (folded.on_hand, len(folded.held)) == (10, 10)
         page = await client.query("order", "OrderPage", "o1", at_least={"order": outcomes[1].position})
         assert page.row["amount_cents"] == 400, (page, outcomes[1])

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping
 
 from holdfast import Contract, Service
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.ports.transport import Peer, Transport
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node

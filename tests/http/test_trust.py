@@ -10,7 +10,7 @@ import pytest
 from holdfast import Client
 from holdfast.cli.asking import get, pages
 from holdfast.config import Settings
-from holdfast.core.signature import sign
+from holdfast.core.wire.signature import sign
 from holdfast.errors import Unauthorized, Unreachable
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop

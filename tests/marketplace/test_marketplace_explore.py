@@ -6,7 +6,7 @@ import asyncio
 import pytest
 
 from holdfast.testing import Fault, Schedule, VirtualSystem, explore, replay
-from holdfast.testing.faults import kinds_at
+from holdfast.testing.simulation.faults import kinds_at
 from marketplace.contracts.product import AddProduct, UpdateProduct
 from marketplace.contracts.shipment import UpdateDelivery
 from marketplace.contracts.stock import AddStock

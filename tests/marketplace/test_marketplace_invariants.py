@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.core.audit import Audit, Report
-from holdfast.core.cut import Seen, seen
-from holdfast.core.settled import Mark
+from holdfast.core.audit.audit import Audit, Report
+from holdfast.core.audit.cut import Seen, seen
+from holdfast.core.audit.settled import Mark
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.ops.audit import read_all
 from holdfast.testing import VirtualSystem, run_virtual

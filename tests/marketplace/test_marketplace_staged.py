@@ -80,7 +80,7 @@ def arrived(virtual: VirtualSystem) -> list[str]:
 
 def version_of(virtual: VirtualSystem, service: str, stream: str) -> str:
     """The version that is committed."""
-    return virtual.nodes[service].memory[stream].state.version
+    return virtual.nodes[service].streams[stream].state.version
 
 
 def heard(answer: Any) -> str:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import Contract, Happened, Rejection, Service, System
-from holdfast.core.audit import CAUSES, VIOLATIONS_MAX
-from holdfast.core.happened import Types
-from holdfast.core.invariant import RECORDS_NAMED_MAX, Judge, Violation
-from holdfast.core.record import REJECTED
-from holdfast.core.settled import Mark, Open
+from holdfast.core.audit.audit import CAUSES, VIOLATIONS_MAX
+from holdfast.core.audit.happened import Types
+from holdfast.core.audit.invariant import RECORDS_NAMED_MAX, Judge, Violation
+from holdfast.core.audit.settled import Mark, Open
+from holdfast.core.log.record import REJECTED
 from holdfast.errors import Misuse
 from support.systems.shelf import Books, Gone, Paid, Put, books, good, skus_of, system
 

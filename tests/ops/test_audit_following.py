@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from holdfast import Happened
-from holdfast.core.settled import Open
+from holdfast.core.audit.settled import Open
 from holdfast.errors import Misuse
 from support.systems.shelf import Books, Gone, Paid, Put, books, good, system
 

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, step
-from holdfast.core.advance import advance, answered, woken
-from holdfast.core.mending import actions, mended
-from holdfast.core.progress import Begun, SagaState, apply
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.saga.advance import advance, answered, woken
+from holdfast.core.saga.progress import Begun, SagaState, apply
+from holdfast.core.saga.repair import actions, mended
 from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend

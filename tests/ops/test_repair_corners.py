@@ -10,7 +10,7 @@ import pytest
 from cards.contracts import Bought, Charge, Charged
 from holdfast import Client, Command, Contract, Event, Retry, Service, System, decide, evolve
 from holdfast.cli.verbs import call
-from holdfast.core.story import Part, tell
+from holdfast.core.explain.story import Part, tell
 from holdfast.errors import Invalid
 from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
@@ -43,14 +43,14 @@ async def test_a_change_that_meets_a_call_charges_nobody_twice() -> None:
     provider.faults["o1"] = ["not done", "lost after"]
     async with office(provider) as virtual:
         sale, node, store = buy(virtual), virtual.nodes["wallet"], virtual.stores["wallet"]
-        while not node.waiting.places() or not node.waiting.places()[0][1].held.error:  # noqa: ASYNC110
+        while not node.waiting.slots() or not node.waiting.slots()[0].message.error:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        ((_, place),) = node.waiting.places()
-        assert not place.running and not place.held.unknown
-        old = msgspec.json.decode(bytes(place.held.record.data), type=Charge)
+        (slot,) = node.waiting.slots()
+        assert not slot.running and not slot.message.unknown
+        old = msgspec.json.decode(bytes(slot.message.record.data), type=Charge)
         changed = msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(old, amount_cents=1)))
         store.flush_seconds = 1
-        assert (await mend(node, ask("retry", place.held.id, data=changed))).how == "applied"
+        assert (await mend(node, ask("retry", slot.message.id, data=changed))).how == "applied"
         store.flush_seconds = 0.001
         answer = await sale
         await virtual.settle()
@@ -91,7 +91,7 @@ async def test_why_of_what_waits_behind_a_parked_message_leads_to_the_cure() -> 
         sale(virtual, "o2")
         await asyncio.sleep(10)
         node = virtual.nodes["depot"]
-        first, second = (held for _, held in node.waiting.items())
+        first, second = (slot.message for slot in node.waiting.slots())
         told, _ = await why(node, tx=second.record.tx)
         story = tell("o2", [Part("depot", "team-depot", waiting=told["waiting"])], {}, told["now"])
         assert story.title.endswith("waits for a person: a message before one of it is parked")
@@ -110,7 +110,7 @@ async def test_a_retry_of_what_has_not_failed_changes_nothing() -> None:
         sale(virtual, "o2")
         await asyncio.sleep(10)
         node = virtual.nodes["depot"]
-        _, second = (held for _, held in node.waiting.items())
+        _, second = (slot.message for slot in node.waiting.slots())
         assert (await plan(node, ask("retry", second.id))).how == "already"
         assert (await mend(node, ask("retry", second.id))).how == "already"
         assert types(virtual, "depot", "repair") == []
@@ -128,7 +128,7 @@ async def test_a_plan_of_an_outcome_reads_its_data() -> None:
         buy(virtual)
         await asyncio.sleep(2)
         node = virtual.nodes["wallet"]
-        ((_, held),) = node.waiting.items()
+        held = node.waiting.slots()[0].message
         for data in (None, msgspec.Raw(b'{"order_id": 7}')):
             with pytest.raises(Invalid, match="Charged"):
                 await plan(node, ask("resolve", held.id, data=data, decision="done"))
@@ -215,17 +215,17 @@ async def test_one_event_that_parks_at_two_consumers_is_repaired_at_each(capsys:
     async with Far(System(services, name="all"), SECRET, operator_token=TOKEN) as far:
         client, node = Client.http(far.urls), far.nodes["echo"]
         await client.run(Sell("o1"))
-        await until(lambda: sum(bool(held.parked) for _, held in node.waiting.items()) == 2)
-        (first, held), (second, _) = node.waiting.items()
+        await until(lambda: sum(bool(slot.message.parked) for slot in node.waiting.slots()) == 2)
+        (first, held), (second, _) = [(slot.stream, slot.message) for slot in node.waiting.slots()]
         who = ("--by", "on call", "--why", "mended")
         code, text = await said(capsys, far, "skip", held.id, *who)
         assert code == 2 and first in text and second in text
         broken.discard("second")
         code, done = await said(capsys, far, "retry", "--parked", *who)
         assert code == 0 and [one["how"] for one in done["results"]] == ["applied"] * 2
-        await until(lambda: [stream for stream, held in node.waiting.items() if held.parked] == [first])
+        await until(lambda: [slot.stream for slot in node.waiting.slots() if slot.message.parked] == [first])
         code, done = await said(capsys, far, "skip", held.id, "--stream", first, *who)
-        assert code == 0 and len(done["results"]) == 1 and node.waiting.items() == []
+        assert code == 0 and len(done["results"]) == 1 and node.waiting.slots() == []
         await far.down("till")
         code, done = await said(capsys, far, "retry", "--parked", *who)
         assert code == 1 and list(done["silent"]) == ["till"] and done["results"] == []

@@ -82,7 +82,7 @@ async def test_a_restored_store_halts_its_conversations_by_name_and_a_repair_fre
     await town.up("stock")
     stuck = asyncio.create_task(town.buy(10, wait_seconds=20))
     await until(lambda: isinstance(failure(town.nodes["order"], "stock"), Forked))
-    assert town.nodes["stock"].memory.get("StockItem/w") is None, "nothing of a forked conversation is applied"
+    assert town.nodes["stock"].streams.get("StockItem/w") is None, "nothing of a forked conversation is applied"
     assert not isinstance(failure(town.nodes["order"], "payment"), Forked), "other conversations go on"
 
     stock, order = town.nodes["stock"], town.nodes["order"]
@@ -97,7 +97,7 @@ async def test_a_restored_store_halts_its_conversations_by_name_and_a_repair_fre
     assert await stuck == "CheckedOut"
     assert await town.buy(11) == "CheckedOut"
 
-    item = stock.memory["StockItem/w"].state
+    item = stock.streams["StockItem/w"].state
     assert (item.on_hand, len(item.held)) == (1000 - 12, 12), "what the backup had lost was asked again, and done once"
     repairs = [record.type for record in (await stock.store.read(0, 1000, kinds=("repair",))).records]
     assert repairs == ["holdfast.repair.restored"] * 2

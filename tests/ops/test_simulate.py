@@ -7,12 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from holdfast import Command, Contract, Event, Happened, Rejection, Retry, Service, System, decide, evolve
-from holdfast.core.audit import Audit
-from holdfast.core.cut import seen
-from holdfast.core.frame import to_wire
-from holdfast.core.message import encode
-from holdfast.core.record import REJECTED, Record, parse_record_id
-from holdfast.core.settled import Open
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import seen
+from holdfast.core.audit.settled import Open
+from holdfast.core.declare.message import encode
+from holdfast.core.log.record import REJECTED, Record, parse_record_id
+from holdfast.core.wire.frame import to_wire
 from holdfast.runtime.ops.audit import read_all
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.simulate import FIRST_POSITION, Foretelling

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from holdfast import Client, Retry
-from holdfast.cli.timeline import draw
 from holdfast.cli.verbs import call
-from holdfast.core.record import Record
-from holdfast.core.story import Part, tell
-from holdfast.core.trail import build
+from holdfast.core.explain.story import Part, tell
+from holdfast.core.explain.timeline import draw
+from holdfast.core.explain.trail import build
+from holdfast.core.log.record import Record
 from holdfast.errors import Pending
 from support.http_services import Far, until
 from support.systems.sales import Faults, Sell, system
@@ -59,10 +59,10 @@ async def test_a_parked_message_is_named_by_any_id(capsys: pytest.CaptureFixture
     async with Far(system(Faults(broken={"pay:o1"}), retry=PARKS, deadline=0), SECRET, operator_token=TOKEN) as far:
         client = Client.http(far.urls)
         await sale(client, "o1")
-        await until(lambda: far.nodes["till"].waiting.parked_at("Payment/o1"))
+        await until(lambda: far.nodes["till"].waiting.parked("Payment/o1"))
         ((saga, _),) = await far.nodes["desk"].sagas()
-        (found,) = far.nodes["till"].waiting.items()
-        for id in ("web-o1", "key-o1", saga, found[1].record.tx, "o1", found[1].id):
+        (found,) = far.nodes["till"].waiting.slots()
+        for id in ("web-o1", "key-o1", saga, found.message.record.tx, "o1", found.message.id):
             code, story = await said(capsys, "why", id, *flags(far))
             assert code == 1 and story["title"].endswith("waits for a person: a message of it is parked"), id
             texts = [line["text"] for line in story["happened"]]
@@ -79,7 +79,7 @@ async def test_a_parked_message_is_named_by_any_id(capsys: pytest.CaptureFixture
             )
             assert story["next"] == [f"{saga}: book (the pivot), then post, then answer sold"]
             assert [one["command"].split()[1:3] for one in story["repairs"]] == [
-                ["undo", saga], ["retry", found[1].id], ["skip", found[1].id],
+                ["undo", saga], ["retry", found.message.id], ["skip", found.message.id],
             ]  # fmt: skip
         code, text = await said(
             capsys, "why", "web-o1", "--tree", "--svg", str(tmp_path / "o1.svg"), *flags(far), as_json=False

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import REJECTED, Headers, Record
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, DONE, HELD, Decision, written
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import REJECTED, Headers, Record
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, DONE, HELD, StageAttempt, written
+from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import Gap
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
@@ -48,7 +48,7 @@ class Straw:
 
     def told(self, stored: str, stream: str = T1, attempt: int = 0) -> Any:
         """A decision."""
-        return (stored, msgspec.json.encode(Decision(attempt)), stream, Headers())
+        return (stored, msgspec.json.encode(StageAttempt(attempt)), stream, Headers())
 
     def frame(self, *said: Any, after: int | None = None) -> Frame:
         """What is said, as one frame."""
@@ -135,7 +135,7 @@ async def test_04_duplicate_confirm() -> None:
         desk.position += 1
         await desk.say(desk.told(CONFIRM))
         assert await desk.amounts() == [5] and await desk.answers() == [HELD, DONE]
-        assert len(desk.node.waiting.items()) == 1
+        assert len(desk.node.waiting.slots()) == 1
 
 
 @virtual_time
@@ -155,7 +155,7 @@ async def test_06_confirm_after_cancel() -> None:
     async with straw() as desk:
         await desk.say(desk.move(5), desk.told(CANCEL), desk.told(CONFIRM))
         assert await desk.amounts() == [] and (await desk.answers()).count(DONE) == 1
-        ((_, held),) = desk.node.waiting.items()
+        held = desk.node.waiting.slots()[0].message
         assert "nothing is held" in held.error
         await desk.say(desk.move(7, T2, account="b"), desk.told(CONFIRM, T2))
         assert await desk.amounts() == [7]
@@ -176,7 +176,7 @@ async def test_08_confirm_without_command() -> None:
     async with straw() as desk:
         await desk.say(desk.told(CONFIRM))
         await asyncio.sleep(30)
-        ((_, held),) = desk.node.waiting.items()
+        held = desk.node.waiting.slots()[0].message
         assert held.attempts > 2 and "nothing is held" in held.error and await desk.answers() == []
 
 
@@ -214,7 +214,7 @@ async def test_11_invalid_context() -> None:
     async with straw() as desk:
         stored, data, stream, _ = desk.move(5)
         await desk.say((stored, data, stream, Headers(key="a", stage="rubbish")))
-        ((_, held),) = desk.node.waiting.items()
+        held = desk.node.waiting.slots()[0].message
         assert "ValueError" in held.error and await desk.answers() == [] and await desk.locked() == []
 
 
@@ -322,7 +322,7 @@ async def test_35_two_transactions_one_row() -> None:
         await desk.say(desk.move(7, "Trading/t0", began=1))
         assert (await desk.answers())[3:] == [] and len(await desk.locked()) == 1
         await desk.say(desk.told(CONFIRM, T1))
-        await until(lambda: not desk.node.waiting.items())
+        await until(lambda: not desk.node.waiting.slots())
         await asyncio.sleep(0.1)
         assert (await desk.answers())[3:] == [DONE, HELD]
         await desk.say(desk.told(CONFIRM, "Trading/t0"))
@@ -366,4 +366,4 @@ async def test_38_a_rollback_before_the_first_phase_has_written() -> None:
         assert await desk.answers() == [HELD, "cancelled", DONE]
         await desk.say(desk.told(CONFIRM, T2))
         await asyncio.sleep(5)
-        assert await desk.amounts() == [5] and desk.node.waiting.items() == [] and await desk.locked() == []
+        assert await desk.amounts() == [5] and desk.node.waiting.slots() == [] and await desk.locked() == []

@@ -111,7 +111,7 @@ async def test_three_valued_answers() -> None:
         waits: list[float] = []
         await asyncio.sleep(0.2)
         for _ in range(5):
-            ((_, held),) = virtual.nodes["till"].waiting.items()
+            held = virtual.nodes["till"].waiting.slots()[0].message
             attempts, since = held.attempts, virtual.clock.now_us()
             await until(lambda held=held, attempts=attempts: held.attempts != attempts)
             waits.append((virtual.clock.now_us() - since) / 1e6)
@@ -298,6 +298,6 @@ async def test_the_question_has_no_answer() -> None:
         provider.faults["o1"], provider.probe_faults["o1"] = ["lost after"], ["lost"] * 5
         task = buy(virtual)
         await asyncio.sleep(1)
-        ((_, held),) = virtual.nodes["wallet"].waiting.items()
+        held = virtual.nodes["wallet"].waiting.slots()[0].message
         assert held.unknown and not task.done() and provider.numbers("charge", "o1") == [1]
         assert isinstance(await task, Bought) and provider.count("charge", "o1") == 1

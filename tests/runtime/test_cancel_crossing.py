@@ -130,6 +130,6 @@ async def test_a_cancel_does_not_bring_back_what_a_handler_decides(tmp_path: Pat
         no = (await Client.of(running).send(Sell("o1"))).answer
         assert isinstance(no, Rejection) and no.code == "deadline"
     async with start(slow(ran), store=f"sqlite:{tmp_path}/") as running:
-        assert running.nodes["till"].waiting.items() == []
+        assert running.nodes["till"].waiting.slots() == []
         await asyncio.sleep(0.3)
     assert ran == ["o1"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from holdfast.core.batch import Batch, Cursor, Outcome
-from holdfast.core.frame import Frame
+from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.wire.frame import Frame
 from holdfast.errors import StoreError, Unavailable
 from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.clock import SystemClock

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection, Running
-from holdfast.core.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, Outcome
 from holdfast.errors import Busy, Pending, StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
 from holdfast.stores.memory import MemoryStore
@@ -86,7 +86,7 @@ async def test_what_was_in_doubt_and_is_there_goes_on(seed: int, monkeypatch: py
         for store in stores.values():
             store.armed = False
         async with asyncio.timeout(20):
-            await until(lambda: not any(n.dispatch.sagas.open or n.waiting.items() for n in running.nodes.values()))
+            await until(lambda: not any(n.dispatch.sagas.open or n.waiting.slots() for n in running.nodes.values()))
             await until(lambda: not any(store.asking for store in stores.values()))
         bought = sum(not isinstance(answer, Rejection) for answer in answers)
         doubts = [sum(store.doubts[there] for store in stores.values()) for there in (True, False)]

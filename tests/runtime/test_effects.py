@@ -13,7 +13,7 @@ import pytest
 
 from cards.contracts import Bought, Charge, Charged
 from holdfast import Rejected, Rejection
-from holdfast.core.batch import Batch, Row
+from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
 from holdfast.runtime.ops.repair import Ask, Mended, mend
 from holdfast.runtime.ops.why import parked
@@ -134,10 +134,12 @@ async def test_nothing_is_called_after_a_person_has_spoken() -> None:
         while len(provider.numbers("probe", "o1")) < 3:  # noqa: ASYNC110 - asked, not told
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        ((_, place),) = node.waiting.places()
-        assert place.held.unknown and not place.running
+        (slot,) = node.waiting.slots()
+        assert slot.message.unknown and not slot.running
         calls, store.flush_seconds = len(provider.calls), 2
-        assert (await mend(node, Ask("resolve", place.held.id, "on call", "looked", None, "refused"))).how == "applied"
+        assert (
+            await mend(node, Ask("resolve", slot.message.id, "on call", "looked", None, "refused"))
+        ).how == "applied"
         store.flush_seconds = 0.001
         answer = await sale
         await virtual.restart("wallet")
@@ -214,11 +216,11 @@ async def test_a_call_whose_message_is_gone_brings_it_not_back(caplog: pytest.Lo
         sale, node = buy(virtual), virtual.nodes["wallet"]
         while not provider.calls:  # noqa: ASYNC110 - asked, not told
             await asyncio.sleep(0.001)
-        ((stream, place),) = node.waiting.places()
-        await MemoryStore.commit(virtual.stores["wallet"], [Batch(rows=(Row("waiting", place.key, None),))])
-        node.waiting.gone(stream, place.key)
+        (slot,) = node.waiting.slots()
+        await MemoryStore.commit(virtual.stores["wallet"], [Batch(rows=(Row("waiting", slot.key, None),))])
+        node.waiting.remove(slot)
         await asyncio.sleep(2)
-        assert await node.store.scan("waiting") == [] and "nobody foresaw" not in caplog.text
+        assert await node.store.scan("waiting") == [] and "unexpected error" not in caplog.text
         sale.cancel()
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from holdfast import Command, Context, Contract, Event, Rejected, Rejection, Service, decide, escrow, evolve
-from holdfast.core.aggregate import AggregateType
-from holdfast.core.escrow import Differs, Moves, beside, moves_of
+from holdfast.core.declare.aggregate import AggregateType
+from holdfast.core.declare.escrow import Differs, Moves, beside, moves_of
 from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, given, run_virtual, virtual_time
 from support.systems.deals import ask, until
@@ -271,7 +271,7 @@ async def test_once_one_waits_later_ones_wait_behind_it() -> None:
             order = Order(f"o{number}", Trade(f"t{number}", ()), rename="tea")
             rename = asyncio.ensure_future(client.run(order if far else Rename("tea", "green")))
             depot = virtual.nodes["depot"]
-            await until(lambda depot=depot: bool(depot.edge.waiters() or depot.waiting.items()))
+            await until(lambda depot=depot: bool(depot.turns.waiters() or depot.waiting.slots()))
             later = asyncio.ensure_future(client.send(taking(f"later{number}", 1), wait_seconds=60))
             plain = asyncio.ensure_future(client.run(Take("tea", f"plain{number}", 1)))
             await asyncio.sleep(1)

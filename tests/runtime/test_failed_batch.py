@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.core.batch import Batch, Cursor, Move, Outcome
-from holdfast.core.frame import Frame, WireRecord
-from holdfast.core.record import CALL_OFF
+from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.record import CALL_OFF
+from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.clock import SystemClock
-from holdfast.runtime.inbox.cancel import CallOffWork
-from holdfast.runtime.inbox.receive import MessageWork
+from holdfast.runtime.log.work import Work
 from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
@@ -55,14 +54,14 @@ class Gated(MemoryStore):
         return await super().load(streams, upto=upto, snapshots=snapshots)
 
 
-def work(node: Node, before: int, record: WireRecord, done: "asyncio.Future[None] | None" = None) -> MessageWork:
+def work(node: Node, before: int, record: WireRecord, done: "asyncio.Future[None] | None" = None) -> Work:
     """A message from the peer `desk` on its way through the writer."""
 
     def ended(error: Exception | None) -> None:
         if done is not None:
             done.set_exception(error) if error is not None else done.set_result(None)
 
-    return MessageWork(node.waiting, "desk", "i1", before, record, ended)
+    return node.inbox.work_of("desk", "i1", before, record, ended)
 
 
 async def started(store: MemoryStore, broken: set[str]) -> Node:
@@ -105,9 +104,8 @@ async def test_a_message_whose_cursor_stands_elsewhere_is_not_decided_for_ever()
     ends: list[Exception | None] = []
     data = msgspec.Raw(b'{"version":1}')
     cancel = WireRecord(8, "command", CALL_OFF, data, "tx", "tx", 1, stream="Sale/x", version=2)
-    move = Move("exchange:desk", 7, Cursor("i1", 8))
-    node.writer.submit(CallOffWork(node.waiting, "desk", cancel, move, ends.append))
-    node.writer.submit(MessageWork(node.waiting, "desk", "i1", 7, message(8, "a", 10), ends.append))
+    node.writer.submit(node.inbox.work_of("desk", "i1", 7, cancel, ends.append))
+    node.writer.submit(node.inbox.work_of("desk", "i1", 7, message(8, "a", 10), ends.append))
     await until(lambda: len(ends) == 2)
     assert [type(one) for one in ends] == [StoreError, StoreError]
     await node.edge.run(Add("a", 1))
@@ -144,9 +142,9 @@ async def test_a_message_set_aside_in_a_batch_that_fails_is_set_aside_once() -> 
     node.writer.submit(work(node, 0, message(1, "a", 10)))
     node.writer.submit(work(node, 1, message(2, "b", 100), done))
     await asyncio.gather(done, again)
-    assert [stream for stream, _ in node.waiting.items()] == ["Till/b"]
+    assert [slot.stream for slot in node.waiting.slots()] == ["Till/b"]
     broken.clear()
-    await until(lambda: not node.waiting.items())
+    await until(lambda: not node.waiting.slots())
     assert (await adds(node, "a"), await adds(node, "b")) == (2, 2)
     assert await node.store.scan("waiting") == []
     await node.close()
@@ -167,7 +165,7 @@ async def test_a_try_that_is_not_committed_leaves_its_message_in_its_place() -> 
     node.writer.submit(work(node, 1, message(2, "b", 7), second))
     await asyncio.gather(second, return_exceptions=True)
     assert isinstance(second.exception(), Unavailable)
-    await until(lambda: not node.waiting.items() and node.writer.failure is None)
+    await until(lambda: not node.waiting.slots() and node.writer.failure is None)
     third: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     node.writer.submit(work(node, 1, message(2, "b", 7), third))
     await third

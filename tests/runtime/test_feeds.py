@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from holdfast import Client, Command, Contract, Event, Running, Service, System, decide, evolve
-from holdfast.core.batch import Batch, Committed, Cursor, Move, RowKind
-from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Committed, Cursor, Move, RowKind
+from holdfast.core.log.record import Record
+from holdfast.core.wire.frame import FeedPage, FeedRequest
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Page
 from holdfast.runtime.clock import SystemClock

@@ -14,6 +14,7 @@ import pytest
 
 from holdfast import Command, Contract, Event, Rejected, Rejection, Service, System, answer, decide, evolve, step
 from holdfast.errors import CommandError, StoreError
+from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.stages import Stages
 from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem, run_virtual
@@ -341,9 +342,9 @@ def never_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the lock out: what meets a stream that another transaction holds is decided as if it were free."""
 
     def beside(
-        self: Stages, by: Any, state: Any, command: Any, stream: str, others: Any, envelope: Any, memory: Any
-    ) -> tuple[tuple[Event, ...], None]:  # fmt: skip
-        return by.decide(state, command, self._context(by, stream, envelope)), None
+        self: Stages, by: Any, state: Any, command: Any, stream: str, others: Any, decision: Decision
+    ) -> tuple[tuple[Event, ...], None]:
+        return by.decide(state, command, decision.envelope.context(stream[len(by.name) + 1 :])), None
 
     monkeypatch.setattr(Stages, "_beside", beside)
 

@@ -1,7 +1,6 @@
 """Releases that know more, or less, or other things than the one before: what waits goes on (G3, G4)."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +8,20 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Retry, Service, System, decide, evolve
-from holdfast.core.audit import Audit
-from holdfast.core.cut import Seen
-from holdfast.core.frame import WireRecord
-from holdfast.core.invariant import Violation
-from holdfast.core.message import decode_stored
-from holdfast.core.record import REJECTED
-from holdfast.core.settled import Mark
-from holdfast.core.stage import HELD, Vote
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import Seen
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.audit.settled import Mark
+from holdfast.core.declare.message import decode_stored
+from holdfast.core.log.record import REJECTED
+from holdfast.core.saga.stage import HELD, Vote
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import HoldfastError, Invalid
-from holdfast.runtime.inbox.message import Held, Place, rehome
-from holdfast.runtime.inbox.receive import known
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.inbox.deliver import known
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.node import Node
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.testing import VirtualSystem, explore, run_virtual, virtual_time
 from support.systems.shelf import Books, Put, system
@@ -37,10 +38,10 @@ async def test_an_answer_newer_than_its_asker_waits_for_it() -> None:
         await deploy(virtual, new.service)
         asking = asyncio.create_task(virtual.ask(before.Publish("Faust")))
         await asyncio.sleep(1200)
-        (held,) = dict(virtual.nodes["author"].waiting.items()).values()
+        held = virtual.nodes["author"].waiting.slots()[0].message
         assert "press.printed.v2 is no message" in held.error and held.parked and held.unread and not asking.done()
         await deploy(virtual, before.service)
-        assert virtual.nodes["author"].waiting.items()[0][1].parked, "the same release knows no more than before"
+        assert virtual.nodes["author"].waiting.slots()[0].message.parked, "the same release knows no more than before"
         asking.cancel()
         await deploy(virtual, after.service)
         await virtual.settle()
@@ -163,12 +164,12 @@ def test_what_waits_is_tried_when_all_that_decides_it_is_there(monkeypatch: pyte
     there, though something that arrives meanwhile has all that waits looked at (`busy`): a mended release takes it with
     the one try that it has left."""
     broken, File, _ = clerk(broken=True)
-    begin = Waiting.start
+    read = Node._reload
 
-    async def start(self: Waiting, writer: Any) -> None:
-        await begin(self, writer)
+    async def reload(self: Node) -> None:
+        await read(self)
         if busy:
-            self.again("nothing waits here")
+            self.retrier.removed(self.waiting.streams()[0])
             await asyncio.sleep(0.01)
 
     async def main() -> None:
@@ -178,7 +179,7 @@ def test_what_waits_is_tried_when_all_that_decides_it_is_there(monkeypatch: pyte
             await virtual.crash("clerk")
             await asyncio.sleep(60)
             virtual.services["clerk"] = clerk(broken=False)[0]
-            monkeypatch.setattr(Waiting, "start", start)
+            monkeypatch.setattr(Node, "_reload", reload)
             await virtual.start("clerk")
             await virtual.settle(within_seconds=30)
             types = [one.type for one in virtual.log("clerk") if one.kind == "event"]
@@ -187,32 +188,40 @@ def test_what_waits_is_tried_when_all_that_decides_it_is_there(monkeypatch: pyte
     run_virtual(main)
 
 
-def held(stream: str, kind: str = "command", stored: str = "press.print.v2", data: Any = None, **how: Any) -> Place:
+def held(stream: str, kind: str = "command", stored: str = "press.print.v2", data: Any = None, **how: Any) -> Slot:
     """A message that waits on a stream, parked for a type that was not known."""
     payload = msgspec.Raw(msgspec.json.encode(data or {}))
     record = WireRecord(3, kind, stored, payload, "t", "t", 0)  # type: ignore[arg-type]
-    return Place(f"{stream}#000000000003", Held("desk", record, 0, parked=5, attempts=12, error="no", **how), True)
+    message = WaitingMessage("desk", record, 0, parked=5, attempts=12, error="no", **how)
+    return Slot(f"{stream}#000000000003", message, durable=True)
+
+
+def queue_of(slot: Slot) -> Waiting:
+    """A queue in which nothing else waits."""
+    waiting = Waiting(Dispatch(Service(Contract("idle"))))
+    waiting.put(slot)
+    return waiting
 
 
 def test_a_call_that_may_have_been_made_is_not_made_under_another_name() -> None:
     """G5: an effect that was started, or whose outcome is unknown, stays parked where it is when its function has
     another name: under that its idempotency key would be another, and neither call nor probe would find the first."""
     for how in ({"started": 1}, {"unknown": True}, {"started": 2, "unknown": True, "unread": True}):
-        place = held("charge/o1", **how)
-        queues = {"charge/o1": deque([place])}
-        assert rehome(queues, lambda stream, held: "charge_card/o1", lambda held: True) == []
-        assert list(queues) == ["charge/o1"] and place.held.parked and place.key.startswith("charge/")
-    place = held("charge/o1")
-    assert len(rehome(queues := {"charge/o1": deque([place])}, lambda *_: "charge_card/o1", lambda _: True)) == 2
-    assert list(queues) == ["charge_card/o1"] and not place.held.parked
+        slot = held("charge/o1", **how)
+        waiting = queue_of(slot)
+        assert waiting.rehome(lambda slot: "charge_card/o1", lambda message: True) == []
+        assert waiting.streams() == ["charge/o1"] and slot.message.parked and slot.key.startswith("charge/")
+    waiting = queue_of(slot := held("charge/o1"))
+    assert len(waiting.rehome(lambda slot: "charge_card/o1", lambda message: True)) == 2
+    assert waiting.streams() == ["charge_card/o1"] and not slot.message.parked
 
 
 @pytest.mark.parametrize(("unread", "knows", "freed"), [(True, True, True), (True, False, False), (False, True, False)])
 def test_what_is_known_now_and_was_not_is_tried_anew(*, unread: bool, knows: bool, freed: bool) -> None:
     """What was parked for a type that its release did not know, and this one does, is tried again; nothing else is."""
-    place = held("Publishing/x", unread=unread)
-    rows = rehome({"Publishing/x": deque([place])}, lambda stream, held: stream, lambda held: knows)
-    assert (place.held.parked == 0) == freed and [row.key for row in rows] == [place.key] * freed
+    slot = held("Publishing/x", unread=unread)
+    rows = queue_of(slot).rehome(lambda slot: slot.stream, lambda message: knows)
+    assert (slot.message.parked == 0) == freed and [row.key for row in rows] == [slot.key] * freed
 
 
 @virtual_time
@@ -223,18 +232,18 @@ async def test_which_types_are_known() -> None:
     async with together(new.service, author(new).service) as virtual:
         at, press_at = virtual.nodes["author"].dispatch, virtual.nodes["press"].dispatch
 
-        def answer(stored: str, data: Any = None) -> Held:
-            found = held("Publishing/x", "event", stored, data).held
+        def answer(stored: str, data: Any = None) -> WaitingMessage:
+            found = held("Publishing/x", "event", stored, data).message
             headers = msgspec.structs.replace(found.record.headers, answers="Publishing/x#1")
             found.record = msgspec.structs.replace(found.record, headers=headers)
             return found
 
-        assert [known(press_at, held("", stored=f"press.print.v{n}").held) for n in (1, 2, 3)] == [True, True, False]
+        assert [known(press_at, held("", stored=f"press.print.v{n}").message) for n in (1, 2, 3)] == [True, True, False]
         assert [known(at, answer(f"press.printed.v{n}")) for n in (1, 2, 3)] == [True, True, False]
         votes = [Vote(type=f"press.printed.v{n}", event=msgspec.Raw(b"{}")) for n in (2, 3)]
         assert [known(at, answer(HELD, one)) for one in votes] == [True, False]
         assert known(at, answer(REJECTED)) and known(at, answer(HELD, [])) and not known(at, answer("nobody.said.v1"))
-        assert known(at, held("x", "event", "press.printed.v9", feed="reaction:x").held)
+        assert known(at, held("x", "event", "press.printed.v9", feed="reaction:x").message)
 
 
 def test_a_retry_policy_is_for_every_version() -> None:

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from holdfast import Contract, Rejection, Service, answer, decide, step
-from holdfast.core.batch import Batch, Row
-from holdfast.core.progress import SagaState
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Row
+from holdfast.core.log.record import Record
+from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Pending
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.edge.commands import Outcome
 from holdfast.runtime.timers import Timers
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
-from holdfast.testing.loop import VirtualClock
+from holdfast.testing.simulation.loop import VirtualClock
 from support.systems.deals import Book, Booked, Deal, Dealt, Fill, ask, desk, judge, logged, ring, until, wrong
 
 DEALS: dict[str, tuple[Deal, Any]] = {
@@ -52,7 +52,7 @@ async def no_other_state(system: VirtualSystem) -> None:
     """The state of every stream in memory is what a fold of its records gives."""
     for name, node in system.nodes.items():
         for stream, _ in await system.stores[name].streams(""):
-            entry = node.memory.get(stream)
+            entry = node.streams.get(stream)
             if entry is None:
                 continue
             (loaded,) = await system.stores[name].load([stream], snapshots=False)
@@ -297,7 +297,7 @@ async def test_a_saga_of_another_shape_is_stuck_not_guessed() -> None:
         await system.start("till")
         await asyncio.sleep(30)
         stream = (await system.stores["desk"].streams("Dealing/"))[0][0]
-        entry = system.nodes["desk"].memory.get(stream)
+        entry = system.nodes["desk"].streams.get(stream)
         assert entry is not None and entry.state.status == "stuck" and "unknown_shape" in entry.state.stuck.cause
         assert not any(record.type == "desk.booked.v1" for record in system.log("desk"))
         assert not any(record.type == "cell.returned.v1" for record in system.log("cell"))
@@ -367,10 +367,13 @@ async def test_a_timer_that_rings_while_timers_are_read_again_is_not_lost(caplog
     store: Any = SlowTimers(f"{clock.now_us() + 2_000_000:016d}/Dealing/x#deadline:pay")
     nothing: Any = None
     writer: Any = object()
-    timers = Timers(Dispatch(Service(Contract("idle"))), nothing, store, clock, nothing)
-    await timers.start(writer)
+    timers = Timers(
+        Dispatch(Service(Contract("idle"))), nothing, store, clock, writer, landed=nothing, may_judge=lambda: True
+    )
+    await timers.reload(store)
+    timers.go()
     store.seconds = 5.0
-    await timers.reread()
+    await timers.reload(store)
     assert store.asked == []
     await asyncio.sleep(1.0)
     assert store.asked == [[store.key]]
@@ -388,14 +391,17 @@ async def test_a_timer_that_cannot_be_looked_up_whatever_the_reason_rings_again(
     get = store.get
     nothing: Any = None
     writer: Any = object()
-    timers = Timers(Dispatch(Service(Contract("idle"))), nothing, store, clock, nothing)
+    timers = Timers(
+        Dispatch(Service(Contract("idle"))), nothing, store, clock, writer, landed=nothing, may_judge=lambda: True
+    )
 
     async def broken(kind: str, keys: list[str]) -> list[bytes | None]:
         store.get = get
         raise RuntimeError("the driver has a bug")
 
     store.get = broken
-    await timers.start(writer)
+    await timers.reload(store)
+    timers.go()
     await asyncio.sleep(10.0)
     await timers.stop()
-    assert store.asked == [[store.key]] and caplog.text.count("nobody foresaw") == 1
+    assert store.asked == [[store.key]] and caplog.text.count("unexpected error") == 1

@@ -12,17 +12,17 @@ import pytest
 
 from cards.services import order_service
 from holdfast import Command, Happened, System
-from holdfast.core.audit import Audit
-from holdfast.core.cut import seen
-from holdfast.core.record import Record
-from holdfast.core.settled import Mark
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import seen
+from holdfast.core.audit.settled import Mark
+from holdfast.core.log.record import Record
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.ops.audit import audit, read_all, reading
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.why import stuck
 from holdfast.testing import Fault, VirtualSystem, run_virtual, virtual_time
-from holdfast.testing.faults import Faults, kinds_at
+from holdfast.testing.simulation.faults import Faults, kinds_at
 from support.systems.deals import Deal, Fill, ring
 from support.systems.payments import LIMIT, Provider, buy, resolve_all, wallet_of
 from support.systems.reactions import Post, chained

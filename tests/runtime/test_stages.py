@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import Rejection, Service, answer, pivot, step
 from holdfast import undo as undoes
-from holdfast.core.batch import Conflict
+from holdfast.core.log.batch import Conflict
 from holdfast.errors import Misuse
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from support.systems.deals import ask, until

@@ -9,7 +9,8 @@ import pytest
 from holdfast import Rejection
 from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.edge.commands import Outcome
-from holdfast.runtime.inbox.doubt import RESOLVED, resolve, standing
+from holdfast.runtime.inbox.doubt import RESOLVED
+from holdfast.runtime.ops.resolve import resolve
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.deals import ask, until
 from support.systems.trades import ALL, Move, Order, Ordered, Trade, Traded, balances, events, system
@@ -228,9 +229,9 @@ async def test_what_waits_has_not_voted_and_is_not_committed() -> None:
         await asyncio.sleep(0.05)
         virtual.transport.cut.add("shop")
         bank = virtual.nodes["bank"]
-        await until(lambda: bool(bank.waiting.items()))
-        (waiting,) = bank.waiting.items()
-        tx = waiting[1].record.tx
+        await until(lambda: bool(bank.waiting.slots()))
+        (waiting,) = bank.waiting.slots()
+        tx = waiting.message.record.tx
         await virtual.crash("desk")
         with pytest.raises(Contradicted, match="not all that it asks of bank has been voted on"):
             await resolve(bank, tx, commit=True, by="me", why="desk is gone")
@@ -250,7 +251,7 @@ async def test_the_commit_record_is_where_the_outcome_says() -> None:
         assert record.headers.outcome and record.tx == outcome.tx and record.kind == "event"
         empty = await virtual.client.send(Trade("empty", ()))
         assert virtual.log("desk")[empty.position - 1].headers.outcome
-        found = await standing(virtual.nodes["bank"], outcome.tx)
+        found = await virtual.nodes["bank"].doubts.standing(outcome.tx)
         assert [one.commit for one in found.decided] in ([], [True])
 
 

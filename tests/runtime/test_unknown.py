@@ -33,7 +33,7 @@ async def test_a_command_that_waits_is_called_off() -> None:
     async with VirtualSystem(system(faults, retry=SLOW)) as virtual:
         task = sale(virtual)
         await asyncio.sleep(4)
-        assert [held.error for _, held in virtual.nodes["till"].waiting.items()] == ["Broken: pay of o1"]
+        assert [slot.message.error for slot in virtual.nodes["till"].waiting.slots()] == ["Broken: pay of o1"]
         assert await code_of(task) == "deadline"
         faults.broken.clear()
         await asyncio.sleep(100)

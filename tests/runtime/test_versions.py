@@ -2,7 +2,6 @@
 
 import asyncio
 import tracemalloc
-from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,11 @@ import msgspec
 import pytest
 
 from holdfast import Contract, Service, System
-from holdfast.core.frame import WireRecord
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import KeyReused
-from holdfast.runtime.inbox.message import Held, Place, rehome
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.inbox.waiting import Waiting
 from holdfast.runtime.ops import why as inquiry
 from holdfast.testing import VirtualSystem, explore, virtual_time
 from support.systems.versioned_press import (
@@ -157,7 +158,7 @@ async def test_a_command_newer_than_its_receiver_waits_for_it() -> None:
     async with together(old.service, writer.service) as system:
         asking = asyncio.create_task(system.ask(writer.Publish("Faust")))
         await asyncio.sleep(1200)
-        (held,) = dict(system.nodes["press"].waiting.items()).values()
+        held = system.nodes["press"].waiting.slots()[0].message
         assert "no handler for press.print.v2" in held.error and held.parked and not asking.done()
         await deploy(system, new.service)
         assert (await asking).answer == writer.Published("Faust")
@@ -217,23 +218,24 @@ def test_what_has_found_its_decider_stands_in_the_order_received() -> None:
     """Messages that waited where nothing decided them go among those of their stream, oldest first, each row moved with
     its message, and are tried anew; what is at home stays as it is."""
 
-    def place(stream: str, number: int, **how: Any) -> Place:
+    def slot(stream: str, number: int, **how: Any) -> Slot:
         record = WireRecord(number, "command", "press.print.v2", msgspec.Raw(b"{}"), "t", "t", 0)
-        return Place(f"{stream}#{number:012d}", Held("desk", record, 0, **how), True)
+        return Slot(f"{stream}#{number:012d}", WaitingMessage("desk", record, 0, **how), durable=True)
 
-    lost = [place("?/print/a", 3, parked=5, attempts=12, error="no handler"), place("?/print/a", 7)]
-    home = [place("Plate/a", 5, attempts=2, error="bug"), place("Plate/b", 6)]
-    queues = {"?/print/a": deque(lost), "Plate/a": deque(home[:1]), "Plate/b": deque(home[1:])}
-    rows = rehome(queues, lambda stream, held: "Plate/a" if stream.startswith("?") else stream, lambda held: False)
-    assert {stream: [one.held.record.position for one in queue] for stream, queue in queues.items()} == {
-        "Plate/a": [3, 5, 7], "Plate/b": [6],
-    }  # fmt: skip
+    lost = [slot("?/print/a", 3, parked=5, attempts=12, error="no handler"), slot("?/print/a", 7)]
+    home = [slot("Plate/a", 5, attempts=2, error="bug"), slot("Plate/b", 6)]
+    waiting = Waiting(Dispatch(Service(Contract("idle"))))
+    for one in (*lost, *home):
+        waiting.put(one)
+    rows = waiting.rehome(lambda slot: "Plate/a" if slot.stream.startswith("?") else slot.stream, lambda message: False)
+    found = {stream: [message.record.position for message in waiting.on(stream)] for stream in waiting.streams()}
+    assert found == {"Plate/a": [3, 5, 7], "Plate/b": [6]}
     assert [(row.key, row.data is None) for row in rows] == [
         ("?/print/a#000000000003", True), ("Plate/a#000000000003", False),
         ("?/print/a#000000000007", True), ("Plate/a#000000000007", False),
     ]  # fmt: skip
-    assert not any(one.held.parked or one.held.error for one in lost) and home[0].held.error == "bug"
-    assert rehome(queues, lambda stream, held: stream, lambda held: True) == []
+    assert not any(one.message.parked or one.message.error for one in lost) and home[0].message.error == "bug"
+    assert waiting.rehome(lambda slot: slot.stream, lambda message: True) == []
 
 
 @virtual_time

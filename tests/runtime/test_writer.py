@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core.batch import Batch, Outcome, Row
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Outcome, Row
+from holdfast.core.log.record import Record
 from holdfast.errors import Unavailable
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
@@ -167,7 +167,7 @@ def busy(snapshot_every: int, streams_max: int, *, restarts: bool) -> list[Any]:
                 if restarts and number % 40 == 39:
                     await system.restart("cell")
             node = system.nodes["cell"]
-            assert len(node.memory) <= streams_max
+            assert len(node.streams) <= streams_max
             snapshots = await system.stores["cell"].scan("snapshot")
             assert bool(snapshots) == (snapshot_every < 100), "no snapshot was ever used"
             return [(r.type, r.stream, r.version, r.data) for r in system.log("cell")]
@@ -200,7 +200,7 @@ async def test_a_snapshot_of_another_shape_is_not_used() -> None:
         await MemoryStore.commit(store, [Batch(rows=(Row("snapshot", key, msgspec.json.encode(other)),))])
         await system.start("cell")
         assert (await ask(system, Fill("a", 1), "more")).answer
-        entry = system.nodes["cell"].memory.get("Cell/a")
+        entry = system.nodes["cell"].streams.get("Cell/a")
         assert entry is not None and entry.state.amount == 5 and entry.version == 3
 
 
@@ -214,7 +214,7 @@ async def test_an_evicted_stream_of_a_group_on_its_way_is_not_lost() -> None:
         await asyncio.gather(*(ask(system, command, deal) for deal, command in deals.items()))
         await system.settle()
         assert wrong(system, deals) == []
-        await until(lambda: all(len(node.memory) <= 2 for node in system.nodes.values()))
+        await until(lambda: all(len(node.streams) <= 2 for node in system.nodes.values()))
         assert logged(system, "desk", "desk.dealt.v1") == sum(c.pays and c.books for c in deals.values())
 
 

@@ -32,7 +32,7 @@ from holdfast import (
     step,
     undo,
 )  # fmt: skip
-from holdfast.core.record import Record
+from holdfast.core.log.record import Record
 from holdfast.errors import CommandFailed, ConfigInvalid, Misuse, Pending, StoreFailed, TransactionRefused, Unavailable
 from holdfast.runtime.edge.commands import Outcome
 from holdfast.sqlalchemy import joined

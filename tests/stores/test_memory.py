@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from holdfast.core.batch import Batch
+from holdfast.core.log.batch import Batch
 from holdfast.ports.store import Incarnation, Store
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.conformance.records import append, everything

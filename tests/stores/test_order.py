@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, Outcome
 from holdfast.ports.store import Page
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 from holdfast.testing.conformance.records import race
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.core.batch import Committed
+from holdfast.core.log.batch import Committed
 from holdfast.errors import StoreFailed
-from holdfast.stores import sqlite_file
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
+from holdfast.stores.sqlite.store import file as sqlite_file
 from support.numbered_batches import batch, judge
 from support.power_cut import Disk
 

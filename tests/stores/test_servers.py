@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.cli.verbs import call
 from holdfast.compose import make_store
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
 from holdfast.errors import (
     ConfigInvalid,
     SchemaNewer,
@@ -25,7 +25,7 @@ from holdfast.errors import (
     StoreMismatch,
 )
 from holdfast.ports.store import Store
-from holdfast.stores.migrations import Migration
+from holdfast.stores.server.migrations import Migration
 from holdfast.testing.conformance.records import append, event, everything
 from holdfast.testing.conformance.store import StoreConformance
 from support.servers import ENGINES, OwnServers, Server, database, shared
@@ -122,7 +122,7 @@ async def test_while_the_outcome_is_unknown_nothing_is_said(
         await store.commit([full(1)])
         setattr(wire, moment, b"2-marked")
         wire.then = own_server.kill
-        monkeypatch.setattr("holdfast.stores.server.SETTLE_SECONDS", 0.2)
+        monkeypatch.setattr("holdfast.stores.server.writer.SETTLE_SECONDS", 0.2)
         try:
             for refused in (
                 store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]),
@@ -195,11 +195,11 @@ async def test_a_second_writer_is_refused_with_the_holder_named(server: Server) 
 async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -> None:
     """G2: a writer whose connection was cut, and whose log another process has taken over meanwhile, is told so."""
     name = database()
-    one, two = make_store(wire.url(name), "stock"), make_store(server.url(name), "stock")
+    one: Any = make_store(wire.url(name), "stock")
+    two = make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
-    connection: Any = one._writing  # type: ignore[attr-defined]
-    await one._disconnect(connection)  # type: ignore[attr-defined]
+    await one.engine.disconnect(one.writer.connection)
     await two.open("two", 2)
     await two.commit([full(2)])
     with pytest.raises(StoreError, match=r"(writes to|begun to write to) the log"):
@@ -215,14 +215,15 @@ async def test_who_lost_the_log_can_change_nothing(server: Server, wire: Wire) -
 async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """G2: with the lock gone, and the connection standing, a writer that is not in the row `head` changes nothing."""
     name = database()
-    one, two = make_store(server.url(name), "stock"), make_store(server.url(name), "stock")
+    one = make_store(server.url(name), "stock")
+    two: Any = make_store(server.url(name), "stock")
     await one.open("one", 1)
     await one.commit([full(1)])
 
     async def free(_: object) -> None:
         return None
 
-    monkeypatch.setattr(two, "_lock", free)
+    monkeypatch.setattr(two.engine, "lock", free)
     await two.open("two", 2)
     for lost in ([full(2, "-lost")], [Batch(rows=(Row("view", "last", b"lost"),))]):
         with pytest.raises(StoreLocked, match="another process has begun to write"):
@@ -230,6 +231,69 @@ async def test_the_fence_alone_keeps_a_second_writer_out(server: Server, monkeyp
     assert await two.commit([full(2)]) == [Committed(2)] and await whole(two) == 2
     await one.close()
     await two.close()
+
+
+async def test_half_a_group_is_never_committed_by_who_looks_for_it(server: Server) -> None:
+    """G1: a group that waited too long for a row stands half done on its connection. Who looks for it while that goes
+    does not meet it, where the beginning of a transaction would commit the half."""
+    if server.name != "mariadb":
+        pytest.skip("a group is one statement there: it cannot stand half done")
+    store: Any = make_store(server.url(database()), "stock")
+    await store.open("one", 1)
+    await store.commit([full(1)])
+    engine, disconnect = store.engine, store.engine.disconnect
+    other = await engine.connect(writer=False)
+    looking: list[asyncio.Future[int]] = []
+
+    async def slowly(connection: Any) -> None:
+        looking.append(asyncio.ensure_future(store.settle()))
+        await asyncio.sleep(0.1)
+        await engine._say(other, "ROLLBACK")
+        await disconnect(connection)
+
+    await engine._say(store.writer.connection, "SET innodb_lock_wait_timeout = 1")
+    await engine._say(other, "START TRANSACTION; UPDATE small SET bytes = '' WHERE name = 'last'")
+    engine.disconnect = slowly
+    try:
+        assert await store.commit([full(2)]) == [Committed(2)]
+        assert await asyncio.gather(*looking) == [1], "nothing of it was there when it was looked for"
+        assert await whole(store) == 2
+    finally:
+        engine.disconnect = disconnect
+        await disconnect(other)
+        await store.close()
+
+
+async def test_a_store_that_is_closed_keeps_no_connection(server: Server) -> None:
+    """A transaction that is lent, and a question that is asked, when the store closes: their connections go too."""
+    store: Any = make_store(server.url(database()), "stock")
+    await store.open("one", 1)
+    engine, made = store.engine, list[Any]()
+    connect, query = engine.connect, engine.query
+
+    async def connected(**named: Any) -> Any:
+        made.append(await connect(**named))
+        return made[-1]
+
+    async def slowly(*asked: Any) -> Any:
+        found = await query(*asked)
+        answered.set()
+        await closing
+        return found
+
+    engine.connect = connected
+    lent = await store.begin()
+    answered, closing = asyncio.Event(), asyncio.get_running_loop().create_future()
+    engine.query = slowly
+    asking = asyncio.ensure_future(store.get("view", ["last"]))
+    await answered.wait()
+    engine.query = query
+    await store.close()
+    closing.set_result(None)
+    assert await asking == [None]
+    await lent.end()
+    assert len(made) == 2
+    assert [getattr(one, "closed", None) or not getattr(one, "connected", True) for one in made] == [True, True]
 
 
 async def test_what_is_read_waits_for_the_commit_that_it_may_have_seen(wire: Wire, server: Server) -> None:
@@ -313,8 +377,7 @@ async def test_another_log_and_what_is_not_ours_are_refused(server: Server) -> N
 
 async def say(store: Any, statement: str) -> None:
     """A statement on the writer's connection."""
-    connection = store._writing
-    await (store._say(connection, statement) if hasattr(store, "_say") else connection.execute(statement))
+    await store.engine._say(store.writer.connection, statement)
 
 
 async def test_tables_are_migrated_while_the_service_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,8 +394,7 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     old = made()
     await old.open("one", 1)
     await old.commit([full(1)])
-    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
     with pytest.raises(StoreError, match="run holdfast migrate-store"):
         await made().open("two", 2)
     assert await asyncio.gather(made().migrate(), made().migrate()) == [(2, 1), (2, 1)]
@@ -343,8 +405,7 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     await old.commit([full(3)])
     assert await whole(old) == 3, "old code on the new tables"
     await old.close()
-    monkeypatch.setattr("holdfast.stores.migrations.MIGRATIONS", [two])
-    monkeypatch.setattr("holdfast.stores.server.MIGRATIONS", [two])
+    monkeypatch.setattr("holdfast.stores.server.migrations.MIGRATIONS", [two])
     assert await made().migrate(contract=True) == (2, 2)
     new = made()
     await new.open("three", 3)

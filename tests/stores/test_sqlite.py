@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Move, Row
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Move, Row
 from holdfast.errors import (
     SchemaNewer,
     StoreCorrupt,
@@ -25,7 +25,7 @@ from holdfast.errors import (
     StoreMismatch,
 )
 from holdfast.ports.store import Store
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 from holdfast.testing.conformance.records import append, event, everything
 from holdfast.testing.conformance.store import FULL, StoreConformance
 
@@ -91,7 +91,7 @@ async def test_a_second_writer_is_refused_with_the_holder_named(store: SQLiteSto
         await other.open("two", 2)
     await other.close()
     program = (
-        "import asyncio, sys; from holdfast.stores.sqlite import SQLiteStore\n"
+        "import asyncio, sys; from holdfast.stores.sqlite.store import SQLiteStore\n"
         "from holdfast.errors import StoreLocked\n"
         "try: asyncio.run(SQLiteStore(sys.argv[1], 'stock').open('x', 1))\n"
         "except StoreLocked as error: print(error)"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.batch import Batch, Cursor, Move, Outcome, Row
-from holdfast.core.record import Headers, Record
+from holdfast.core.log.batch import Batch, Cursor, Move, Outcome, Row
+from holdfast.core.log.record import Headers, Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import Snapshot, Store
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 
 STREAMS = ["A/1", "A/2", "B/\U0001f600"]
 NAMES = ["exchange:a", "view:v@1:a"]

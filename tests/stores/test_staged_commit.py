@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from holdfast.compose import make_store
-from holdfast.core.message import Command, message_of
-from holdfast.core.record import Record
+from holdfast.core.declare.message import Command, message_of
+from holdfast.core.log.record import Record
 from holdfast.errors import CommandError, StoreError, StoreFailed, StoreLocked
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node

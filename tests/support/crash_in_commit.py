@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from holdfast.core.batch import Committed
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.core.log.batch import Committed
+from holdfast.stores.sqlite.store import SQLiteStore
 from support.numbered_batches import batch, judge
 
 

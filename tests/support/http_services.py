@@ -27,7 +27,7 @@ from holdfast import (
     query,
     step,
 )
-from holdfast.core.problem import MEDIA_TYPE
+from holdfast.core.wire.problem import MEDIA_TYPE
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running

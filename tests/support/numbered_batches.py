@@ -8,8 +8,8 @@ from pathlib import Path
 
 import apsw
 
-from holdfast.core.batch import Batch, Cursor, Move, Row
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Cursor, Move, Row
+from holdfast.core.log.record import Record
 
 
 def batch(n: int) -> Batch:

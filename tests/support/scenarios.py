@@ -13,7 +13,7 @@ from typing import Any
 from cards.contracts import Bought, Buy
 from cards.services import order_service as office_service
 from holdfast import Command, Contract, Event, Rejection, Service, System, decide, evolve, step
-from holdfast.core.happened import Happened
+from holdfast.core.audit.happened import Happened
 from holdfast.testing import VirtualSystem
 from shop.contracts import (
     Cancelled,

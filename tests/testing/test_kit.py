@@ -127,7 +127,7 @@ def test_a_signal_is_heard() -> None:
 
 def test_a_run_that_waits_for_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every task waits and no timer is set, the run fails and says so: it does not hang."""
-    monkeypatch.setattr("holdfast.testing.loop.STALLED_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.testing.simulation.loop.STALLED_SECONDS", 0.01)
 
     async def main() -> None:
         await asyncio.Event().wait()

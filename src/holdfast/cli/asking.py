@@ -67,7 +67,7 @@ def request(
     if body and settings.operator_token:
         headers["Authorization"] = f"Bearer {settings.operator_token}"
     elif settings.secret:
-        from holdfast.core.signature import sign
+        from holdfast.core.wire.signature import sign
 
         headers["Holdfast-Signature"] = sign(settings.secret, method, whole, body, int(time.time()))
     elif settings.operator_token and path.startswith("/ops"):

@@ -11,7 +11,7 @@ import msgspec
 from holdfast.cli.asking import get
 from holdfast.cli.trail import rows, to_record
 from holdfast.config import Settings
-from holdfast.core.story import Part
+from holdfast.core.explain.story import Part
 from holdfast.errors import HoldfastError
 
 

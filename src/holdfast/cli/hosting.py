@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from holdfast.compose import make_store
 from holdfast.config import ServiceSettings, Settings
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.service import System
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.system import System
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
@@ -132,7 +132,7 @@ async def host(
                 raise
         finally:
             ending.task = None
-            await asyncio.gather(*(node.close(drain=node.started) for node in started))
+            await asyncio.gather(*(node.close(drain=node.takes_work) for node in started))
             for node in started:
                 await node.transport.close()
 

@@ -17,14 +17,14 @@ from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.gathering import gather
 from holdfast.cli.trail import rows, to_record
 from holdfast.config import Settings
-from holdfast.core.audit import Audit
-from holdfast.core.cut import seen
-from holdfast.core.frame import to_wire
-from holdfast.core.invariant import Violation
-from holdfast.core.record import Record, parse_record_id
-from holdfast.core.service import System
-from holdfast.core.settled import Open
-from holdfast.core.story import tell
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import seen
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.audit.settled import Open
+from holdfast.core.explain.story import tell
+from holdfast.core.log.record import Record, parse_record_id
+from holdfast.core.system import System
+from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.runtime.ops.simulate import Foretelling
 

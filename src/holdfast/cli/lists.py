@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
-from holdfast.core.story import ago
+from holdfast.core.explain.story import ago
 from holdfast.errors import ConfigInvalid, HoldfastError
 
 OfService = Annotated[str, Parameter(name="--service", help="Only of this service.")]

@@ -36,7 +36,7 @@ def migrate_store(
     contract
         Take away what only older releases need, too.
     """
-    from holdfast.stores.server import ServerStore
+    from holdfast.stores.server.store import ServerStore
 
     url = store or settings_of(config).store_of(service)
     found = make_store(url, service)

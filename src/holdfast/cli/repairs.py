@@ -19,7 +19,7 @@ from holdfast.cli.lists import OfCause, OfFingerprint, OfService, OfType, Older,
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.config import Settings
-from holdfast.core.record import parse_record_id
+from holdfast.core.log.record import parse_record_id
 from holdfast.errors import ConfigInvalid, HoldfastError
 
 Flag = Annotated[bool, Parameter(negative="")]

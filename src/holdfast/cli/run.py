@@ -19,7 +19,7 @@ from holdfast.cli.processes import Supervisor
 from holdfast.cli.shared import AsJson, ConfigFile, settings_of
 from holdfast.cli.targets import load_target, shutdown_order
 from holdfast.config import Settings
-from holdfast.core.service import System
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 
 

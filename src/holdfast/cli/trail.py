@@ -1,7 +1,7 @@
 """`holdfast trail`: everything that one id led to, in every service, as a tree.
 
-Asks each service's `/ops/trail` and merges the answers (`core.trail`). A service that does not answer is named, and
-the rest is shown: then the exit code is 1, as it is when something is unfinished.
+Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). A service that does not answer is named,
+and the rest is shown: then the exit code is 1, as it is when something is unfinished.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.config import Settings
-from holdfast.core.record import Headers, Record, parse_record_id
-from holdfast.core.trail import Item, Trail, build
-from holdfast.core.tree import render
+from holdfast.core.explain.trail import Item, Trail, build
+from holdfast.core.explain.tree import render
+from holdfast.core.log.record import Headers, Record, parse_record_id
 from holdfast.errors import HoldfastError, NotFound
 
 

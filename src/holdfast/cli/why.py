@@ -1,7 +1,7 @@
 """`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
 
-Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.story`). Exit code 0 when nothing is left
-to happen, 1 when something is, or when a service does not answer.
+Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.explain.story`). Exit code 0 when nothing
+is left to happen, 1 when something is, or when a service does not answer.
 """
 
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from cyclopts import Parameter
 from holdfast.cli.asking import services_at
 from holdfast.cli.gathering import gather
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.timeline import draw
 from holdfast.cli.trail import as_value
-from holdfast.core.story import Story, ago, tell
-from holdfast.core.trail import Trail, build
-from holdfast.core.tree import render
+from holdfast.core.explain.story import Story, ago, tell
+from holdfast.core.explain.timeline import draw
+from holdfast.core.explain.trail import Trail, build
+from holdfast.core.explain.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
 
 

@@ -7,8 +7,8 @@ transport carries and loses, nothing more: order, repetition and duplicates are 
 
 from typing import Protocol
 
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 
 __all__ = ["Peer", "Transport"]
 

@@ -9,32 +9,39 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.record import Record
-from holdfast.core.service import Service
-from holdfast.core.stage import Standing
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import Record
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY, Dispatch
+from holdfast.runtime.decide.outcomes import Outcomes
 from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.edge.commands import Edge
 from holdfast.runtime.exchange.exchange import Exchange
 from holdfast.runtime.execute.effects import Effects
-from holdfast.runtime.execute.handlers import Transactions
+from holdfast.runtime.execute.handlers import Handlers
 from holdfast.runtime.feeds.consumers import ReactionConsumer, SagaConsumer
+from holdfast.runtime.feeds.news import News
 from holdfast.runtime.feeds.subscriptions import Consumer, Feeds
 from holdfast.runtime.feeds.views import Views
-from holdfast.runtime.inbox.doubt import Doubts, standing
+from holdfast.runtime.inbox.doubt import Doubts
+from holdfast.runtime.inbox.receive import Inbox
+from holdfast.runtime.inbox.retry import Retrier
+from holdfast.runtime.inbox.turns import Turns
 from holdfast.runtime.inbox.waiting import Waiting
 from holdfast.runtime.log.incarnations import History
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.rows import Mirror
+from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.timers import Timers
 
@@ -44,6 +51,17 @@ FEED_WAIT_SECONDS_MAX = 30.0
 FEED_RECORDS_MAX = 1_000
 DRAIN_SECONDS = 5.0
 RECOVER_SECONDS = 0.5
+
+
+class NodeState(StrEnum):
+    """Where a node is in its life; it goes one way."""
+
+    STARTING = "starting"
+    """It takes no work yet."""
+    READY = "ready"
+    DRAINING = "draining"
+    """It takes what comes, and asks for no more to be sent."""
+    CLOSED = "closed"
 
 
 class Node:
@@ -61,92 +79,131 @@ class Node:
         streams_in_memory_max: int = 100_000,
     ) -> None:
         service.check()
-        self.service, self.name, self.store, self.transport, self.clock = service, service.name, store, transport, clock
+        self.service, self.name, self.clock = service, service.name, clock
+        self.store, self.transport = store, transport
         self.peers = frozenset({*peers, *service.peers()} - {service.name})
+        self.state = NodeState.STARTING
+        self.started_at = 0
+        """When it was ready for the first time, µs since 1970-01-01 UTC; 0: it has not been."""
+        self.history = History(())
         self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
-        self.memory = Memory(self.dispatch.folder_of, streams_max=streams_in_memory_max)
-        self.writer = Writer(store, self.memory, flushed=self._flushed, crashed=self._crashed)
-        self.waiting = Waiting(self.dispatch, self.memory, store, clock)
-        self.edge = Edge(self.dispatch, self.memory, self.writer, self.waiting, store, clock)
-        self.transactions = Transactions(self.dispatch, self.memory, self.writer, store)
-        self.waiting.transactions = self.edge.transactions = self.transactions
-        self.effects = Effects(self.dispatch, self.memory, self.writer, self.waiting, clock)
-        self.waiting.effects = self.effects.take
-        self.timers = Timers(self.dispatch, self.memory, store, clock, self.waiting)
+        self.streams = Streams(self.dispatch.folder_of, streams_max=streams_in_memory_max)
+        self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed)
+        self.outcomes = Outcomes(self.dispatch.sagas, on_timer=lambda key: self.timers.note(key))
+        self.turns = Turns()
+        self.waiting = Waiting(self.dispatch)
+        self.handlers = Handlers(self.dispatch, self.streams, self.writer, store)
+        self.retrier = Retrier(
+            self.dispatch,
+            self.streams,
+            self.writer,
+            self.waiting,
+            self.turns,
+            self.outcomes,
+            clock,
+            handle=self.handlers.take,
+            attempt=self._attempt,
+        )
+        self.inbox = Inbox(self.retrier)
+        self.effects = Effects(self.retrier)
+        self.edge = Edge(self.inbox, self.writer, self.handlers, store)
+        self.conversations = Exchange(
+            self.name, self.peers, store, self.writer, self.inbox, transport, clock, self.history
+        )
+        self.timers = Timers(
+            self.dispatch,
+            self.streams,
+            store,
+            clock,
+            self.writer,
+            landed=self.outcomes.landed,
+            may_judge=self.conversations.heard,
+        )
         self.feeds = Feeds(store, self.writer, self._feed_of, clock)
         self.views = Views(service, store, self.writer, self.feeds, self._standing_of)
-        self.doubts = Doubts(self)
-        self.history = History(())
-        self.conversations: Exchange | None = None
-        self.started = False
-        self.started_at = 0
-        self._news: set[asyncio.Future[None]] = set()
-        """Those who wait for something to be flushed."""
+        away = self.conversations.away
+        self.doubts = Doubts(service, self.inbox, self.writer, store, transport, self.peers, away=away)
+        self._mirrors: tuple[Mirror, ...] = (self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers)
+        """All in-memory copies of stored rows, in the order in which they are read; conversations are read beside."""
+        self._news = News()
         self._recovering: asyncio.Task[None] | None = None
-        self._closing = False
+
+    def _attempt(self, stream: str) -> None:
+        """Have the first message of an effect's stream attempted."""
+        self.effects.take(stream)
+
+    @property
+    def takes_work(self) -> bool:
+        """True while commands, frames and questions are taken: also while it drains."""
+        return self.state in (NodeState.READY, NodeState.DRAINING)
+
+    @property
+    def ready(self) -> bool:
+        """True while new work should be sent here."""
+        return self.state is NodeState.READY and self.writer.failure is None
 
     async def start(self) -> None:
         """Open the store, begin an incarnation, take up everything where the log left it."""
-        self.transactions.start()
+        self.handlers.check()
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
-        self.history = History(opened.incarnations)
-        self.waiting.settle, self.waiting.freed = self.edge.settle, self.edge.freed
-        self.waiting.parked = self.edge.parked
+        self.history.incarnations = opened.incarnations
         self.writer.start(opened.head)
-        await self.dispatch.stages.start(self.store)
-        await self.waiting.start(self.writer)
-        await self._count_sagas()
-        self.conversations = Exchange(
-            self.name, self.peers, self.store, self.writer, self.waiting, self.transport, self.clock, self.history
-        )
+        await self._reload()
         sends_to = {name for saga in self.service.sagas.values() for name in saga.contracts}
         await self.conversations.start(sends_to - {self.name})
-        self.timers.may_judge = self.conversations.heard
-        await self.timers.start(self.writer)
+        self.timers.go()
         consumers: list[Consumer] = [*await self.views.prepare()]
-        consumers += [ReactionConsumer(found, self.waiting, self.clock) for found in self.service.reactions.values()]
+        consumers += [ReactionConsumer(found, self.inbox) for found in self.service.reactions.values()]
         consumers += [
-            SagaConsumer(found, self.dispatch, self.memory, self.waiting, self.clock)
-            for found in self.service.sagas.values()
-            if found.begin.kind == "event"
+            SagaConsumer(found, self.inbox) for found in self.service.sagas.values() if found.begin.kind == "event"
         ]
         await self.feeds.start(consumers)
         await self.views.start()
         self.doubts.start()
-        self.waiting.go()
-        self.started, self.started_at = True, self.clock.now_us()
+        self.retrier.go()
+        self.state, self.started_at = NodeState.READY, self.clock.now_us()
+
+    async def _reload(self) -> None:
+        """Take the store's word for every row that is kept in memory. Raises StoreError."""
+        self.retrier.pause()
+        for mirror in self._mirrors:
+            await mirror.reload(self.store)
+
+    def drain(self) -> None:
+        """Say that no new work should be sent here (`ready` is False), and still take what comes."""
+        if self.state is NodeState.READY:
+            self.state = NodeState.DRAINING
 
     async def close(self, *, drain: bool = True) -> None:
         """Stop taking work, commit what waits, let go of the store. Safe to call twice."""
-        self.started, self._closing = False, True
+        self.state = NodeState.CLOSED
         if self._recovering is not None:
             self._recovering.cancel()
         await self.feeds.close()
         await self.views.close()
         await self.timers.stop()
         await self.doubts.stop()
-        self.waiting.stop()
+        self.retrier.stop()
         self.edge.crashed(Unavailable("the service is stopping"))
-        await asyncio.gather(self._end_transactions(drain), self.effects.close(DRAIN_SECONDS if drain else 0))
+        await asyncio.gather(self._end_handlers(drain), self.effects.close(DRAIN_SECONDS if drain else 0))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.writer.close(drain=drain)
-        if self.conversations is not None:
-            if drain:
-                await self._drain_exchange()
-            await self.conversations.close()
-        self._tell_news()
+        if drain:
+            await self._drain_exchange()
+        await self.conversations.close()
+        self._news.tell()
         await self.store.close()
 
-    async def _end_transactions(self, drain: bool) -> None:
+    async def _end_handlers(self, drain: bool) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self.transactions.close(drain=drain)
+                await self.handlers.close(drain=drain)
 
     async def _drain_exchange(self) -> None:
         """Give peers that are up a moment to acknowledge what they were sent; the rest waits in the log."""
         loop = asyncio.get_running_loop()
-        conversations = self.conversations.conversations.values() if self.conversations is not None else ()
+        conversations = self.conversations.conversations.values()
         end = loop.time() + 0.5
         while loop.time() < end:
             if all(one.idle or one.drained or one.failure for one in conversations):
@@ -155,7 +212,7 @@ class Node:
 
     async def exchange(self, frame: Frame) -> Frame:
         """Take a peer's frame, answer when it is durable. Raises ExchangeError, Unavailable."""
-        if self.conversations is None or not self.started:
+        if not self.takes_work:
             raise Unavailable(f"{self.name} is not running")
         return await self.conversations.serve(frame)
 
@@ -165,7 +222,7 @@ class Node:
 
     async def feed(self, request: FeedRequest) -> FeedPage:
         """Event records after a position; waits up to `wait_ms` for the first. Raises Forked, Unavailable."""
-        if not self.started:
+        if not self.takes_work:
             raise Unavailable(f"{self.name} is not running")
         if request.after:
             if request.incarnation:
@@ -184,36 +241,20 @@ class Node:
             upto = page.upto if page else max(after, head if limit > 0 else 0)
             records = page.records if page else ()
             left = end - loop.time()
-            if records or limit <= 0 or left <= 0 or not self.started:
+            if records or limit <= 0 or left <= 0 or not self.takes_work:
                 return FeedPage(records, upto, self.history.at(max(upto, 1))[0].id, head)
             after = upto
             if self.writer.head == head:  # else something was flushed while this read, and its news are over
-                await self._wait_news(left)
+                await self._news.wait(left)
 
     async def standing(self, tx: str) -> Standing:
         """What this service knows of a staged transaction. Raises Unavailable, StoreError."""
-        if not self.started:
+        if not self.takes_work:
             raise Unavailable(f"{self.name} is not running")
-        return await standing(self, tx)
+        return await self.doubts.standing(tx)
 
     async def _standing_of(self, service: str, tx: str) -> Standing:
         return await (self.standing(tx) if service == self.name else self.transport.standing(service, tx))
-
-    async def _wait_news(self, seconds: float) -> None:
-        """Wait until something is flushed, or so long."""
-        loop = asyncio.get_running_loop()
-        news: asyncio.Future[None] = loop.create_future()
-        self._news.add(news)
-        timer = loop.call_later(seconds, _come, news)
-        try:
-            await news
-        finally:
-            timer.cancel()
-            self._news.discard(news)
-
-    def _tell_news(self) -> None:
-        for news in self._news:
-            _come(news)
 
     async def sagas(self, *, status: str = "", after: str = "", limit: int = 100) -> list[tuple[str, OpenSaga]]:
         """(stream, entry) of sagas that have not ended, by stream name; `status`: running, undoing or stuck."""
@@ -224,27 +265,14 @@ class Node:
             after = rows[-1][0]
         return found[:limit]
 
-    async def _count_sagas(self) -> None:
-        count, after = 0, ""
-        called: dict[str, str] = {}
-        stuck: set[str] = set()
-        while rows := await self.store.scan("saga", after=after):
-            for stream, data in rows:
-                entry = msgspec.json.decode(data, type=OpenSaga)
-                called.update({entry.caller: stream} if entry.caller else {})
-                stuck.update((stream,) if entry.status == "stuck" else ())
-            count, after = count + len(rows), rows[-1][0]
-        sagas = self.dispatch.sagas
-        sagas.open, sagas.called, sagas.stuck = count, called, stuck
-
     def _flushed(self, sent: list[Record]) -> None:
-        if sent and self.conversations is not None:
+        if sent:
             self.conversations.flushed(sent)
-        self._tell_news()
+        self._news.tell()
 
     def _crashed(self) -> None:
         self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
-        if not self._closing and (self._recovering is None or self._recovering.done()):
+        if self.state is not NodeState.CLOSED and (self._recovering is None or self._recovering.done()):
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
@@ -253,19 +281,14 @@ class Node:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
                 self.writer.head = await self.store.settle()
-                if self.conversations is not None:
-                    self.conversations.reread(await self.store.cursors())
-                await self.dispatch.stages.start(self.store)
-                await self.waiting.start(self.writer)
-                await self.timers.reread()
-                await self._count_sagas()
+                self.conversations.reread(await self.store.cursors())
+                await self._reload()
                 self.writer.resume()
-                self.waiting.go()
-                if self.conversations is not None:
-                    self.conversations.reread_own()
+                self.retrier.go()
+                self.conversations.reread_own()
                 return
             except StoreError as error:
-                logger.warning("the store cannot be read: %s", error)
+                logger.warning("the store of %s cannot be read, and is asked again: %s", self.name, error)
 
     async def leap(self, first: int) -> None:
         """Go on at a higher position, in a new incarnation. Raises StoreError."""
@@ -282,40 +305,58 @@ class Node:
         """How far everything is: cursors, checkpoints, what waits. Read from memory; see docs/operations.md."""
         exchange = {
             peer: {
-                "received": one.cursor.position, "incarnation": one.cursor.incarnation, "peer_head": one.peer_head,
-                "behind": max(0, one.peer_head - one.seen), "acknowledged": one.acked, "owed": one.owed,
-                "failure": _failure(one.failure), "halted": one.halted,
+                "received": one.cursor.position,
+                "incarnation": one.cursor.incarnation,
+                "peer_head": one.peer_head,
+                "behind": max(0, one.peer_head - one.seen),
+                "acknowledged": one.acked,
+                "owed": one.owed,
+                "failure": _failure(one.failure),
+                "halted": one.halted,
             }
-            for peer, one in (self.conversations.conversations if self.conversations else {}).items()
-        }  # fmt: skip
+            for peer, one in self.conversations.conversations.items()
+        }
         feeds = [
             {
-                "consumer": one.consumer.name, "producer": one.producer, "position": one.position,
-                "lag": max(0, one.producer_head - one.position), "failure": _failure(one.failure),
+                "consumer": one.consumer.name,
+                "producer": one.producer,
+                "position": one.position,
+                "lag": max(0, one.producer_head - one.position),
+                "failure": _failure(one.failure),
             }
             for one in self.feeds.subscriptions
-        ]  # fmt: skip
+        ]
         waiting = [
             {
-                "stream": stream, "message": f"{held.producer}@{held.record.position}", "type": held.record.type,
-                "tx": held.record.tx, "since": held.since, "attempts": held.attempts, "next_at": held.next_at,
-                "error": held.error, "parked": held.parked, "unknown": held.unknown,
+                "stream": slot.stream,
+                "message": slot.message.id,
+                "type": slot.message.record.type,
+                "tx": slot.message.record.tx,
+                "since": slot.message.since,
+                "attempts": slot.message.attempts,
+                "next_at": slot.message.next_at,
+                "error": slot.message.error,
+                "parked": slot.message.parked,
+                "unknown": slot.message.unknown,
             }
-            for stream, held in self.waiting.items()
-        ]  # fmt: skip
+            for slot in self.waiting.slots()
+        ]
         return {
-            "service": self.name, "owner": self.service.owner, "head": self.writer.head,
+            "service": self.name,
+            "owner": self.service.owner,
+            "head": self.writer.head,
             "incarnation": self.history.current.id if self.history.incarnations else "",
-            "store": _failure(self.writer.failure), "inbox": self.writer.waiting, "timers": len(self.timers),
-            "sagas_open": self.dispatch.sagas.open, "sagas_stuck": len(self.dispatch.sagas.stuck),
-            "exchange": exchange, "feeds": feeds, "waiting": waiting, "rebuilding": self.views.rebuilding(),
-        }  # fmt: skip
+            "store": _failure(self.writer.failure),
+            "inbox": self.writer.waiting,
+            "timers": len(self.timers),
+            "sagas_open": self.dispatch.sagas.open,
+            "sagas_stuck": len(self.dispatch.sagas.stuck),
+            "exchange": exchange,
+            "feeds": feeds,
+            "waiting": waiting,
+            "rebuilding": self.views.rebuilding(),
+        }
 
 
 def _failure(error: Exception | None) -> str:
     return "" if error is None else f"{type(error).__name__}: {error}"
-
-
-def _come(news: "asyncio.Future[None]") -> None:
-    if not news.done():
-        news.set_result(None)

@@ -6,8 +6,9 @@ Comes last: `compose` (or a test) gives it stores and transports. Starting fails
 import asyncio
 from collections.abc import Callable, Mapping
 
-from holdfast.core.audit import Report
-from holdfast.core.service import Service, System
+from holdfast.core.audit.audit import Report
+from holdfast.core.declare.service import Service
+from holdfast.core.system import System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport

@@ -11,16 +11,16 @@ from collections.abc import Callable, Container
 
 import msgspec
 
-from holdfast.core.batch import Batch, Duplicate, Row
+from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.decide.decision import Envelope, Handled
+from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.decide.sagas import Setting
 from holdfast.runtime.ending import end
-from holdfast.runtime.inbox.waiting import Waiting
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.rows import scanned
+from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.writer import Writer
 
 logger = logging.getLogger("holdfast.timers")
@@ -32,39 +32,48 @@ JUDGE_SECONDS = 0.05
 class Timers:
     """The timers of one service."""
 
-    def __init__(self, dispatch: Dispatch, memory: Memory, store: Store, clock: Clock, waiting: Waiting) -> None:
-        self.dispatch, self.memory, self.store, self.clock, self.waiting = dispatch, memory, store, clock, waiting
-        self.may_judge: Callable[[], bool] = lambda: True
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        streams: Streams,
+        store: Store,
+        clock: Clock,
+        writer: Writer,
+        *,
+        landed: Callable[[Decision | None, int], None],
+        may_judge: Callable[[], bool],
+    ) -> None:
+        self.dispatch, self.streams, self.store, self.clock = dispatch, streams, store, clock
+        self.landed = landed
+        """Told each decision that a timer led to, when it is durable."""
+        self._writer = writer
+        self._may_judge = may_judge
         """False while answers may be on their way since before the start: no deadline is judged until then."""
         self._keys: list[str] = []
-        self._writer: Writer | None = None
-        """Where they go when they are due; None before the start and after the end."""
+        self._going = False
+        """Between `go` and `stop`."""
         self._alarm: asyncio.TimerHandle | None = None
         self._firing: asyncio.Task[None] | None = None
 
-    async def start(self, writer: Writer) -> None:
-        """Read the timers from the store and begin to fire them."""
-        self.dispatch.sagas.on_timer = self._note  # first: the store may not say yet what lands now
-        self._writer = writer
-        await self.reread()
-
-    async def reread(self) -> None:
+    async def reload(self, store: Store) -> None:
         """Take the store's word for what is due."""
-        self._keys.clear()
-        after = ""
-        while rows := await self.store.scan("timer", after=after):
-            for key, _ in rows:
-                if key[:16].isdecimal():
-                    self._keys.append(key)
-                else:
-                    logger.error("a timer's row cannot be read and stays where it is", extra={"timer": key})
-            after = rows[-1][0]
+        self._keys.clear()  # first: what is set while this reads is noted, and noting it twice does no harm
+        async for key, _ in scanned(store, "timer"):
+            if key[:16].isdecimal():
+                self._keys.append(key)
+            else:
+                logger.error("a timer's row cannot be read and stays where it is", extra={"timer": key})
         heapq.heapify(self._keys)
+        self._arm()
+
+    def go(self) -> None:
+        """Fire what is due from now on."""
+        self._going = True
         self._arm()
 
     async def stop(self) -> None:
         """Fire no more."""
-        self._writer = None
+        self._going = False
         self._arm()
         await end((self._firing,))
 
@@ -81,7 +90,8 @@ class Timers:
                 found.setdefault(stream, []).append((name, int(due)))
         return {stream: sorted(set(all_of), key=lambda one: one[1]) for stream, all_of in found.items()}
 
-    def _note(self, key: str) -> None:
+    def note(self, key: str) -> None:
+        """A timer is set, and its row is in the store."""
         first = not self._keys or key < self._keys[0]
         heapq.heappush(self._keys, key)
         if first:
@@ -96,18 +106,18 @@ class Timers:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._keys and self._writer is not None and self._firing is None:
+        if self._keys and self._going and self._firing is None:
             left = max(seconds, self._left_us() / 1e6)
-            self._alarm = asyncio.get_running_loop().call_later(left, self._ring, self._writer)
+            self._alarm = asyncio.get_running_loop().call_later(left, self._ring)
 
-    def _ring(self, writer: Writer) -> None:
+    def _ring(self) -> None:
         self._alarm = None
         if not self._keys or self._left_us() > 0:
             self._arm()  # they are being read again, or the clock of the timers is not the one that rang
-        elif not self.may_judge():
+        elif not self._may_judge():
             self._arm(JUDGE_SECONDS)
         else:
-            self._firing = asyncio.get_running_loop().create_task(self._fire(writer))
+            self._firing = asyncio.get_running_loop().create_task(self._fire())
             self._firing.add_done_callback(self._fired)
 
     def _fired(self, task: "asyncio.Task[None]") -> None:
@@ -116,7 +126,7 @@ class Timers:
             logger.error("timers could not be fired", exc_info=error)
         self._arm()
 
-    async def _fire(self, writer: Writer) -> None:
+    async def _fire(self) -> None:
         due: list[str] = []
         while self._keys and int(self._keys[0][:16]) <= self.clock.now_us():
             due.append(heapq.heappop(self._keys))
@@ -126,7 +136,7 @@ class Timers:
             if isinstance(error, StoreError):
                 logger.warning("timers cannot be read: %s", error)
             else:
-                logger.exception("timers cannot be read, in a way nobody foresaw")
+                logger.exception("unexpected error while timers were read; they are tried again")
             for key in due:
                 self.again(key)
             return
@@ -138,7 +148,7 @@ class Timers:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 logger.error("a timer's row cannot be read and stays where it is: %s", error, extra={"timer": key})
                 continue
-            writer.submit(_WakeWork(self, key, setting))
+            self._writer.submit(_WakeWork(self, key, setting))
 
     def again(self, key: str) -> None:
         """The timer could not be handled; try it again shortly."""
@@ -153,33 +163,36 @@ class Timers:
 class _WakeWork:
     """A due timer on its way through the writer."""
 
-    __slots__ = ("_handled", "_key", "_name", "_timer", "_timers", "lane", "streams")
+    __slots__ = ("_decision", "_key", "_name", "_setting", "_timers", "streams")
+    lane = ""
 
-    def __init__(self, timers: Timers, key: str, timer: Setting) -> None:
-        self._timers, self._key, self._timer = timers, key, timer
+    def __init__(self, timers: Timers, key: str, setting: Setting) -> None:
+        self._timers, self._key, self._setting = timers, key, setting
         stream, _, self._name = key.partition("/")[2].rpartition("#")
-        self.lane, self.streams = "", (stream,)
-        self._handled: Handled | None = None
+        self.streams = (stream,)
+        self._decision: Decision | None = None
 
     def handle(self) -> Batch | None:
-        timers, (stream,) = self._timers, self.streams
-        handled = self._handled = Handled()
-        timer = self._timer
+        timers, (stream,), setting = self._timers, self.streams, self._setting
         envelope = Envelope(
-            timer.cause, timer.tx, timers.clock.now_us(), timer.correlation, timer.hop, timer.debug, timer.traceparent
+            setting.cause,
+            setting.tx,
+            timers.clock.now_us(),
+            setting.correlation,
+            setting.hop,
+            setting.debug,
+            setting.traceparent,
         )
-        timers.dispatch.sagas.wake(stream, self._name, envelope, timers.memory, handled)
-        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, Row("timer", self._key, None)))
+        decision = self._decision = Decision(envelope, timers.streams)
+        timers.dispatch.sagas.wake(stream, self._name, decision)
+        return decision.batch(rows=(Row("timer", self._key, None),))
 
     def landed(self, position: int) -> None:
-        self._timers.waiting.settled(self._handled, position)
+        self._timers.landed(self._decision, position)
 
     def taken_back(self) -> None:
-        self._handled = None
-
-    def duplicate(self, found: Duplicate) -> None:
-        self.failed(RuntimeError("a timer's batch has no fresh rows"))
+        self._decision = None
 
     def failed(self, error: Exception) -> None:
-        logger.warning("a timer could not be handled: %s", error, extra={"timer": self._key})
+        logger.warning("timer %s could not be handled and is tried again: %s", self._key, error)
         self._timers.again(self._key)

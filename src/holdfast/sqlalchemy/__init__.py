@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from holdfast.core.handler import Transaction
+from holdfast.core.declare.handler import Transaction
 from holdfast.errors import Misuse
 
 __all__ = ["joined"]

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.cloudevent import EVENT_TYPE
-from holdfast.core.key import LABEL_CHARACTERS_MAX, label
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED
-from holdfast.core.service import Every
+from holdfast.core.declare.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.service import Every
+from holdfast.core.log.key import LABEL_CHARACTERS_MAX, label
+from holdfast.core.log.record import REJECTED
+from holdfast.core.wire.cloudevent import EVENT_TYPE
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable
-from holdfast.runtime.edge.commands import WAIT_SECONDS, Outcome
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.edge.commands import WAIT_SECONDS
 from holdfast.runtime.edge.sweep import Swept, swept
 from holdfast.runtime.node import Node
 from holdfast.web.http import Answer, Request, bounded_seconds, json_answer
@@ -115,7 +116,7 @@ async def decode_command(request: Request, message: MessageType, stored: str, ho
 
 async def run(node: Node, command: Command[Any], request: Request, how: Asking) -> Answer:
     """Run a command as the caller asks. Raises Refused around a Rejected, and the edge's CommandErrors."""
-    if not node.started:
+    if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     try:
         outcome = await node.edge.run(
@@ -137,11 +138,11 @@ async def run(node: Node, command: Command[Any], request: Request, how: Asking) 
 
 async def run_every(node: Node, sweeps: Sequence[Every], request: Request, how: Asking) -> Answer:
     """Run a command on every aggregate of some types: `{"accepted", "rejected"}`, counted. Raises CommandErrors."""
-    if not node.started:
+    if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     done = Swept()
     for sweep in sweeps:
-        await swept(node, sweep, done, key=how.key, correlation=how.correlation)
+        await swept(node.edge, node.store, sweep, done, key=how.key, correlation=how.correlation)
     return json_answer({"accepted": done.accepted, "rejected": done.rejected})
 
 

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from holdfast.core.cloudevent import BATCH_TYPE, to_batch, to_event
-from holdfast.core.frame import FeedPage, FeedRequest, decode_frame, encode_frame
-from holdfast.core.record import Record
-from holdfast.core.signature import HEAD, INCARNATION, UPTO
-from holdfast.errors import HoldfastError
+from holdfast.core.log.record import Record
+from holdfast.core.wire.cloudevent import BATCH_TYPE, to_batch, to_event
+from holdfast.core.wire.frame import FeedPage, FeedRequest, decode_frame, encode_frame
+from holdfast.core.wire.signature import HEAD, INCARNATION, UPTO
+from holdfast.errors import HoldfastError, Unavailable
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX, Node
-from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Request, race
+from holdfast.web.http import Answer, Request, race
 
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -35,7 +35,6 @@ class EventRoutes:
 
     async def exchange(self, request: Request) -> Answer:
         """Take a peer's frame and answer with one."""
-        request.body_bytes_max = FRAME_BODY_BYTES_MAX
         return Answer(encode_frame(await self._node.exchange(decode_frame(await request.json_body()))))
 
     async def events(self, request: Request) -> Answer:
@@ -58,6 +57,11 @@ class EventRoutes:
         if not asked.wait_ms:
             return await self._node.feed(asked)
         await request.body()
+        if self._stopping.is_set():  # an empty page at once would only be asked for again at once
+            page = await self._node.feed(msgspec.structs.replace(asked, wait_ms=0))
+            if not page.records:
+                raise Unavailable(f"{self._node.name} is about to stop", retry_after_seconds=1.0)
+            return page
         feeding = asyncio.ensure_future(self._node.feed(asked))
         if not await race(feeding, self._stopping.wait(), request.gone()):
             asked = msgspec.structs.replace(asked, wait_ms=0)
@@ -80,7 +84,7 @@ class EventRoutes:
             yield b"".join(self._event(record) for record in page.records) or b": \n\n"
             if page.upto > (page.records[-1].position if page.records else asked.after):
                 yield b"id: %d\n\n" % page.upto
-            if self._stopping.is_set() or not self._node.started:
+            if self._stopping.is_set() or not self._node.takes_work:
                 return
             wait = round(HEARTBEAT_SECONDS * 1000)
             asked = msgspec.structs.replace(asked, after=page.upto, wait_ms=wait, incarnation=page.incarnation)

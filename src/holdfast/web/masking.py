@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.cut import NOTHING, Seen
-from holdfast.core.message import MASK, Contract, encode, masked, masks_of
-from holdfast.core.record import REJECTED, Record, record_id
-from holdfast.core.service import Service
-from holdfast.core.state import Shape
+from holdfast.core.audit.cut import NOTHING, Seen
+from holdfast.core.declare.message import MASK, Contract, encode, masked, masks_of
+from holdfast.core.declare.service import Service
+from holdfast.core.declare.state import Shape
+from holdfast.core.log.record import REJECTED, Record, record_id
 
 SAGA = "holdfast.saga."
 _ANY = msgspec.json.Decoder()

@@ -49,7 +49,7 @@ def render(node: Node, requests: dict[int, int]) -> bytes:
 def samples(node: Node, requests: dict[int, int]) -> Iterable[Sample]:
     """(metric, labels, value) of everything that is counted."""
     found = node.progress()
-    yield "holdfast_up", {}, float(node.started and not found["store"])
+    yield "holdfast_up", {}, float(node.takes_work and not found["store"])
     yield "holdfast_log_position", {}, found["head"]
     yield "holdfast_groups_total", {}, node.writer.groups
     yield "holdfast_batches_total", {}, node.writer.batches

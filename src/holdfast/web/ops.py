@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import REJECTED
+from holdfast.core.declare.message import Rejection, message_of
+from holdfast.core.log.record import REJECTED
+from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime.inbox.doubt import coordinator_of
@@ -128,12 +128,12 @@ class OpsRoutes:
 
     def _waiters(self, stream: str) -> list[dict[str, Any]]:
         exchanged = [
-            {"tx": held.record.tx, "type": held.record.type, "from": held.producer, "since": held.since}
-            for found, held in self._node.waiting.items() if found == stream
-        ]  # fmt: skip
+            {"tx": one.record.tx, "type": one.record.type, "from": one.producer, "since": one.since}
+            for one in self._node.waiting.on(stream)
+        ]
         edge = [
             {"tx": tx, "type": stored, "from": "", "since": at}
-            for found, tx, stored, at in self._node.edge.waiters() if found == stream
+            for found, tx, stored, at in self._node.turns.waiters() if found == stream
         ]  # fmt: skip
         return exchanged + edge
 
@@ -164,7 +164,7 @@ class OpsRoutes:
     async def _load(self, streams: list[str], at: int = 0) -> list[Loaded]:
         """Streams from their snapshots; from their records alone where a snapshot is of another shape."""
         found = await self._node.store.load(streams, upto=at) if streams else []
-        if all(self._node.memory.fits(stream, one) for stream, one in zip(streams, found, strict=True)):
+        if all(self._node.streams.fits(stream, one) for stream, one in zip(streams, found, strict=True)):
             return found
         return await self._node.store.load(streams, upto=at, snapshots=False)
 
@@ -220,7 +220,7 @@ class OpsRoutes:
         return _listed(request, items, _blocked, limit)
 
     def _running(self) -> Node:
-        if not self._node.started:
+        if not self._node.takes_work:
             raise Unavailable(f"{self._node.name} is not running")
         return self._node
 

@@ -1,4 +1,4 @@
-"""Refusals of the surface: `core.problem` for what any caller of holdfast can meet, and what only HTTP knows.
+"""Refusals of the surface: `core.wire.problem` for what any caller of holdfast can meet, and what only HTTP knows.
 
 Comes after the handlers; nothing leaves the surface with a status of 400 or more but through here.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.problem import MEDIA_TYPE, problem
+from holdfast.core.wire.problem import MEDIA_TYPE, problem
 from holdfast.errors import Busy, StoreError, Unauthorized
 
 

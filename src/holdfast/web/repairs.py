@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from holdfast.errors import Invalid, Unavailable
-from holdfast.runtime.inbox.doubt import resolve
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
@@ -22,8 +22,8 @@ T = TypeVar("T")
 KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
 
 
-class _Repair(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /ops/repairs`."""
+class Repair(msgspec.Struct, forbid_unknown_fields=True):
+    """A person's word on what does not go on by itself."""
 
     kind: str
     by: str
@@ -32,7 +32,7 @@ class _Repair(msgspec.Struct, forbid_unknown_fields=True):
     """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
     stream: str = ""
     """Of a message that waits on several: which."""
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
     decision: str = ""
     """Of `resolve`: `done`, `refused`, `undone`; of a staged transaction `commit` or `cancel`."""
@@ -55,7 +55,7 @@ class RepairRoutes:
 
     async def repair(self, request: Request) -> Answer:
         """Record a repair, and act on it; or say what it would do."""
-        asked = await _body(request, _Repair, "a repair")
+        asked = await _body(request, Repair, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
             raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
@@ -63,7 +63,7 @@ class RepairRoutes:
             return await self._staged(asked)
         if asked.kind in ("restored", "peer_restored"):
             return await self._restored(asked)
-        data = asked.data if bytes(asked.data) not in (b"", b"null") else None
+        data = asked.data if isinstance(asked.data, msgspec.Raw) and bytes(asked.data) != b"null" else None
         ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision, asked.stream)
         if asked.dry_run:
             return json_answer(self._shown(await plan(node, ask)))
@@ -85,7 +85,7 @@ class RepairRoutes:
             }  # fmt: skip
         return {**body, "dry_run": True}
 
-    async def _staged(self, asked: _Repair) -> Answer:
+    async def _staged(self, asked: Repair) -> Answer:
         if asked.decision not in ("commit", "cancel"):
             raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
@@ -94,7 +94,7 @@ class RepairRoutes:
         done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
         return json_answer({"kind": asked.kind, **msgspec.to_builtins(done)})
 
-    async def _restored(self, asked: _Repair) -> Answer:
+    async def _restored(self, asked: Repair) -> Answer:
         node = self._running()
         if asked.dry_run:
             raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
@@ -107,7 +107,7 @@ class RepairRoutes:
         return json_answer({"kind": asked.kind, "first": first})
 
     def _running(self) -> Node:
-        if not self._node.started:
+        if not self._node.takes_work:
             raise Unavailable(f"{self._node.name} is not running")
         return self._node
 

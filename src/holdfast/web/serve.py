@@ -13,7 +13,10 @@ import uvicorn
 
 from holdfast.errors import ConfigInvalid
 
-GRACE_SECONDS = 3
+DRAIN_SECONDS = 3
+"""How long requests under way may take to end while the server still listens, and says that it is not ready."""
+GRACE_SECONDS = 1
+"""How long after that the last ones may take before they are cut off."""
 KEEP_ALIVE_SECONDS = 75
 
 
@@ -31,9 +34,13 @@ class _Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, finish those under way."""
+        """Say that no more should come and finish what is under way, then take no more."""
         if self._stop is not None:
             self._stop()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + DRAIN_SECONDS
+        while self.server_state.tasks and loop.time() < end:  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 
@@ -49,9 +56,15 @@ async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] 
         listener.close()
         raise ConfigInvalid(f"nobody can listen on {host}:{port}: {error.strerror or error}") from None
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False, date_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )  # fmt: skip
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     port = listener.getsockname()[1]
     server = _Server(config, (lambda: ready(port)) if ready else (lambda: None), getattr(app, "stop", None))
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))

@@ -20,9 +20,9 @@ from typing import Any
 import apsw
 
 from holdfast.cli import child
-from holdfast.core.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, Outcome
 from holdfast.ports.store import Lent, Store
-from holdfast.stores.sqlite import SQLiteStore
+from holdfast.stores.sqlite.store import SQLiteStore
 
 FOLDER = "SOAK_SWITCHES"
 """The variable that names the folder of the switches."""

@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast import Command, Contract, Event, Rejected, Rejection, Service, System, answer, decide, evolve, pivot, step
 from holdfast import undo as undoes
-from holdfast.core.record import Record
+from holdfast.core.log.record import Record
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.edge.commands import Outcome
 from holdfast.testing import VirtualSystem

@@ -16,7 +16,7 @@ from holdfast import Attempt, Rejected, Retry, Service, System
 from holdfast.errors import CommandError, NotDone
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.why import parked
-from holdfast.testing.virtual import VirtualSystem
+from holdfast.testing.simulation.system import VirtualSystem
 
 FAST = Retry(attempts_max=50, first_seconds=0.2, last_seconds=1)
 LIMIT = 2.0

@@ -23,8 +23,8 @@ from holdfast import (
     step,
     undo,
 )
-from holdfast.core.record import Record
-from holdfast.testing.virtual import VirtualSystem
+from holdfast.core.log.record import Record
+from holdfast.testing.simulation.system import VirtualSystem
 
 depot, till, ledger, desk = (Contract(name) for name in ("depot", "till", "ledger", "desk"))
 

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from holdfast import Command, Contract, Event, Happened, Service, System, decide, evolve
-from holdfast.core.audit import Audit
-from holdfast.core.cut import NOTHING, Seen
-from holdfast.core.record import REJECTED
-from holdfast.core.settled import Mark
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import NOTHING, Seen
+from holdfast.core.audit.settled import Mark
+from holdfast.core.log.record import REJECTED
 
 shelf, till = Contract("shelf"), Contract("till")
 shelves, tills = Service(shelf), Service(till)

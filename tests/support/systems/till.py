@@ -3,8 +3,8 @@
 import msgspec
 
 from holdfast import Command, Contract, Event, Rejected, Service, decide, evolve
-from holdfast.core.frame import WireRecord
-from holdfast.core.record import Headers
+from holdfast.core.log.record import Headers
+from holdfast.core.wire.frame import WireRecord
 from holdfast.runtime.node import Node
 
 till = Contract("till")

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast import Command, Contract, Event, Rejected, Service, System, answer, decide, escrow, evolve, step
 from holdfast import undo as undoes
-from holdfast.core.record import Record
+from holdfast.core.log.record import Record
 from holdfast.testing import VirtualSystem
 
 bank, shop, depot, desk, office = (Contract(name) for name in ("bank", "shop", "depot", "desk", "office"))

@@ -1,16 +1,20 @@
 """Progress of sagas as records of the log, and records back as progress.
 
-A command that is asked is a command record, the final answer an event or a rejection, a person's word a repair, the
-rest `holdfast.saga.*`. `runtime.decide.sagas` writes and folds them; `core.progress` says what they mean. Reading fails
-with what decoding raises.
+A command that is asked is a command record, the final answer an event or a rejection, an operator's repair a repair,
+the rest `holdfast.saga.*`. For each class of progress one function writes its record, and one reads it; that the two
+are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.saga.progress` says what they mean. Reading
+fails with what decoding raises.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, decode_stored, encode, message_of
-from holdfast.core.progress import (
+from holdfast.core.declare.message import Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import CALL_OFF, REJECTED, Headers, Kind, Record
+from holdfast.core.saga.progress import (
     Again,
     Answered,
     Asked,
@@ -30,24 +34,32 @@ from holdfast.core.progress import (
     Undoing,
     Undone,
 )
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Record
-from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DONE, HELD, Decision, Vote, written
-
-if TYPE_CHECKING:
-    from holdfast.runtime.decide.decision import Envelope
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD, StageAttempt, Vote, written
+from holdfast.runtime.decide.decision import Envelope
 
 SAGA = "holdfast.saga."
-_BODIES: dict[str, type[Any]] = {
-    "skipped": Skipped, "overdue": Overdue, "stuck": Stuck, "undoing": Undoing, "again": Again, "settled": Settled,
-    "cancelled": Cancelled,
-}  # fmt: skip
-_NAMES = {cls: name for name, cls in _BODIES.items()}
-_ENDS, _OF_STEPS = (Completed, Undone, Committed, Cancelled), (Skipped, Overdue, Stuck, Undoing)
-
-
 REPAIRED = "holdfast.repair.saga"
-"""The stored type of a person's word on a saga."""
+"""The stored type of an operator's repair of a saga."""
+
+_BODIES: dict[str, type[Any]] = {
+    SAGA + "skipped": Skipped,
+    SAGA + "overdue": Overdue,
+    SAGA + "stuck": Stuck,
+    SAGA + "undoing": Undoing,
+    SAGA + "again": Again,
+    SAGA + "settled": Settled,
+    SAGA + "cancelled": Cancelled,
+    REPAIRED: Repaired,
+}
+"""Progress whose record is the value itself, by stored type."""
+_STORED = {cls: stored for stored, cls in _BODIES.items()}
+_END_STORED: dict[type[Any], str] = {
+    Completed: SAGA + "completed",
+    Committed: SAGA + "committed",
+    Undone: SAGA + "undone",
+    Cancelled: SAGA + "cancelled",
+}
+"""Ends that are no answer: of a saga that an event began, or that answers nothing."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -73,36 +85,53 @@ class _Answered(msgspec.Struct):
 
 def from_record(saga: SagaType, record: Record) -> Progress:
     """The progress that a saga's record stands for."""
-    if record.type == REPAIRED:
-        return msgspec.json.decode(record.data, type=Repaired)
+    reader = _READERS.get(record.type)
+    if reader is not None:
+        return reader(saga, record)
     if record.kind == "command":
         headers = record.headers
-        if record.type == CALL_OFF:
-            return CalledOff(msgspec.json.decode(record.data, type=Target).version)
-        if record.type in (CONFIRM, CANCEL):
-            attempt = msgspec.json.decode(record.data, type=Decision).attempt
-            return Told(record.destination, record.type == CONFIRM, attempt)
-        command = decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
-        return Asked(headers.step, headers.index, command, headers.attempt, headers.undoes)
+        return Asked(headers.step, headers.index, _message(saga, record), headers.attempt, headers.undoes)
     if record.kind == "event":
-        event = decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
-        return Committed(event) if saga.staged else Completed(event)
-    if record.type == REJECTED:
-        cause = msgspec.json.decode(record.data, type=Rejection)
-        return Cancelled(cause) if saga.staged else Undone(cause)
-    name = record.type.removeprefix(SAGA)
-    if name == "begun":
-        body = msgspec.json.decode(record.data, type=_Begun)
-        message = decode_stored(saga.begin.home, body.type, bytes(body.message))
-        return Begun(message, body.shape, body.destination, body.answers, body.at)
-    if name == "answered":
-        found = msgspec.json.decode(record.data, type=_Answered)
-        return Answered(found.to, decode_answer(saga, found.type, bytes(found.answer)))
-    if name == "committed":
-        return Committed()
-    if name in ("completed", "undone"):
-        return Completed() if name == "completed" else Undone(msgspec.json.decode(record.data, type=Rejection))
-    return msgspec.json.decode(record.data, type=_BODIES[name])
+        return Committed(_message(saga, record)) if saga.staged else Completed(_message(saga, record))
+    return msgspec.json.decode(record.data, type=_BODIES[record.type])
+
+
+def _message(saga: SagaType, record: Record) -> Any:
+    return decode_stored(saga.contracts[record.type.partition(".")[0]], record.type, record.data)
+
+
+def _read_begun(saga: SagaType, record: Record) -> Begun:
+    body = msgspec.json.decode(record.data, type=_Begun)
+    message = decode_stored(saga.begin.home, body.type, bytes(body.message))
+    return Begun(message, body.shape, body.destination, body.answers, body.at)
+
+
+def _read_answered(saga: SagaType, record: Record) -> Answered:
+    found = msgspec.json.decode(record.data, type=_Answered)
+    return Answered(found.to, decode_answer(saga, found.type, bytes(found.answer)))
+
+
+def _read_told(saga: SagaType, record: Record) -> Told:
+    attempt = msgspec.json.decode(record.data, type=StageAttempt).attempt
+    return Told(record.destination, record.type == CONFIRM, attempt)
+
+
+def _read_rejected(saga: SagaType, record: Record) -> Undone | Cancelled:
+    cause = msgspec.json.decode(record.data, type=Rejection)
+    return Cancelled(cause) if saga.staged else Undone(cause)
+
+
+_READERS: dict[str, Callable[[SagaType, Record], Progress]] = {
+    SAGA + "begun": _read_begun,
+    SAGA + "answered": _read_answered,
+    SAGA + "completed": lambda saga, record: Completed(),
+    SAGA + "committed": lambda saga, record: Committed(),
+    SAGA + "undone": lambda saga, record: Undone(msgspec.json.decode(record.data, type=Rejection)),
+    CALL_OFF: lambda saga, record: CalledOff(msgspec.json.decode(record.data, type=Target).version),
+    CONFIRM: _read_told,
+    CANCEL: _read_told,
+    REJECTED: _read_rejected,
+}
 
 
 def decode_answer(saga: SagaType, stored: str, data: bytes) -> Any:
@@ -121,58 +150,129 @@ class Done(msgspec.Struct, frozen=True):
     """A participant's answer to the decision that it was told."""
 
 
+class _Written(msgspec.Struct):
+    """What the record of one progress says beside what it inherits."""
+
+    stored: str
+    data: bytes = b"{}"
+    kind: Kind = "saga"
+    destination: str = ""
+    headers: Headers | None = None
+    """None: those of the message that led to it."""
+
+
 def to_record(
-    saga: SagaType, stream: str, version: int, item: Progress, state: SagaState, envelope: "Envelope"
+    saga: SagaType, stream: str, version: int, item: Progress, state: SagaState, envelope: Envelope
 ) -> Record:
     """The record that says this, at that version of the saga's stream."""
-    kind, stored, data, destination = "saga", "", b"{}", ""
-    headers = envelope.headers()
-    begun = state.begun or Begun(None, "")
-    if isinstance(item, Asked):
-        message = message_of(item.command)
-        kind, stored, data, destination = "command", message.stored, encode(item.command), message.contract
-        key = message.key_of(item.command) if message.key_fields else ""
-        headers = Headers(
-            envelope.hop, envelope.debug, envelope.traceparent, key,
-            step=item.step, index=item.index, attempt=item.attempt, undoes=item.undoes,
-            early=not item.undoes and saga.by_name[item.step] < saga.pivot,
-            stage=written(begun.at, state.attempt) if saga.staged else "",
-        )  # fmt: skip
-    elif isinstance(item, Answered):
-        stored = SAGA + "answered"
-        data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
-        if (asked := state.asked.get(item.to)) is not None:
-            headers = msgspec.structs.replace(headers, step=asked.step, index=asked.index)
-    elif isinstance(item, Told):
-        kind, stored, destination = "command", CONFIRM if item.commit else CANCEL, item.service
-        data = encode(Decision(item.attempt))
-    elif isinstance(item, CalledOff):
-        asked = state.asked[item.to]
-        kind, stored, destination = "command", CALL_OFF, message_of(asked.command).contract
-        data, headers = encode(Target(item.to)), msgspec.structs.replace(headers, step=asked.step, index=asked.index)
-    elif isinstance(item, Repaired):
-        kind, stored, data = "repair", REPAIRED, encode(item)
-    elif isinstance(item, Begun):
-        stored = SAGA + "begun"
-        body = {"type": saga.begin.stored, "message": item.message, "shape": item.shape,
-                "destination": item.destination, "answers": item.answers}  # fmt: skip
-        data = encode(body | {"at": item.at} if item.at else body)
-    elif isinstance(item, _ENDS) and not getattr(item, "again", False):
-        edge = saga.begin.kind == "command" and not begun.destination
-        kind, stored, data = _end(item)
-        if saga.begin.kind == "event" and isinstance(item, (Undone, Cancelled)):
-            kind, stored = "saga", SAGA + _END_NAMES[type(item)]
-            data = encode(item) if isinstance(item, Cancelled) else data
-        destination = begun.destination
-        headers = msgspec.structs.replace(headers, answers=begun.answers, outcome=edge)
-    else:
-        stored, data = SAGA + _NAMES[type(item)], encode(item)
-        if isinstance(item, _OF_STEPS):
-            headers = msgspec.structs.replace(headers, step=item.step)
+    found = _WRITERS.get(type(item), _write_body)(saga, item, state, envelope)
+    tx, cause, at, correlation = envelope.tx, envelope.id, envelope.at, envelope.correlation
+    headers = found.headers or envelope.headers()
     return Record(
-        0, kind, stored, data, envelope.tx, envelope.id, envelope.at, envelope.correlation, stream, version,
-        destination, headers,
-    )  # fmt: skip
+        0,
+        found.kind,
+        found.stored,
+        found.data,
+        tx,
+        cause,
+        at,
+        correlation,
+        stream,
+        version,
+        found.destination,
+        headers,
+    )
+
+
+def _write_begun(saga: SagaType, item: Begun, state: SagaState, envelope: Envelope) -> _Written:
+    body: dict[str, Any] = {
+        "type": saga.begin.stored,
+        "message": item.message,
+        "shape": item.shape,
+        "destination": item.destination,
+        "answers": item.answers,
+    }
+    return _Written(SAGA + "begun", encode(body | {"at": item.at} if item.at else body))
+
+
+def _write_asked(saga: SagaType, item: Asked, state: SagaState, envelope: Envelope) -> _Written:
+    message = message_of(item.command)
+    began = state.begun.at if state.begun is not None else 0
+    headers = Headers(
+        envelope.hop,
+        envelope.debug,
+        envelope.traceparent,
+        message.key_of(item.command) if message.key_fields else "",
+        step=item.step,
+        index=item.index,
+        attempt=item.attempt,
+        undoes=item.undoes,
+        early=not item.undoes and saga.by_name[item.step] < saga.pivot,
+        stage=written(began, state.attempt) if saga.staged else "",
+    )
+    return _Written(message.stored, encode(item.command), "command", message.contract, headers)
+
+
+def _write_answered(saga: SagaType, item: Answered, state: SagaState, envelope: Envelope) -> _Written:
+    data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
+    asked = state.asked.get(item.to)
+    return _Written(SAGA + "answered", data, headers=_of_step(envelope, asked) if asked is not None else None)
+
+
+def _write_told(saga: SagaType, item: Told, state: SagaState, envelope: Envelope) -> _Written:
+    return _Written(CONFIRM if item.commit else CANCEL, encode(StageAttempt(item.attempt)), "command", item.service)
+
+
+def _write_called_off(saga: SagaType, item: CalledOff, state: SagaState, envelope: Envelope) -> _Written:
+    asked = state.asked[item.to]
+    home, headers = message_of(asked.command).contract, _of_step(envelope, asked)
+    return _Written(CALL_OFF, encode(Target(item.to)), "command", home, headers)
+
+
+def _write_end(
+    saga: SagaType, item: Completed | Undone | Committed | Cancelled, state: SagaState, envelope: Envelope
+) -> _Written:
+    """An end that somebody waits for is an answer; any other is noted."""
+    if isinstance(item, Cancelled) and item.again:
+        return _write_body(saga, item, state, envelope)  # no end: it is tried again
+    begun = state.begun or Begun(None, "")
+    edge = saga.begin.kind == "command" and not begun.destination
+    headers = msgspec.structs.replace(envelope.headers(), answers=begun.answers, outcome=edge)
+    kind: Kind
+    if isinstance(item, Undone | Cancelled):
+        kind, stored, data = "answer", REJECTED, encode(item.cause)
+        if saga.begin.kind == "event":
+            kind, stored = "saga", _END_STORED[type(item)]
+            data = encode(item) if isinstance(item, Cancelled) else data
+    elif item.answer is None:
+        kind, stored, data = "saga", _END_STORED[type(item)], b"{}"
+    else:
+        kind, stored, data = "event", message_of(item.answer).stored, encode(item.answer)
+    return _Written(stored, data, kind, begun.destination, headers)
+
+
+def _write_body(saga: SagaType, item: Any, state: SagaState, envelope: Envelope) -> _Written:
+    headers = None
+    if isinstance(item, Skipped | Overdue | Stuck | Undoing):
+        headers = msgspec.structs.replace(envelope.headers(), step=item.step)
+    return _Written(_STORED[type(item)], encode(item), "repair" if isinstance(item, Repaired) else "saga", "", headers)
+
+
+_WRITERS: dict[type[Any], Callable[[SagaType, Any, SagaState, Envelope], _Written]] = {
+    Begun: _write_begun,
+    Asked: _write_asked,
+    Answered: _write_answered,
+    Told: _write_told,
+    CalledOff: _write_called_off,
+    Completed: _write_end,
+    Committed: _write_end,
+    Undone: _write_end,
+    Cancelled: _write_end,
+}
+
+
+def _of_step(envelope: Envelope, asked: Asked) -> Headers:
+    return msgspec.structs.replace(envelope.headers(), step=asked.step, index=asked.index)
 
 
 def outcome(item: Progress) -> Any:
@@ -186,20 +286,7 @@ def outcome(item: Progress) -> Any:
             raise TypeError(f"{type(item).__name__} is no end of a saga")
 
 
-_END_NAMES: dict[type[Any], str] = {
-    Completed: "completed", Committed: "committed", Undone: "undone", Cancelled: "cancelled",
-}  # fmt: skip
-
-
 def _type_of(answer: Any) -> str:
-    if isinstance(answer, (Rejection, Done)):
+    if isinstance(answer, Rejection | Done):
         return REJECTED if isinstance(answer, Rejection) else DONE
     return message_of(answer).stored
-
-
-def _end(item: Completed | Undone | Committed | Cancelled) -> tuple[Any, str, bytes]:
-    if isinstance(item, (Undone, Cancelled)):
-        return "answer", REJECTED, encode(item.cause)
-    if item.answer is None:
-        return "saga", SAGA + _END_NAMES[type(item)], b"{}"
-    return "event", message_of(item.answer).stored, encode(item.answer)

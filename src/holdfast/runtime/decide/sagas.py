@@ -1,20 +1,20 @@
 """Sagas at run time: what begins, answers, wakes, calls off or mends one, and what of it goes into a batch.
 
-`core.advance` and `core.mending` decide what happens next; here it becomes records (`runtime.decide.saga_records`),
-timers and the entry in the list of those that have not ended, in the batch of the message that led to it. Comes between
-dispatch and the writer. Fails with what a user's step raises.
+`core.saga.advance` and `core.saga.repair` decide what happens next; here it becomes records
+(`runtime.decide.saga_records`), timers and the saga's row in the open-saga index, in the batch of the message that led
+to it. Comes between dispatch and the writer. Fails with what a user's step raises.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from holdfast.core.advance import advance, answered, called_off, timers, woken
-from holdfast.core.batch import Row
-from holdfast.core.mending import Verb, mended
-from holdfast.core.message import HOPS_MAX, Rejection, encode
-from holdfast.core.progress import (
+from holdfast.core.declare.message import HOPS_MAX, Rejection, encode
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Row
+from holdfast.core.saga.advance import advance, answered, called_off, timers, woken
+from holdfast.core.saga.progress import (
     Again,
     Answered,
     Begun,
@@ -28,18 +28,15 @@ from holdfast.core.progress import (
     Undoing,
     apply,
 )
-from holdfast.core.saga import SagaType
-from holdfast.core.service import Service
+from holdfast.core.saga.repair import Verb, mended
 from holdfast.errors import CommandFailed
-from holdfast.ports.store import Loaded
+from holdfast.ports.store import Loaded, Store
+from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.saga_records import decode_answer, from_record, outcome, to_record
-from holdfast.runtime.log.streams import Memory
-
-if TYPE_CHECKING:
-    from holdfast.runtime.decide.decision import Envelope, Handled
+from holdfast.runtime.log.rows import scanned
 
 NOTED = frozenset({Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired})
-"""Progress with which a saga's entry in the list of those that have not ended changes."""
+"""Progress that updates a saga's row in the open-saga index."""
 
 
 class OpenSaga(msgspec.Struct, omit_defaults=True):
@@ -113,137 +110,143 @@ class Sagas:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.on_timer: Callable[[str], None] = lambda key: None
-        """Told the key of every timer that is set, once its row is in the store; the timers listen."""
         self.open = 0
         """Sagas of this service that have not ended."""
         self.stuck: set[str] = set()
         """Of these, the streams of those that are stuck."""
         self.called: dict[str, str] = {}
-        """Of these, the streams of those that another service's command began, by that command (`caller_of`)."""
+        """Streams of the open sagas that another service began, keyed by the command that began them (`caller_of`)."""
 
-    def begin(
-        self, saga: SagaType, message: Any, stream: str, envelope: "Envelope", memory: Memory, handled: "Handled"
-    ) -> None:
+    async def reload(self, store: Store) -> None:
+        """Count the open sagas from the store."""
+        count = 0
+        called: dict[str, str] = {}
+        stuck: set[str] = set()
+        async for stream, data in scanned(store, "saga"):
+            entry = msgspec.json.decode(data, type=OpenSaga)
+            count += 1
+            if entry.caller:
+                called[entry.caller] = stream
+            if entry.status == "stuck":
+                stuck.add(stream)
+        self.open, self.called, self.stuck = count, called, stuck
+
+    def begin(self, saga: SagaType, message: Any, stream: str, decision: Decision) -> None:
         """Begin a saga with the command or event that it waits for; nothing where it has begun already."""
-        entry = memory[stream]
-        handled.reads.append((stream, entry.version))
+        entry = decision.read(stream)
         if entry.state is not None:
             return
+        envelope = decision.envelope
         if envelope.hop >= HOPS_MAX:
             raise CommandFailed(
                 f"{saga.where}: {HOPS_MAX} hops from the edge: the services answer each other in a loop"
             )
-        envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
+        decision.envelope = envelope = msgspec.structs.replace(envelope, hop=envelope.hop + 1)
         state = SagaState()
         at = envelope.at if saga.staged else 0
         begun = Begun(message, saga.fingerprint, envelope.caller, envelope.answers, at)
         apply(saga, state, begun)
         progress = [begun, *advance(saga, state)]
-        handled.opened += not state.ended
+        decision.opened += not state.ended
         entry.state = state
-        self._write(saga, stream, state, progress, envelope, handled)
+        self._write(saga, stream, state, progress, decision)
         entry.version = state.version
 
-    def answer(
-        self, stream: str, to: int, stored: str, data: bytes, envelope: "Envelope", memory: Memory, handled: "Handled"
-    ) -> None:
+    def answer(self, stream: str, to: int, stored: str, data: bytes, decision: Decision) -> None:
         """Take an answer to a command of that version; nothing where it is not awaited."""
-        saga = self._service.sagas[stream.partition("/")[0]]
-        entry = memory[stream]
+        saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is None:
             return
         before, ended = entry.version, entry.state.ended
         progress = answered(saga, entry.state, to, decode_answer(saga, stored, data))
-        self._take(saga, stream, before, progress, envelope, memory, handled, ended=ended)
+        self._take(saga, stream, before, progress, decision, ended=ended)
 
-    def wake(self, stream: str, name: str, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
+    def wake(self, stream: str, name: str, decision: Decision) -> None:
         """Take a timer that has come due; nothing where what it was set for has passed."""
-        saga = self._service.sagas[stream.partition("/")[0]]
-        entry = memory[stream]
-        if entry.state is None:
-            return
-        before = entry.version
-        self._take(saga, stream, before, woken(saga, entry.state, name), envelope, memory, handled)
-
-    def call_off(self, stream: str, cause: Rejection, envelope: "Envelope", memory: Memory, handled: "Handled") -> None:
-        """Take a saga back, by its caller's cancel or a person's word; nothing where it is too late for that."""
-        saga = self._service.sagas[stream.partition("/")[0]]
-        entry = memory[stream]
+        saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is not None:
-            progress = called_off(saga, entry.state, cause)
-            self._take(saga, stream, entry.version, progress, envelope, memory, handled)
+            before = entry.version
+            self._take(saga, stream, before, woken(saga, entry.state, name), decision)
 
-    def mend(
-        self, stream: str, verb: Verb, by: str, why: str, envelope: "Envelope", memory: Memory, handled: "Handled"
-    ) -> None:
-        """Carry out a person's word on a saga. Raises Contradicted where it cannot be, or what a step raises."""
-        saga = self._service.sagas[stream.partition("/")[0]]
-        entry = memory[stream]
+    def call_off(self, stream: str, cause: Rejection, decision: Decision) -> None:
+        """Take a saga back, by its caller's cancel or an operator's repair; nothing where it is too late for that."""
+        saga, entry = self._saga_of(stream), decision.streams[stream]
+        if entry.state is not None:
+            before = entry.version
+            self._take(saga, stream, before, called_off(saga, entry.state, cause), decision)
+
+    def mend(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
+        """Carry out an operator's repair of a saga. Raises Contradicted where it cannot be, or what a step raises."""
+        saga, entry = self._saga_of(stream), decision.streams[stream]
         before, ended = entry.version, entry.state.ended
         progress = mended(saga, entry.state, verb, by, why)
-        self._take(saga, stream, before, progress, envelope, memory, handled, ended=ended)
+        self._take(saga, stream, before, progress, decision, ended=ended)
+
+    def _saga_of(self, stream: str) -> SagaType:
+        return self._service.sagas[stream.partition("/")[0]]
 
     def _take(
-        self, saga: SagaType, stream: str, before: int, progress: list[Progress], envelope: "Envelope",
-        memory: Memory, handled: "Handled", *, ended: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        saga: SagaType,
+        stream: str,
+        before: int,
+        progress: list[Progress],
+        decision: Decision,
+        *,
+        ended: bool = False,
+    ) -> None:
+        """Write what follows from a message, which found the saga at version `before`."""
         if not progress:
             return
-        handled.reads.append((stream, before))
-        entry = memory[stream]
-        handled.opened += ended - entry.state.ended
-        self._write(saga, stream, entry.state, progress, envelope, handled)
+        decision.reads.append((stream, before))
+        entry = decision.streams[stream]
+        decision.opened += ended - entry.state.ended
+        self._write(saga, stream, entry.state, progress, decision)
         entry.version = entry.state.version
 
     def _write(
-        self, saga: SagaType, stream: str, state: SagaState, progress: list[Progress], envelope: "Envelope",
-        handled: "Handled",
-    ) -> None:  # fmt: skip
+        self, saga: SagaType, stream: str, state: SagaState, progress: list[Progress], decision: Decision
+    ) -> None:
+        envelope, records = decision.envelope, decision.records
         version = state.version - len(progress)
         opened = noted = False
         for item in progress:
             version += 1
             record = to_record(saga, stream, version, item, state, envelope)
-            handled.records.append(record)
+            records.append(record)
             if record.headers.outcome:
-                handled.settled.append((envelope.tx, outcome(item), len(handled.records) - 1))
+                decision.outcomes.append((envelope.tx, outcome(item), len(records) - 1))
             kind = type(item)
             opened = opened or kind is Begun
             noted = noted or kind in NOTED
+        self._note(stream, state)
+        if state.ended and not opened:
+            decision.rows.append(Row("saga", stream, None))
+        elif not state.ended and (opened or noted):
+            decision.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
+        for timer in timers(saga, state, progress):
+            key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
+            state.timers[timer.name] = key
+            decision.timers.append(key)
+            setting = Setting(
+                envelope.tx, envelope.id, envelope.correlation, envelope.hop, envelope.debug, envelope.traceparent
+            )
+            decision.rows.append(Row("timer", key, encode(setting)))
+        if state.timers:
+            decision.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
+
+    def _note(self, stream: str, state: SagaState) -> None:
+        """Keep the indexes of open sagas. What is noted too early, or once too often, does no harm: the saga's own
+        state decides."""
         if state.status == "stuck":
             self.stuck.add(stream)
         elif self.stuck:
             self.stuck.discard(stream)
         if caller := caller_of(state):
-            self._note_caller(caller, stream, ended=state.ended)
-        if state.ended and not opened:
-            handled.rows.append(Row("saga", stream, None))
-        elif not state.ended and (opened or noted):
-            handled.rows.append(Row("saga", stream, encode(OpenSaga.of(state, envelope.tx, envelope.at))))
-        for timer in timers(saga, state, progress):
-            key = timer_key(envelope.at + timer.delay_ms * 1000, stream, timer.name)
-            state.timers[timer.name] = key
-            handled.timers.append(key)
-            setting = Setting(
-                envelope.tx, envelope.id, envelope.correlation, envelope.hop, envelope.debug, envelope.traceparent
-            )
-            handled.rows.append(Row("timer", key, encode(setting)))
-        if state.timers:
-            handled.rows.extend(Row("timer", key, None) for key in _passed(state, progress))
-
-    def landed(self, handled: "Handled") -> None:
-        """A handling is durable: sagas are counted, and its timers run."""
-        self.open += handled.opened
-        for key in handled.timers:
-            self.on_timer(key)
-
-    def _note_caller(self, caller: str, stream: str, *, ended: bool) -> None:
-        """What is noted too early, or once too often, does no harm: the saga's own state decides."""
-        if ended:
-            self.called.pop(caller, None)
-        else:
-            self.called[caller] = stream
+            if state.ended:
+                self.called.pop(caller, None)
+            else:
+                self.called[caller] = stream
 
 
 def timer_key(due_us: int, stream: str, name: str) -> str:

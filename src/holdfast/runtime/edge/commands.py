@@ -6,48 +6,34 @@ recorded answer for as long as the log lives (G3). Comes before the writer; fail
 """
 
 import asyncio
-import bisect
 from collections import OrderedDict
 from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Duplicate, Row
-from holdfast.core.effect import EffectType
-from holdfast.core.key import label
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED, Record
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.effect import EffectType
+from holdfast.core.declare.handler import HandlerType
+from holdfast.core.declare.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.batch import Batch, Duplicate, Row
+from holdfast.core.log.key import label
+from holdfast.core.log.record import REJECTED, Record
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
-from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.decide.dispatch import Dispatch
-from holdfast.runtime.decide.stages import StreamHeld
-from holdfast.runtime.execute.handlers import Transactions
-from holdfast.runtime.inbox.waiting import Waiting
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.decide.decision import Decision, Envelope
+from holdfast.runtime.decide.locks import StreamLocked
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.execute.handlers import Handlers
+from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.log.writer import Writer
 
 KEYS_IN_MEMORY_MAX = 10_000
 WAIT_SECONDS = 30.0
-PARKED_MAX = 1_000
-"""Commands from the edge that may wait for one stream."""
 SAGAS_OPEN_MAX = 100_000
 """Sagas that may be on their way in one service; past it the edge is told to come back later."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """The final answer to a command from the edge."""
-
-    tx: str
-    answer: Any
-    """An event, or a Rejection."""
-    position: int
-    """Of the answer's record in the service's log; 0 where a saga's end is not looked up."""
-
-
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, frozen=True):
     """An idempotency key as it is stored: what was asked with it."""
 
     tx: str
@@ -55,22 +41,42 @@ class Request(msgspec.Struct):
     data: msgspec.Raw
 
 
+class Keys:
+    """The idempotency keys used last, in memory, so that one that is repeated at once is not lost between its command
+    and the flush. Those that have left memory are found in the store, by the writer's batch."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Request] = OrderedDict()
+
+    def get(self, key: str) -> Request | None:
+        """What was asked with a key."""
+        return self._known.get(key)
+
+    def put(self, key: str, request: Request) -> None:
+        """Remember what was asked with a key."""
+        self._known[key] = request
+        if len(self._known) > KEYS_IN_MEMORY_MAX:
+            self._known.popitem(last=False)
+
+    def discard(self, key: str) -> None:
+        """The command with that key came to nothing."""
+        self._known.pop(key, None)
+
+    def clear(self) -> None:
+        """What is in memory may not be in the log."""
+        self._known.clear()
+
+
 class Edge:
     """The commands of one service that come from outside."""
 
-    def __init__(
-        self, dispatch: Dispatch, memory: Memory, writer: Writer, waiting: Waiting, store: Store, clock: Clock
-    ) -> None:
-        self.dispatch, self.memory, self.writer = dispatch, memory, writer
-        self.waiting, self.store, self.clock = waiting, store, clock
-        self.transactions: Transactions | None = None
-        """Where commands that have a handler run."""
-        self._parked: dict[str, list[_CommandWork]] = {}
-        """Commands that wait for their turn on a stream, in the order they came."""
-        self._sequence = 0
+    def __init__(self, inbox: Inbox, writer: Writer, handlers: Handlers, store: Store) -> None:
+        self.dispatch, self.streams, self.outcomes = inbox.dispatch, inbox.streams, inbox.outcomes
+        self.waiting, self.turns = inbox.waiting, inbox.turns
+        self.writer, self.handlers = writer, handlers
+        self._store, self._clock = store, inbox.clock
+        self._keys = Keys()
         self.sagas_open_max = SAGAS_OPEN_MAX
-        self._awaiting: dict[str, list[asyncio.Future[Outcome]]] = {}
-        self._keys: OrderedDict[str, tuple[str, str, bytes]] = OrderedDict()
 
     async def run(
         self,
@@ -85,64 +91,40 @@ class Edge:
         """Run a command to its answer. Raises Busy, Unavailable, CommandFailed, KeyReused, NotFound, Invalid, or
         Pending when a saga has not ended within `wait_seconds`. A business no is returned, as a Rejection."""
         message = message_of(command)
-        if (
-            self.dispatch.service.deciders.get(message.name) is None
-            or message.home is not self.dispatch.service.contract
-        ):
+        decider = self.dispatch.service.deciders.get(message.name)
+        if decider is None or message.home is not self.dispatch.service.contract:
             raise NotFound(f"{self.dispatch.service.name} decides no command {message.stored}")
         key, correlation = label(key, "key"), label(correlation, "correlation")
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
-        by = self.dispatch.service.deciders[message.name]
-        waits = isinstance(by, SagaType | EffectType)
-        if isinstance(by, SagaType) and self.dispatch.sagas.open >= self.sagas_open_max:
+        if isinstance(decider, SagaType) and self.dispatch.sagas.open >= self.sagas_open_max:
             raise Busy(f"{self.dispatch.sagas.open} sagas are on their way", retry_after_seconds=1.0)
-        tx = self.clock.unique()
-        envelope = Envelope(tx, tx, self.clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
-        work = _CommandWork(self, command, message, envelope, key)
+        tx = self._clock.unique()
+        envelope = Envelope(tx, tx, self._clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
+        work = _CommandWork(self, command, message, decider, envelope, key)
         if key:
-            self._remember(key, (tx, message.stored, encode(command)))
-        ending = self.outcome_of(tx) if waits else None
+            self._keys.put(key, Request(tx, message.stored, msgspec.Raw(encode(command))))
+        ending = self.outcomes.of(tx) if isinstance(decider, SagaType | EffectType) else None
         try:
             self.writer.submit(work, edge=True)
             first = await work.future
         except CommandError as error:
-            self._keys.pop(key, None)
-            self.fail(tx, error)
+            self._keys.discard(key)
+            self.outcomes.fail(tx, error)
             raise
         if isinstance(first, Duplicate):
-            found = msgspec.json.decode(first.data, type=Request)
-            known = (found.tx, found.type, bytes(found.data))
-            self._awaiting.pop(tx, None)
-            self._remember(key, known)
+            known = msgspec.json.decode(first.data, type=Request)
+            self.outcomes.forget(tx)
+            self._keys.put(key, known)
             return await self._again(key, known, message, encode(command), wait_seconds)
         if first.answer is not None or ending is None:
-            self._awaiting.pop(tx, None)
+            self.outcomes.forget(tx)
             return first
-        return await self._wait(tx, ending, wait_seconds)
-
-    def outcome_of(self, tx: str) -> "asyncio.Future[Outcome]":
-        """A future of a transaction's outcome, for when a saga lands it."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._awaiting.setdefault(tx, []).append(future)
-        return future
-
-    def settle(self, tx: str, answer: Any, position: int) -> None:
-        """A transaction begun at the edge has its answer: all who wait for it get it."""
-        for future in self._awaiting.pop(tx, ()):
-            if not future.done():
-                future.set_result(Outcome(tx, answer, position))
-
-    def fail(self, tx: str, error: CommandError) -> None:
-        """A command from the edge came to nothing: all who wait for it are told."""
-        for future in self._awaiting.pop(tx, ()):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # seen: its waiter may have gone
+        return await _wait(tx, ending, wait_seconds)
 
     async def status(self, tx: str) -> Outcome | None:
         """The outcome of a transaction begun here; None when it has none yet. Raises NotFound."""
-        records = await self.store.related(tx=tx)
+        records = await self._store.related(tx=tx)
         for record in records:
             if record.headers.outcome:
                 return Outcome(tx, self.decode(record), record.position)
@@ -156,98 +138,75 @@ class Edge:
             return msgspec.json.decode(record.data, type=Rejection)
         return decode_stored(self.dispatch.service.contract, record.type, record.data)
 
-    def park(self, stream: str, work: "_CommandWork") -> None:
-        """Let a command wait for its turn on a stream. Raises Busy when too many do."""
-        parked = self._parked.setdefault(stream, [])
-        if len(parked) >= PARKED_MAX:
-            raise Busy(f"{PARKED_MAX} commands wait for {stream}", retry_after_seconds=1.0)
-        self._sequence += not work.number
-        work.number, work.turn = work.number or self._sequence, False
-        bisect.insort(parked, work, key=lambda one: one.number)
-
-    def parked(self, stream: str, before: int = 0) -> bool:
-        """True while commands wait for the stream (that came before one of that number): later ones wait behind."""
-        parked = self._parked.get(stream)
-        return bool(parked) and (not before or parked[0].number < before)
-
-    def freed(self, stream: str, before: int) -> None:
-        """It is the turn of what came before a time (0: of all) on a stream: it is tried, in order."""
-        parked = self._parked.get(stream, [])
-        mine = [work for work in parked if not before or work.at < before]
-        if len(mine) == len(parked):
-            self._parked.pop(stream, None)
-        else:
-            self._parked[stream] = parked[len(mine) :]
-        for work in mine:
-            work.turn = True
-            self.writer.submit(work)
-
-    def waiters(self) -> "list[tuple[str, str, str, int]]":
-        """(stream, transaction, command's type, since when) of the commands that wait for their turn."""
-        return [(stream, work.tx, work.stored, work.at) for stream, works in self._parked.items() for work in works]
-
     def crashed(self, error: Unavailable) -> None:
         """The store could not commit, or the service stops: what keys in memory say may not be in the log."""
         self._keys.clear()
-        parked, self._parked = self._parked, {}
-        for work in (work for works in parked.values() for work in works):
-            work.failed(error)
+        self.turns.fail(error)
 
-    async def _again(
-        self, key: str, known: tuple[str, str, bytes], message: MessageType, data: bytes, wait_seconds: float
-    ) -> Outcome:
-        tx, stored, content = known
-        if stored not in message.stored_all:
+    async def _again(self, key: str, known: Request, message: MessageType, data: bytes, wait_seconds: float) -> Outcome:
+        """The outcome of a command whose key was used before. Raises KeyReused if it was another one."""
+        content = bytes(known.data)
+        if known.type not in message.stored_all:
             raise KeyReused(key, "type")
-        if stored != message.stored:  # asked for before a new version of the command came
-            content = encode(decode_stored(message.home, stored, content))
+        if known.type != message.stored:  # asked for before a new version of the command came
+            content = encode(decode_stored(message.home, known.type, content))
         if content != data:
             raise KeyReused(key, _first_difference(content, data))
-        ending = self.outcome_of(tx)
+        ending = self.outcomes.of(known.tx)
         try:
-            found = await self.status(tx)
+            found = await self.status(known.tx)
         except NotFound:
             found = None
         except StoreError as error:
             raise Unavailable(str(error)) from None
-        return found if found is not None else await self._wait(tx, ending, wait_seconds)
+        return found if found is not None else await _wait(known.tx, ending, wait_seconds)
 
-    async def _wait(self, tx: str, future: "asyncio.Future[Outcome]", seconds: float) -> Outcome:
-        try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError:
-            raise Pending(tx) from None
-        finally:
-            if not future.done():
-                future.cancel()
 
-    def _remember(self, key: str, known: tuple[str, str, bytes]) -> None:
-        self._keys[key] = known
-        if len(self._keys) > KEYS_IN_MEMORY_MAX:
-            self._keys.popitem(last=False)
+async def _wait(tx: str, future: "asyncio.Future[Outcome]", seconds: float) -> Outcome:
+    try:
+        async with asyncio.timeout(seconds):
+            return await future
+    except TimeoutError:
+        raise Pending(tx) from None
+    finally:
+        if not future.done():
+            future.cancel()
 
 
 class _CommandWork:
     """One command from the edge on its way through the writer."""
 
     __slots__ = (
-        "_command", "_edge", "_envelope", "_handled", "_message", "future", "key", "lane", "number", "streams", "turn",
-    )  # fmt: skip
+        "_command",
+        "_decider",
+        "_decision",
+        "_edge",
+        "_envelope",
+        "_message",
+        "future",
+        "key",
+        "number",
+        "streams",
+        "turn",
+    )
+    lane = ""
 
-    def __init__(self, edge: Edge, command: Any, message: MessageType, envelope: Envelope, key: str) -> None:
-        self._edge, self._command, self._message, self._envelope, self.key = edge, command, message, envelope, key
+    def __init__(
+        self, edge: Edge, command: Any, message: MessageType, decider: Any, envelope: Envelope, key: str
+    ) -> None:
+        self._edge, self._command, self._message, self._decider = edge, command, message, decider
+        self._envelope = envelope
+        self.key = key
         self.future: asyncio.Future[Outcome | Duplicate] = asyncio.get_running_loop().create_future()
-        self.lane = ""
-        stream = edge.dispatch.target(message, command, envelope)
-        if isinstance(edge.dispatch.service.deciders[message.name], SagaType):
-            edge.memory.fresh(stream)
+        if isinstance(decider, SagaType):
+            stream = f"{decider.name}/{envelope.id}"
+            edge.streams.fresh(stream)
+        else:
+            stream = f"{decider.name}/{message.key_of(command)}"
         self.streams = (stream,)
         self.number = 0
-        """Its place among those that wait."""
         self.turn = False
-        """It has waited, and now nobody is before it."""
-        self._handled: Handled | None = None
+        self._decision: Decision | None = None
 
     @property
     def at(self) -> int:
@@ -266,62 +225,69 @@ class _CommandWork:
 
     def handle(self) -> Batch | None:
         edge, (stream,) = self._edge, self.streams
-        if edge.waiting.failing(stream):
-            how = "a message parked" if edge.waiting.parked_at(stream) else "messages waiting"
+        waiting, turns = edge.waiting, edge.turns
+        if waiting.failing(stream):
+            how = "a message parked" if waiting.parked(stream) else "messages waiting"
             raise Busy(f"{stream} has {how}; nothing passes what is before it", retry_after_seconds=5.0)
-        if stream.partition("/")[0] in edge.dispatch.service.effects:
-            if edge.waiting.full(stream):
+        if isinstance(self._decider, EffectType):
+            if waiting.full(stream):
                 raise Busy(f"too many messages wait on {stream}", retry_after_seconds=1.0)
-            return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
-        if (not self.turn and edge.waiting.holds(stream)) or edge.parked(stream, before=self.number):
-            edge.park(stream, self)
+            return self._decide(stream)
+        if (not self.turn and waiting.holds(stream)) or turns.queued(stream, before=self.number):
+            turns.queue(stream, self)
             return None
-        if edge.transactions is not None and edge.dispatch.handler_of(self._message):
-            edge.transactions.take(stream, self, edge=True)
+        if isinstance(self._decider, HandlerType):
+            edge.handlers.take(stream, self, edge=True)
             return None
         try:
-            return self.batch(edge.dispatch.command(self._command, stream, self._envelope, edge.memory))
-        except StreamHeld:
-            edge.park(stream, self)
+            return self._decide(stream)
+        except StreamLocked:
+            turns.queue(stream, self)
             return None
+
+    def _decide(self, stream: str) -> Batch:
+        decision = Decision(self._envelope, self._edge.streams)
+        self._edge.dispatch.command(self._command, stream, decision)
+        return self.batch(decision)
 
     def begin(self) -> tuple[Any, Envelope]:
         return self._command, self._envelope
 
-    def batch(self, handled: Handled) -> Batch:
-        self._handled = handled
+    def batch(self, decision: Decision) -> Batch:
+        self._decision = decision
         if self.key:
             request = {"tx": self._envelope.tx, "type": self._message.stored, "data": self._command}
-            handled.rows.append(Row("request", self.key, encode(request), fresh=True))
-        return Batch(tuple(handled.records), tuple(handled.reads), (), tuple(handled.rows))
+            decision.rows.append(Row("request", self.key, encode(request), fresh=True))
+        return decision.batch()
 
     def landed(self, position: int) -> None:
-        handled, envelope = self._handled, self._envelope
-        if handled is None:
+        decision, tx = self._decision, self._envelope.tx
+        if decision is None:
             return
-        self._edge.dispatch.sagas.landed(handled)
-        for tx, answer, number in handled.settled:
-            handled.answer = answer
-            self._edge.settle(tx, answer, position + number)
-        at = next((n for n, record in enumerate(handled.records) if record.headers.outcome), 0)
-        if handled.answer is not None:
-            self._edge.settle(envelope.tx, handled.answer, position + at)
+        outcomes = self._edge.outcomes
+        outcomes.landed(decision, position)
+        if decision.outcomes:  # a saga that it began has ended in the same batch
+            decision.answer = decision.outcomes[-1][1]
+        at = next((n for n, record in enumerate(decision.records) if record.headers.outcome), 0)
+        outcome = Outcome(tx, decision.answer, position + at)
+        if decision.answer is not None:
+            outcomes.tell(outcome)
         if not self.future.done():
-            self.future.set_result(Outcome(envelope.tx, handled.answer, position + at))
+            self.future.set_result(outcome)
 
     def duplicate(self, found: Duplicate) -> None:
         if not self.future.done():
             self.future.set_result(found)
 
     def taken_back(self) -> None:
-        self._handled = None
+        self._decision = None
 
     def failed(self, error: Exception) -> None:
         if not isinstance(error, CommandError):
             found = CommandFailed(f"{self._message.name} failed: {type(error).__name__}; nothing was recorded")
             found.__cause__ = error
             error = found
-        self._edge.fail(self._envelope.tx, error)
+        self._edge.outcomes.fail(self._envelope.tx, error)
         if not self.future.done():
             self.future.set_exception(error)
 

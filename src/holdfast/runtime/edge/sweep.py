@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.key import split_key
-from holdfast.core.message import Command, MessageType, Rejection, message_type
-from holdfast.core.service import Every
+from holdfast.core.declare.message import Command, MessageType, Rejection, message_type
+from holdfast.core.declare.service import Every
+from holdfast.core.log.key import split_key
 from holdfast.errors import CommandFailed, Invalid, StoreError, Unavailable
-from holdfast.runtime.node import Node
+from holdfast.ports.store import Store
+from holdfast.runtime.edge.commands import Edge
 
 AT_ONCE = 64
 PAGE = 512
@@ -29,16 +30,16 @@ class Swept(msgspec.Struct):
     rejected: int = 0
 
 
-async def swept(node: Node, sweep: Every, done: Swept, *, key: str = "", correlation: str = "") -> None:
+async def swept(edge: Edge, store: Store, sweep: Every, done: Swept, *, key: str = "", correlation: str = "") -> None:
     """Run a sweep to its end, counting in `done`. Aggregates that come to be meanwhile may be left out."""
     aggregate, message = sweep.aggregate.__name__, message_type(sweep.command)
-    by = node.service.deciders.get(message.name)
-    if by is None or by.name != aggregate or message.home is not node.service.contract:
+    by = edge.dispatch.service.deciders.get(message.name)
+    if by is None or by.name != aggregate or message.home is not edge.dispatch.service.contract:
         raise CommandFailed(f"{message.stored} is decided by {by.name if by else 'nobody'}, not by {aggregate}")
     after = ""
     while True:
         try:
-            page = await node.store.streams(f"{aggregate}/", after=after, limit=PAGE)
+            page = await store.streams(f"{aggregate}/", after=after, limit=PAGE)
         except StoreError as error:
             raise Unavailable(str(error)) from None
         if not page:
@@ -50,7 +51,7 @@ async def swept(node: Node, sweep: Every, done: Swept, *, key: str = "", correla
             for stream in streams:
                 command = _command(message, stream.partition("/")[2], sweep.values)
                 own = f"{key}#{hashlib.sha256(stream.encode()).hexdigest()[:16]}" if key else ""
-                outcome = await node.edge.run(command, key=own, correlation=correlation)
+                outcome = await edge.run(command, key=own, correlation=correlation)
                 if isinstance(outcome.answer, Rejection):
                     done.rejected += 1
                 else:

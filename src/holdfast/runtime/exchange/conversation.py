@@ -11,9 +11,10 @@ import logging
 from collections import deque
 from typing import Protocol
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.name import exchange_cursor
+from holdfast.core.log.record import Record
+from holdfast.core.wire.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, WireRecord, check, to_wire
 from holdfast.errors import (
     CommandError,
     ExchangeError,
@@ -29,8 +30,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.ending import end
-from holdfast.runtime.inbox.cancel import incoming
-from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.log.incarnations import History
 from holdfast.runtime.log.writer import Writer
 
@@ -54,7 +54,7 @@ class Party(Protocol):
     peers: frozenset[str]
     store: Store
     writer: Writer
-    waiting: Waiting
+    inbox: Inbox
     transport: Transport
     clock: Clock
     history: History
@@ -205,7 +205,7 @@ class Conversation:
             before, last = self.received, records[-1]
             for record in records:
                 ended = landing.ended if record is last else None
-                exchange.writer.submit(incoming(exchange.waiting, self.peer, frame.incarnation, before, record, ended))
+                exchange.writer.submit(exchange.inbox.work_of(self.peer, frame.incarnation, before, record, ended))
                 before = record.position
             self.received = before
             try:
@@ -222,7 +222,7 @@ class Conversation:
         except StoreError as error:
             logger.warning("cursors could not be read: %s", error)
             return
-        self.cursor = cursors.get(f"exchange:{self.peer}", Cursor())
+        self.cursor = cursors.get(exchange_cursor(self.peer), Cursor())
         self.received = self.cursor.position
 
     async def serve(self, frame: Frame) -> Frame:

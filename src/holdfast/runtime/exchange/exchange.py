@@ -8,17 +8,17 @@ that a cursor that falls back later is known for what it is: a restored store (`
 import asyncio
 import logging
 
-from holdfast.core.batch import Batch, Cursor, Row
-from holdfast.core.frame import Frame, check, to_wire
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Cursor, Row
+from holdfast.core.log.name import exchange_cursor, peer_of
+from holdfast.core.log.record import Record
+from holdfast.core.wire.frame import Frame, check, to_wire
 from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.ending import end
 from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
-from holdfast.runtime.inbox.cancel import incoming
-from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.log.incarnations import History
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
@@ -33,11 +33,11 @@ class Exchange:
     """All conversations of one service, the one with itself included."""
 
     def __init__(
-        self, name: str, peers: frozenset[str], store: Store, writer: Writer, waiting: Waiting, transport: Transport,
+        self, name: str, peers: frozenset[str], store: Store, writer: Writer, inbox: Inbox, transport: Transport,
         clock: Clock, history: History,
     ) -> None:  # fmt: skip
         self.name, self.peers, self.store, self.writer = name, peers, store, writer
-        self.waiting, self.transport, self.clock, self.history = waiting, transport, clock, history
+        self.inbox, self.transport, self.clock, self.history = inbox, transport, clock, history
         self.conversations: dict[str, Conversation] = {}
         self._mine = Cursor()
         self._own_broken: asyncio.Task[None] | None = None
@@ -49,9 +49,9 @@ class Exchange:
         acked = await self.store.get("service", [f"acked:{peer}" for peer in sorted(self.peers)])
         for peer, found in zip(sorted(self.peers), acked, strict=True):
             self.conversations[peer] = Conversation(
-                self, peer, cursors.get(f"exchange:{peer}", Cursor()), int(found) if found else 0
+                self, peer, cursors.get(exchange_cursor(peer), Cursor()), int(found) if found else 0
             )
-        known = {name.partition(":")[2] for name in cursors if name.startswith("exchange:")}
+        known = {peer_of(name) for name in cursors} - {""}
         for peer in sorted(talks_to | known):
             if peer in self.conversations:
                 self.conversations[peer].start()
@@ -78,7 +78,7 @@ class Exchange:
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
         """Hand the writer what this service told itself and has not decided yet."""
-        mine = cursors.get(f"exchange:{self.name}", Cursor())
+        mine = cursors.get(exchange_cursor(self.name), Cursor())
         position, found = mine.position, list[Record]()
         while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
             page = await self.store.read(position, 1000, destination=self.name)
@@ -98,13 +98,18 @@ class Exchange:
         """After a failed flush, go on by what the store says: what memory held for peers may lack records that are in
         the log after all, and what was received may not be."""
         for peer, conversation in self.conversations.items():
-            conversation.reread(cursors.get(f"exchange:{peer}", Cursor()))
+            conversation.reread(cursors.get(exchange_cursor(peer), Cursor()))
 
     def reread_own(self) -> None:
         """The same for what this service told itself, once the writer takes work again."""
         if self._own_broken is not None:
             self._own_broken.cancel()
         self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+
+    def away(self, peer: str) -> bool:
+        """True while a peer cannot be reached, and for who is none."""
+        conversation = self.conversations.get(peer)
+        return conversation is None or conversation.failure is not None
 
     def heard(self) -> bool:
         """True once every peer that is talked to has said what it has, or was found down."""
@@ -127,7 +132,7 @@ class Exchange:
         if self._own_broken is not None or record.position <= self._mine.position:
             return  # it is read from the store when the cursor is known again, or was
         before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
-        work = incoming(self.waiting, self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
+        work = self.inbox.work_of(self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
         self.writer.submit(work)
 
     def _own_ended(self, error: Exception | None) -> None:

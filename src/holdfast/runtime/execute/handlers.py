@@ -1,4 +1,4 @@
-"""Transactions: handlers at work, each in a transaction of the store.
+"""Handlers at work, each in a transaction of the store.
 
 A command whose handler is an `async def` leaves the writer's turn here, waits for the others of its stream, and runs in
 a transaction that the store lends. What it decided comes back to the writer as a batch that is committed within that
@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-from holdfast.core.batch import Batch, Committed, Conflict, Duplicate
-from holdfast.core.handler import HandlerType, Transaction
-from holdfast.core.message import Context, message_of
+from holdfast.core.declare.handler import HandlerType, Transaction
+from holdfast.core.declare.message import message_of
+from holdfast.core.log.batch import Batch, Committed, Conflict, Duplicate
 from holdfast.errors import (
     Busy,
     CommandFailed,
@@ -29,11 +29,12 @@ from holdfast.errors import (
     Unavailable,
 )
 from holdfast.ports.store import Lent, Store
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.decide.decision import Decision, Envelope
+from holdfast.runtime.decide.dispatch import Dispatch, accept_done, reject_done
 from holdfast.runtime.ending import end
-from holdfast.runtime.log.streams import Memory
-from holdfast.runtime.log.writer import Work, Writer
+from holdfast.runtime.log.streams import Streams
+from holdfast.runtime.log.work import Work, tell_duplicate
+from holdfast.runtime.log.writer import Writer
 
 logger = logging.getLogger("holdfast.transactions")
 
@@ -60,29 +61,25 @@ class Job(Work, Protocol):
         """The command and its envelope, None where there is nothing to do any more. Raises what decoding raises."""
         ...
 
-    def batch(self, handled: Handled) -> Batch:
+    def batch(self, decision: Decision) -> Batch:
         """What is to be committed when its handler has decided that."""
         ...
 
-    def failed(self, error: Exception) -> None:
-        """Nothing was written: the store could not, or the handler raised (then `error` is not a StoreError)."""
-        ...
 
-
-class Transactions:
+class Handlers:
     """The handlers of one service."""
 
-    def __init__(self, dispatch: Dispatch, memory: Memory, writer: Writer, store: Store) -> None:
-        self._dispatch, self._memory, self._writer, self._store = dispatch, memory, writer, store
+    def __init__(self, dispatch: Dispatch, streams: Streams, writer: Writer, store: Store) -> None:
+        self._dispatch, self._streams, self._writer, self._store = dispatch, streams, writer, store
         self._shared = store.capabilities.transactions == "shared"
         self._engine = store.capabilities.engine
-        self._queues: dict[str, deque[_Place]] = {}
+        self._queues: dict[str, deque[_Turn]] = {}
         """Jobs by stream; the first runs, or may."""
         self._ready: deque[str] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
-    def start(self) -> None:
+    def check(self) -> None:
         """Raises ConfigInvalid where the service has handlers and the store lends no transactions."""
         handlers = self._dispatch.service.handlers
         if handlers and not self._store.capabilities.transactions:
@@ -96,7 +93,7 @@ class Transactions:
         while drain and self._lanes:
             await asyncio.wait(self._lanes)
         await end(self._lanes)
-        left = [place for queue in self._queues.values() for place in queue if not place.decided]
+        left = [turn for queue in self._queues.values() for turn in queue if not turn.decided]
         self._fail(left, Unavailable("the service is stopping"))
 
     def take(self, stream: str, job: Job, *, edge: bool = False) -> None:
@@ -105,7 +102,7 @@ class Transactions:
             raise Busy(f"{self.waiting} commands wait for a transaction already", retry_after_seconds=1.0)
         self.waiting += 1
         queue = self._queues.setdefault(stream, deque())
-        queue.append(_Place(stream, job, self._writer.crashes))
+        queue.append(_Turn(stream, job, self._writer.crashes))
         if len(queue) == 1:
             self._ready.append(stream)
             self._open_lane()
@@ -119,107 +116,105 @@ class Transactions:
     def _lane_ended(self, lane: "asyncio.Task[None]") -> None:
         self._lanes.discard(lane)
         if not lane.cancelled() and (error := lane.exception()) is not None:
-            logger.error("a lane of transactions ended in a way nobody foresaw", exc_info=error)
+            logger.error("unexpected error in a lane of transactions; the next one is opened", exc_info=error)
         self._open_lane()
 
     async def _run(self) -> None:
         while self._ready:
             count = min(len(self._ready), SHARED_MAX if self._shared else 1)
-            places = [self._queues[self._ready.popleft()][0]]
-            while len(places) < count and not places[-1].alone:
-                places.append(self._queues[self._ready.popleft()][0])
+            turns = [self._queues[self._ready.popleft()][0]]
+            while len(turns) < count and not turns[-1].alone:
+                turns.append(self._queues[self._ready.popleft()][0])
             try:
                 async with self._writer.paused() if self._shared else nullcontext():
-                    await self._transact(places)
+                    await self._transact(turns)
             except asyncio.CancelledError:
-                self._fail(places, Unavailable("the service is stopping"))
+                self._fail(turns, Unavailable("the service is stopping"))
                 raise
             except Unavailable as error:
-                self._fail(places, error)
+                self._fail(turns, error)
             except StoreError as error:
-                self._fail(places, Unavailable(f"the store lends no transaction: {error}", retry_after_seconds=2.0))
+                self._fail(turns, Unavailable(f"the store lends no transaction: {error}", retry_after_seconds=2.0))
             except Exception as error:
-                logger.exception("a transaction failed in a way nobody foresaw")
-                self._fail(places, CommandFailed(f"{type(error).__name__}: {error}"))
+                logger.exception("unexpected error in a transaction; its handlers' commands fail")
+                self._fail(turns, CommandFailed(f"{type(error).__name__}: {error}"))
 
-    async def _transact(self, places: "list[_Place]") -> None:
+    async def _transact(self, turns: "list[_Turn]") -> None:
         """Run the handlers of some streams in one transaction, and see each to its end or its next try."""
-        todo = [place for place in places if await self._may_run(place)]
+        todo = [turn for turn in turns if await self._may_run(turn)]
         if not todo:
             return
         lent = await self._store.begin()
-        done: list[tuple[_Place, Batch]] = []
+        done: list[tuple[_Turn, Batch]] = []
         try:
             end = asyncio.get_running_loop().time() + SHARED_SECONDS
-            for number, place in enumerate(todo):
+            for number, turn in enumerate(todo):
                 if done and asyncio.get_running_loop().time() > end:
                     self._again(todo[number:])
                     break
-                if (batch := await self._handle(place, lent)) is not None:
-                    done.append((place, batch))
+                if (batch := await self._handle(turn, lent)) is not None:
+                    done.append((turn, batch))
             if done:
                 await self._commit(done, lent)
         finally:
             await lent.end()
 
-    async def _may_run(self, place: "_Place") -> bool:
-        """False where the place is dealt with: asked before, or its stream is to be loaded first."""
-        job = place.job
-        if place.crashes != self._writer.crashes:
-            self._fail([place], Unavailable("the store has failed meanwhile", retry_after_seconds=1.0))
+    async def _may_run(self, turn: "_Turn") -> bool:
+        """False where the turn is dealt with: asked before, or its stream is to be loaded first."""
+        job = turn.job
+        if turn.crashes != self._writer.crashes:
+            self._fail([turn], Unavailable("the store has failed meanwhile", retry_after_seconds=1.0))
             return False
-        if job.key and not place.tries:
+        if job.key and not turn.tries:
             # Asked before the handler runs: what it did the first time would be in its way.
             (known,) = await self._store.get("request", [job.key])
             if known is not None:
-                self.leave(place)
-                job.duplicate(Duplicate("request", job.key, known))
+                self.leave(turn)
+                tell_duplicate(job, Duplicate("request", job.key, known))
                 return False
-        if self._memory.get(place.stream) is None:
-            self.leave(place)
+        if self._streams.get(turn.stream) is None:
+            self.leave(turn)
             self._writer.submit(job)
             return False
         return True
 
-    async def _handle(self, place: "_Place", lent: Lent) -> Batch | None:
+    async def _handle(self, turn: "_Turn", lent: Lent) -> Batch | None:
         """Run one handler; what is to be committed with what it did, None where its job has ended otherwise."""
         try:
-            begun, version = place.job.begin(), self._memory[place.stream].version
+            begun, version = turn.job.begin(), self._streams[turn.stream].version
         except Exception as error:  # noqa: BLE001 - it does not decode, or its stream cannot be read
-            self._fail([place], error)
+            self._fail([turn], error)
             return None
         if begun is None:
-            self.leave(place)
+            self.leave(turn)
             return None
         command, envelope = begun
-        handled = Handled()
-        handled.reads.append((place.stream, version))
+        decision = Decision(envelope, self._streams)
+        decision.reads.append((turn.stream, version))
         await lent.mark()
         try:
-            await self._decide(command, envelope, place.stream, version, lent, handled)
+            await self._decide(command, turn.stream, version, lent, decision)
         except Rejected as no:
             await lent.undo()
-            self._dispatch.reject_handled(no, place.stream, version, envelope, handled)
-            place.decided = True
-            self._writer.submit(_Decided(self, place, place.job.batch(handled)))
+            reject_done(no, turn.stream, version, decision)
+            turn.decided = True
+            self._writer.submit(_RejectionWork(self, turn, turn.job.batch(decision)))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its job's failure
             await lent.undo()
-            if lent.lost(error) and place.tries < TRIES_MAX:
-                self._again([place])
+            if lent.lost(error) and turn.tries < TRIES_MAX:
+                self._again([turn])
             else:
-                self._fail([place], error if not lent.lost(error) else Unavailable(f"the engine: {error}"))
+                self._fail([turn], error if not lent.lost(error) else Unavailable(f"the engine: {error}"))
         else:
-            return place.job.batch(handled)
+            return turn.job.batch(decision)
         return None
 
-    async def _decide(
-        self, command: Any, envelope: Envelope, stream: str, version: int, lent: Lent, handled: Handled
-    ) -> None:
+    async def _decide(self, command: Any, stream: str, version: int, lent: Lent, decision: Decision) -> None:
         by = self._dispatch.service.deciders[message_of(command).name]
         if not isinstance(by, HandlerType):
             raise CommandFailed(f"{by.name} is no handler")
-        key, label = stream.partition("/")[2], envelope.correlation or envelope.tx
-        tx = Transaction(lent.connection, Context(envelope.at, envelope.id, key, label, envelope.tx), self._engine)
+        context = decision.envelope.context(stream.partition("/")[2])
+        tx = Transaction(lent.connection, context, self._engine)
         limit = asyncio.timeout(by.seconds)
         try:
             async with limit:
@@ -231,82 +226,82 @@ class Transactions:
         finally:
             emitted = tx.end()
         answer = by.answer(found)
-        self._dispatch.accept_handled((*emitted, answer), answer, stream, version, envelope, handled)
+        accept_done((*emitted, answer), answer, stream, version, decision)
 
-    async def _commit(self, done: "list[tuple[_Place, Batch]]", lent: Lent) -> None:
-        group: list[tuple[Work, Batch]] = [(place.job, batch) for place, batch in done]
-        places = [place for place, _ in done]
+    async def _commit(self, done: "list[tuple[_Turn, Batch]]", lent: Lent) -> None:
+        group: list[tuple[Work, Batch]] = [(turn.job, batch) for turn, batch in done]
+        turns = [turn for turn, _ in done]
         try:
             outcomes = await self._writer.commit_within(lent, group, done[0][0].crashes, paused=self._shared)
         except TransactionRefused as error:
             if len(done) == 1:
-                return self._fail(places, CommandFailed(str(error)))
-            for place in places:  # one of them is to blame: each by itself
-                place.alone = True
-            return self._again(places)
+                return self._fail(turns, CommandFailed(str(error)))
+            for turn in turns:  # one of them is to blame: each by itself
+                turn.alone = True
+            return self._again(turns)
         except TransactionLost as error:
-            if max(place.tries for place in places) < TRIES_MAX:
-                return self._again(places)
+            if max(turn.tries for turn in turns) < TRIES_MAX:
+                return self._again(turns)
             raise Unavailable(str(error)) from error
         refused = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Committed)]
-        for place, batch in done:
+        for turn, batch in done:
             if not refused:
-                self._moved(place.stream, batch)
-        again = [place for number, place in enumerate(places) if refused and number not in refused]
-        for number, place in enumerate(places):
+                self._moved(turn.stream, batch)
+        again = [turn for number, turn in enumerate(turns) if refused and number not in refused]
+        for number, turn in enumerate(turns):
             outcome = outcomes[number]
             if isinstance(outcome, Conflict):
-                self._memory.forget([place.stream])
-                again.append(place)
-            elif place not in again:
-                self.leave(place)
+                self._streams.forget([turn.stream])
+                again.append(turn)
+            elif turn not in again:
+                self.leave(turn)
                 if isinstance(outcome, Duplicate):
-                    place.job.duplicate(outcome)
+                    tell_duplicate(turn.job, outcome)
                 else:
-                    place.job.landed(outcome.position)
+                    turn.job.landed(outcome.position)
         self._again(again)
 
     def _moved(self, stream: str, batch: Batch) -> None:
         """What memory says of a handler's stream is its version."""
-        entry = self._memory.get(stream)
+        entry = self._streams.get(stream)
         if entry is not None and batch.records:
             entry.version = max(entry.version, *(record.version for record in batch.records))
 
-    def _again(self, places: "Iterable[_Place]") -> None:
+    def _again(self, turns: "Iterable[_Turn]") -> None:
         """Run again, in another transaction."""
-        for place in places:
-            place.tries += 1
-            if place.tries > TRIES_MAX:
-                self._fail([place], Unavailable(f"{place.stream} was in the way of another {TRIES_MAX} times"))
+        for turn in turns:
+            turn.tries += 1
+            if turn.tries > TRIES_MAX:
+                self._fail([turn], Unavailable(f"{turn.stream} was in the way of another {TRIES_MAX} times"))
             else:
-                self._ready.append(place.stream)
+                self._ready.append(turn.stream)
 
-    def decide_again(self, place: "_Place") -> None:
+    def decide_again(self, turn: "_Turn") -> None:
         """What its rejection rested on has moved."""
-        place.decided = False
-        self._again([place])
+        turn.decided = False
+        self._again([turn])
         self._open_lane()
 
-    def leave(self, place: "_Place") -> None:
+    def leave(self, turn: "_Turn") -> None:
         """A job has ended, or is on its way elsewhere: the next one of its stream may run."""
-        queue = self._queues.get(place.stream)
-        if queue is None or place not in queue:
+        queue = self._queues.get(turn.stream)
+        if queue is None or turn not in queue:
             return
         self.waiting -= 1
-        queue.remove(place)
+        queue.remove(turn)
         if queue:
-            self._ready.append(place.stream)
+            self._ready.append(turn.stream)
         else:
-            del self._queues[place.stream]
+            del self._queues[turn.stream]
 
-    def _fail(self, places: "Iterable[_Place]", error: Exception) -> None:
-        for place in places:
-            if place in self._queues.get(place.stream, ()):
-                self.leave(place)
-                place.job.failed(error)
+    def _fail(self, turns: "Iterable[_Turn]", error: Exception) -> None:
+        for turn in turns:
+            if turn in self._queues.get(turn.stream, ()):
+                self.leave(turn)
+                turn.job.failed(error)
 
 
-class _Place:
+class _Turn:
     """A job's place in the queue of its stream. Compared by identity."""
 
     __slots__ = ("alone", "crashes", "decided", "job", "stream", "tries")
@@ -321,34 +316,36 @@ class _Place:
         """Its rejection is on its way through the writer."""
 
 
-class _Decided:
+class _RejectionWork:
     """A rejection on its way through the writer: what its handler did is rolled back, so it needs no transaction."""
 
-    __slots__ = ("_batch", "_given", "_place", "_transactions", "lane", "streams")
+    __slots__ = ("_batch", "_given", "_handlers", "_turn", "streams")
+    lane = ""
 
-    def __init__(self, transactions: Transactions, place: _Place, batch: Batch) -> None:
-        self._transactions, self._place, self._batch, self._given = transactions, place, batch, False
-        self.lane, self.streams = "", (place.stream,)
+    def __init__(self, handlers: Handlers, turn: _Turn, batch: Batch) -> None:
+        self._handlers, self._turn, self._batch = handlers, turn, batch
+        self._given = False
+        self.streams = (turn.stream,)
 
     def handle(self) -> Batch | None:
         """The batch; a second time means that its stream has moved, so that it is decided again."""
         if self._given:
-            self._transactions.decide_again(self._place)
+            self._handlers.decide_again(self._turn)
             return None
         self._given = True
         return self._batch
 
     def landed(self, position: int) -> None:
-        self._transactions.leave(self._place)
-        self._place.job.landed(position)
+        self._handlers.leave(self._turn)
+        self._turn.job.landed(position)
 
     def duplicate(self, found: Duplicate) -> None:
-        self._transactions.leave(self._place)
-        self._place.job.duplicate(found)
+        self._handlers.leave(self._turn)
+        tell_duplicate(self._turn.job, found)
 
     def taken_back(self) -> None:
-        self._place.job.taken_back()
+        self._turn.job.taken_back()
 
     def failed(self, error: Exception) -> None:
-        self._transactions.leave(self._place)
-        self._place.job.failed(error)
+        self._handlers.leave(self._turn)
+        self._turn.job.failed(error)

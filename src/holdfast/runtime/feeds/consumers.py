@@ -14,22 +14,20 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
-from holdfast.core.frame import FeedPage, WireRecord, to_wire
-from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_of
-from holdfast.core.record import Headers, Record, record_id
-from holdfast.core.saga import SagaType
-from holdfast.core.view import ReactionType, ViewType
+from holdfast.core.declare.message import HOPS_MAX, Context, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.declare.view import ReactionType, ViewType
+from holdfast.core.log.batch import Batch, Cursor, Move, Row
+from holdfast.core.log.record import Headers, Record, record_id
+from holdfast.core.wire.frame import FeedPage, WireRecord, to_wire
 from holdfast.errors import CommandFailed
-from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.feeds.subscriptions import Subscription
-from holdfast.runtime.inbox.message import Held, Place
-from holdfast.runtime.inbox.receive import once_more
-from holdfast.runtime.inbox.waiting import Waiting
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.inbox.deliver import envelope_at
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.inbox.receive import Inbox, once_more
+from holdfast.runtime.log.work import AwaitedWork
 
 logger = logging.getLogger("holdfast.consumers")
 
@@ -120,81 +118,88 @@ class ViewConsumer:
 class ReactionConsumer:
     """A reaction."""
 
-    def __init__(self, reaction: ReactionType, waiting: Waiting, clock: Clock) -> None:
-        self.reaction, self.waiting, self.clock = reaction, waiting, clock
+    def __init__(self, reaction: ReactionType, inbox: Inbox) -> None:
+        self.reaction, self.inbox = reaction, inbox
         self.name, self.begins = f"reaction:{reaction.name}", reaction.begins
         self.types = tuple(reaction.events)
-        waiting.consumers[self.name] = self._again
+        inbox.retrier.consumers[self.name] = self._again
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
         """Send what the events of a page lead to; one that fails waits, and what follows on its stream behind it."""
+        inbox = self.inbox
         records: list[Record] = []
-        held: list[tuple[str, Place]] = []
+        aside: list[Slot] = []
         for record in page.records:
             stream, failure = f"{self.name}/{feed.producer}:{record.stream}", None
-            if not self.waiting.busy(stream):
+            if not inbox.retrier.trying(stream):
                 try:
                     records += self._react(feed.producer, record)
                     continue
                 except Exception as error:  # noqa: BLE001 - whatever it raises, its event waits
                     failure = error
-            place = self.waiting.hold(stream, feed.producer, to_wire(record), failure, feed=self.name)
-            held.append((stream, place))
-        rows = tuple(self.waiting.row_of(place) for _, place in held)
+            aside.append(inbox.set_aside(stream, feed.producer, to_wire(record), failure, feed=self.name))
+        rows = tuple(slot.row() for slot in aside)
         try:
             await feed.commit(Batch(tuple(records), moves=(feed.move(page, page.upto),), rows=rows), page, page.upto)
         except BaseException:
-            for stream, place in held:
-                self.waiting.unhold(stream, place)
+            for slot in aside:
+                inbox.waiting.remove(slot)
             raise
-        for stream, place in held:
-            self.waiting.kept(stream, place)
+        for slot in aside:
+            inbox.retrier.added(slot)
 
-    def _again(self, held: Held) -> Handled:
-        handled = Handled()
-        handled.records += self._react(held.producer, held.record)
-        return handled
+    def _again(self, message: WaitingMessage) -> Decision:
+        """Decide an event that waits."""
+        decision = Decision(envelope_at(message, self.inbox.clock.now_us()), self.inbox.streams)
+        decision.records += self._react(message.producer, message.record)
+        return decision
 
     def _react(self, producer: str, record: Record | WireRecord) -> list[Record]:
         if record.headers.hop >= HOPS_MAX:
             raise CommandFailed(f"{self.reaction.name}: {HOPS_MAX} hops from the edge: the services answer in a loop")
         event = decode_stored(self.reaction.events[record.type].home, record.type, bytes(record.data))
-        cause, at = record_id(producer, record.position), self.clock.now_us()
+        cause, at = record_id(producer, record.position), self.inbox.clock.now_us()
         context = Context(at, cause, record.stream.partition("/")[2], record.correlation or record.tx, record.tx)
         made: list[Record] = []
         for command in self.reaction.react(event, context):
             message = message_of(command)
-            headers = Headers(
-                record.headers.hop + 1, record.headers.debug, record.headers.traceparent,
-                message.key_of(command) if message.key_fields else "",
-            )  # fmt: skip
+            key = message.key_of(command) if message.key_fields else ""
+            headers = Headers(record.headers.hop + 1, record.headers.debug, record.headers.traceparent, key)
             made.append(
-                Record(0, "command", message.stored, encode(command), record.tx, cause, at, record.correlation,
-                       "", 0, message.contract, headers)
-            )  # fmt: skip
+                Record(
+                    0,
+                    "command",
+                    message.stored,
+                    encode(command),
+                    record.tx,
+                    cause,
+                    at,
+                    record.correlation,
+                    destination=message.contract,
+                    headers=headers,
+                )
+            )
         return made
 
 
 class SagaConsumer:
     """The beginning of a saga by an event."""
 
-    def __init__(self, saga: SagaType, dispatch: Dispatch, memory: Memory, waiting: Waiting, clock: Clock) -> None:
-        self.saga, self.dispatch, self.memory, self.waiting, self.clock = saga, dispatch, memory, waiting, clock
+    def __init__(self, saga: SagaType, inbox: Inbox) -> None:
+        self.saga, self.inbox = saga, inbox
         self.name, self.begins = f"saga:{saga.name}", saga.begins_at
         self.types = saga.begin.stored_all
-        waiting.consumers[self.name] = lambda held: self.begin(held.producer, held.record)
+        inbox.retrier.consumers[self.name] = lambda message: self.begin(message.producer, message.record)
 
-    def begin(self, producer: str, record: Record | WireRecord) -> Handled:
+    def begin(self, producer: str, record: Record | WireRecord) -> Decision:
         """Begin the saga of one event, its stream in memory. Raises what its first step raises."""
+        inbox, headers = self.inbox, record.headers
         event = decode_stored(self.saga.begin.home, record.type, bytes(record.data))
-        cause = record_id(producer, record.position)
-        envelope = Envelope(
-            cause, record.tx, self.clock.now_us(), record.correlation, record.headers.hop, record.headers.debug,
-            record.headers.traceparent,
-        )  # fmt: skip
-        handled = Handled()
-        self.dispatch.sagas.begin(self.saga, event, f"{self.saga.name}/{cause}", envelope, self.memory, handled)
-        return handled
+        cause, at = record_id(producer, record.position), inbox.clock.now_us()
+        envelope = Envelope(cause, record.tx, at, record.correlation, headers.hop, headers.debug, headers.traceparent)
+        decision = Decision(envelope, inbox.streams)
+        inbox.dispatch.sagas.begin(self.saga, event, f"{self.saga.name}/{cause}", decision)
+        return decision
 
     async def take(self, feed: Subscription, page: FeedPage) -> None:
         """Begin a saga for each event of a page, in order; the checkpoint moves with each."""
@@ -214,49 +219,42 @@ class SagaConsumer:
             feed.settle(work.move.after)
 
 
-class _BeginWork:
+class _BeginWork(AwaitedWork[None]):
     """One event that begins a saga, on its way through the writer."""
 
-    __slots__ = ("_consumer", "_handled", "_place", "_producer", "_record", "_tries", "done", "lane", "move", "streams")
+    __slots__ = ("_consumer", "_decision", "_producer", "_record", "_slot", "_tries", "lane", "move", "streams")
 
     def __init__(self, consumer: SagaConsumer, producer: str, record: Record, move: Move) -> None:
+        super().__init__()
         self._consumer, self._producer, self._record, self.move = consumer, producer, record, move
         self.lane = consumer.name
-        self._handled: Handled | None = None
-        self._place: Place | None = None
+        self._decision: Decision | None = None
+        self._slot: Slot | None = None
         self._tries = 0
         self.streams: Sequence[str] = (f"{consumer.saga.name}/{record_id(producer, record.position)}",)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def handle(self) -> Batch | None:
         consumer, record, (stream,) = self._consumer, self._record, self.streams
-        self._place = self._handled = None
+        self._slot = self._decision = None
         self._tries = once_more(self._tries, consumer.name)
         try:
-            handled = self._handled = consumer.begin(self._producer, record)
+            decision = self._decision = consumer.begin(self._producer, record)
         except Exception as error:  # noqa: BLE001 - whatever its first step raises, its event waits
-            consumer.memory.forget(self.streams)
-            waiting = consumer.waiting
-            self._place = waiting.hold(stream, self._producer, to_wire(record), error, feed=consumer.name)
-            return Batch(moves=(self.move,), rows=(waiting.row_of(self._place),))
-        return Batch(tuple(handled.records), tuple(handled.reads), (self.move,), tuple(handled.rows))
+            inbox = consumer.inbox
+            inbox.streams.forget(self.streams)
+            self._slot = inbox.set_aside(stream, self._producer, to_wire(record), error, feed=consumer.name)
+            return Batch(moves=(self.move,), rows=(self._slot.row(),))
+        return decision.batch(self.move)
 
     def landed(self, position: int) -> None:
-        self._consumer.waiting.settled(self._handled, position)
-        if self._place is not None:
-            self._consumer.waiting.kept(self.streams[0], self._place)
-        if not self.done.done():
-            self.done.set_result(None)
+        inbox = self._consumer.inbox
+        inbox.outcomes.landed(self._decision, position)
+        if self._slot is not None:
+            inbox.retrier.added(self._slot)
+        self.finish(None)
 
     def taken_back(self) -> None:
-        self._handled = None
-        if self._place is not None:
-            self._consumer.waiting.unhold(self.streams[0], self._place)
-            self._place = None
-
-    def duplicate(self, found: Duplicate) -> None:
-        self.failed(RuntimeError(f"row {found.key} exists already"))
-
-    def failed(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        self._decision = None
+        if self._slot is not None:
+            self._consumer.inbox.waiting.remove(self._slot)
+            self._slot = None

@@ -1,29 +1,31 @@
-"""Doubt and its end: what became of a staged transaction, asked of those who may know, or said by an operator.
+"""Doubt: what became of a staged transaction whose coordinator is out of reach, asked of those who may know.
 
 The coordinator tells its decision by exchange, as soon as it can be reached. While it cannot, a participant that holds
 something asks the other peers: who was told knows. Not known is not cancelled: what nobody knows stays held, in view,
-until an operator resolves it, on record, and never against a decision that exists. Comes after `runtime.decide.stages`;
-`runtime.node` starts it. Fails with `Contradicted`, `NotFound`, `Invalid`.
+until an operator resolves it (`runtime.ops.resolve`). Comes after `runtime.decide.stages`. Fails with `Contradicted`,
+`Unavailable` and `StoreError`.
 """
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
-from holdfast.core.batch import Batch, Duplicate
-from holdfast.core.message import Rejection, encode
-from holdfast.core.record import Record
-from holdfast.core.stage import CANCEL, CONFIRM, DONE, Carried, Decision, Hold, Standing, attempt_of, stage_of
-from holdfast.errors import Contradicted, ExchangeError, HoldfastError, Invalid, NotFound, Unavailable, Unreachable
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.inbox.receive import decide_stage
+from holdfast.core.declare.message import encode
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Batch
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, Carried, Hold, StageAttempt, Standing, stage_of
+from holdfast.errors import Contradicted, ExchangeError, HoldfastError, Unavailable
+from holdfast.ports.store import Store
+from holdfast.ports.transport import Transport
+from holdfast.runtime.decide.decision import Decision, Envelope
+from holdfast.runtime.inbox.receive import Inbox
+from holdfast.runtime.inbox.stage_end import end_stage
+from holdfast.runtime.inbox.waiting import Removed
+from holdfast.runtime.log.work import AwaitedWork
+from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.tasks import Chore
-
-if TYPE_CHECKING:
-    from holdfast.runtime.inbox.message import Place
-    from holdfast.runtime.node import Node
 
 logger = logging.getLogger("holdfast.resolving")
 
@@ -34,47 +36,26 @@ RESOLVED = "holdfast.repair.resolved"
 RELATED_MAX = 10_000
 
 
-class Resolution(msgspec.Struct, frozen=True):
-    """What an operator's word did in one service."""
-
-    service: str
-    stage: str
-    commit: bool
-    how: str
-    """`decided` by the coordinator; `told` by who knew; `forced`, nobody reachable knowing; `already` so."""
-
-
-async def standing(node: "Node", tx: str) -> Standing:
-    """What this service knows of a transaction: what it holds, what it was told or has decided."""
-    held = tuple(dict.fromkeys(hold.stage for hold in node.dispatch.stages.of_tx(tx)))
-    records = await node.store.related(tx=tx, limit=RELATED_MAX)
-    decided: dict[str, Carried] = {}
-    undecided: list[str] = []
-    streams: dict[str, None] = {}
-    for record in records:
-        if record.type in (DONE, RESOLVED) and record.kind in ("answer", "repair"):
-            found = msgspec.json.decode(record.data, type=Carried)
-            decided.setdefault(found.stage, found)
-        elif record.kind == "command" and record.type in (CONFIRM, CANCEL):
-            attempt = msgspec.json.decode(record.data, type=Decision).attempt
-            stage = stage_of(node.name, record.stream, attempt)
-            decided[stage] = Carried(stage, record.type == CONFIRM)
-        elif (saga := node.service.sagas.get(record.stream.partition("/")[0])) and saga.staged:
-            streams[record.stream] = None
-    for stream, loaded in zip(streams, await node.store.load(list(streams)) if streams else [], strict=True):
-        state, _ = node.dispatch.folder_of(stream).fold(stream, loaded)
-        if state is not None and not state.ended and (state.status == "running" or state.again):
-            undecided.append(stage_of(node.name, stream, state.attempt))
-    position = records[-1].position if records else 0
-    return Standing(node.name, position, held, tuple(decided.values()), tuple(undecided))
-
-
 class Doubts:
-    """Asks what became of transactions whose coordinator is out of reach."""
+    """The staged transactions of which this service holds something, and does not know what became of them."""
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
-        self._asking = Chore(ASK_SECONDS, lambda: bool(node.dispatch.stages.held), self._ask)
+    def __init__(
+        self,
+        service: Service,
+        inbox: Inbox,
+        writer: Writer,
+        store: Store,
+        transport: Transport,
+        peers: frozenset[str],
+        *,
+        away: Callable[[str], bool],
+    ) -> None:
+        self.service, self.inbox, self.writer = service, inbox, writer
+        self._store, self._transport, self._peers = store, transport, peers
+        self._away = away
+        """Whether a service is out of reach."""
+        stages = inbox.dispatch.stages
+        self._asking = Chore(ASK_SECONDS, lambda: bool(stages.held), self._ask)
 
     def start(self) -> None:
         """Begin to look, now and then."""
@@ -84,24 +65,72 @@ class Doubts:
         """Ask no more."""
         await self._asking.stop()
 
+    async def standing(self, tx: str) -> Standing:
+        """What this service knows of a transaction: what it holds, what it was told or has decided."""
+        service, dispatch = self.service, self.inbox.dispatch
+        held = tuple(dict.fromkeys(hold.stage for hold in dispatch.stages.of_tx(tx)))
+        records = await self._store.related(tx=tx, limit=RELATED_MAX)
+        decided: dict[str, Carried] = {}
+        undecided: list[str] = []
+        streams: dict[str, None] = {}
+        for record in records:
+            if record.type in (DONE, RESOLVED) and record.kind in ("answer", "repair"):
+                found = msgspec.json.decode(record.data, type=Carried)
+                decided.setdefault(found.stage, found)
+            elif record.kind == "command" and record.type in (CONFIRM, CANCEL):
+                attempt = msgspec.json.decode(record.data, type=StageAttempt).attempt
+                stage = stage_of(service.name, record.stream, attempt)
+                decided[stage] = Carried(stage, record.type == CONFIRM)
+            elif (saga := service.sagas.get(record.stream.partition("/")[0])) and saga.staged:
+                streams[record.stream] = None
+        loaded = await self._store.load(list(streams)) if streams else []
+        for stream, found in zip(streams, loaded, strict=True):
+            state, _ = dispatch.folder_of(stream).fold(stream, found)
+            if state is not None and not state.ended and (state.status == "running" or state.again):
+                undecided.append(stage_of(service.name, stream, state.attempt))
+        position = records[-1].position if records else 0
+        return Standing(service.name, position, held, tuple(decided.values()), tuple(undecided))
+
+    async def ask(self, peer: str, tx: str) -> Standing:
+        """What a peer knows of a transaction. Raises ExchangeError, Unavailable."""
+        return await self._transport.standing(peer, tx)
+
+    async def ask_peers(self, hold: Hold) -> Carried | None:
+        """What a peer other than the coordinator knows; `by` names it. None where none knows, or they contradict."""
+        found: dict[bool, Carried] = {}
+        for peer in sorted(self._peers - {coordinator_of(hold.stage)}):
+            try:
+                told = await self.ask(peer, hold.tx)
+            except (ExchangeError, Unavailable):
+                continue
+            for one in told.decided:
+                if one.stage == hold.stage:
+                    found[one.commit] = Carried(one.stage, one.commit, peer)
+        if len(found) > 1:
+            logger.error("transaction %s is mixed: its peers carried out both decisions", hold.tx)
+        return next(iter(found.values())) if len(found) == 1 else None
+
+    async def carry_out(self, told: Carried, *, why: str = "", signed: bool = False) -> bool:
+        """Carry out a decision that did not come from the coordinator. `signed`: an operator (`told.by`) forces it,
+        which is put on record. False where nothing is held any more. Raises Contradicted for a commit of what has not
+        voted, Unavailable."""
+        work = _EndWork(self, told, why, signed)
+        self.writer.submit(work)
+        return await asyncio.shield(work.done)
+
     async def _ask(self) -> None:
-        node = self._node
-        longest = node.clock.now_us() - round(DOUBT_SECONDS * 1e6)
-        doubtful = {hold.stage: hold for _, hold in node.dispatch.stages.items() if hold.since < longest}
+        inbox = self.inbox
+        longest = inbox.clock.now_us() - round(DOUBT_SECONDS * 1e6)
+        doubtful = {hold.stage: hold for _, hold in inbox.dispatch.stages.items() if hold.since < longest}
         try:
             for stage, hold in doubtful.items():
                 if not self._away(coordinator_of(stage)):
                     continue
-                known = await _ask_peers(node, hold)
+                known = await self.ask_peers(hold)
                 if known is not None:
-                    await carry_out(node, stage, known.commit, by=known.by)
+                    await self.carry_out(known)
         except HoldfastError as error:
             logger.warning("what is in doubt could not be asked about: %s", error)
-
-    def _away(self, coordinator: str) -> bool:
-        conversations = self._node.conversations.conversations if self._node.conversations else {}
-        found = conversations.get(coordinator)
-        return found is None or found.failure is not None
 
 
 def coordinator_of(stage: str) -> str:
@@ -109,173 +138,50 @@ def coordinator_of(stage: str) -> str:
     return stage.partition(":")[0]
 
 
-async def _ask_peers(node: "Node", hold: Hold) -> Carried | None:
-    """What a peer other than the coordinator knows; `by` names it. None where none knows, or they contradict."""
-    found: dict[bool, Carried] = {}
-    for peer in sorted(node.peers - {coordinator_of(hold.stage)}):
-        try:
-            told = await node.transport.standing(peer, hold.tx)
-        except (ExchangeError, Unavailable):
-            continue
-        for one in told.decided:
-            if one.stage == hold.stage:
-                found[one.commit] = Carried(one.stage, one.commit, peer)
-    if len(found) > 1:
-        logger.error("transaction %s is mixed: its peers carried out both decisions", hold.tx)
-    return next(iter(found.values())) if len(found) == 1 else None
+def note_resolved(told: Carried, why: str, decision: Decision) -> None:
+    """Put on record that an operator ended a staged transaction."""
+    decision.note("repair", RESOLVED, encode(msgspec.to_builtins(told) | {"why": why}))
 
 
-async def carry_out(node: "Node", stage: str, commit: bool, *, by: str, why: str = "", signed: str = "") -> bool:
-    """Carry out a decision that did not come from the coordinator. `signed`: the operator who forces it. False where
-    nothing is held any more. Raises Contradicted for a commit of what has not voted, Unavailable."""
-    work = _DecisionWork(node, Carried(stage, commit, by), why, signed)
-    node.writer.submit(work)
-    return await asyncio.shield(work.done)
+class _EndWork(AwaitedWork[bool]):
+    """The end of a staged transaction that was not told by exchange, on its way through the writer."""
 
+    __slots__ = ("_decision", "_doubts", "_removed", "_signed", "_told", "_why", "streams")
 
-async def resolve(node: "Node", tx: str, *, commit: bool, by: str, why: str) -> Resolution:
-    """Resolve what this service decides or holds of a transaction; the decision is recorded with who and why.
-
-    Raises Contradicted where a decision exists that says otherwise, or cannot be this one; NotFound, Unavailable.
-    """
-    if missing := next((name for name, value in (("by", by), ("why", why)) if not value.strip()), ""):
-        raise Invalid(f"a repair says who and why: {missing} is missing", errors=[(missing, "missing")])
-    here = await standing(node, tx)
-    if here.undecided:
-        return await _decide(node, here.undecided[0], commit, by, why)
-    if here.held:
-        return await _force(node, tx, here.held[0], commit, by, why)
-    if not here.decided:
-        raise NotFound(f"{node.name} knows no staged transaction {tx[:200]}")
-    last = max(here.decided, key=lambda one: attempt_of(one.stage))
-    _agree(last, commit, node.name)
-    return Resolution(node.name, last.stage, commit, "already")
-
-
-def _agree(known: Carried, commit: bool, who: str) -> None:
-    if known.commit != commit:
-        raise Contradicted(f"{who} knows that it was {'committed' if known.commit else 'cancelled'}: {known.stage}")
-
-
-async def _decide(node: "Node", stage: str, commit: bool, by: str, why: str) -> Resolution:
-    if commit:
-        raise Contradicted(f"{stage} is undecided: not all have voted, so it can be cancelled and not committed")
-    stream = stage.partition(":")[2].rpartition("#")[0]
-    first = (await node.store.related(stream=stream, limit=1))[0]
-    envelope = Envelope(first.tx, first.tx, node.clock.now_us(), first.correlation)
-    work = _CancelWork(node, stream, stage, envelope, by, why)
-    node.writer.submit(work)
-    if not await asyncio.shield(work.done):
-        raise Contradicted(f"{stage} has been decided meanwhile: ask again")
-    return Resolution(node.name, stage, False, "decided")
-
-
-async def _force(node: "Node", tx: str, stage: str, commit: bool, by: str, why: str) -> Resolution:
-    hold = next(hold for hold in node.dispatch.stages.of_tx(tx) if hold.stage == stage)
-    coordinator = coordinator_of(stage)
-    known: Carried | None = None
-    try:
-        told = await node.transport.standing(coordinator, tx)
-        known = next((Carried(one.stage, one.commit, coordinator) for one in told.decided if one.stage == stage), None)
-        if known is None and stage in told.undecided:
-            raise Contradicted(f"{coordinator} is there and has not decided yet: resolve it there")
-    except (Unreachable, Unavailable):
-        logger.warning("%s cannot be asked what became of %s", coordinator, stage)
-    known = known or await _ask_peers(node, hold)
-    if known is not None:
-        _agree(known, commit, known.by)
-    signed = "" if known else by
-    if not await carry_out(node, stage, commit, by=known.by if known else by, why=why, signed=signed):
-        raise Contradicted(f"{stage} has been decided meanwhile: ask again")
-    return Resolution(node.name, stage, commit, "told" if known else "forced")
-
-
-def _said(told: Carried, why: str, envelope: Envelope) -> Record:
-    body = encode(msgspec.to_builtins(told) | {"why": why})
-    return Record(0, "repair", RESOLVED, body, envelope.tx, envelope.id, envelope.at, envelope.correlation)
-
-
-class _DecisionWork:
-    """A decision that did not come by exchange, on its way through the writer."""
-
-    __slots__ = ("_gone", "_handled", "_node", "_signed", "_told", "_why", "done", "lane", "streams")
-
-    def __init__(self, node: "Node", told: Carried, why: str, signed: str) -> None:
-        self._node, self._told, self._why, self._signed = node, told, why, signed
-        self.lane, self.streams = "", node.dispatch.stages.streams_of(told.stage)
-        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._handled: Handled | None = None
-        self._gone: list[tuple[str, int, Place]] = []
+    def __init__(self, doubts: Doubts, told: Carried, why: str, signed: bool) -> None:
+        super().__init__()
+        self._doubts, self._told, self._why, self._signed = doubts, told, why, signed
+        self.streams = doubts.inbox.dispatch.stages.streams_of(told.stage)
+        self._decision: Decision | None = None
+        self._removed: list[Removed] = []
 
     def handle(self) -> Batch | None:
-        node, told = self._node, self._told
-        stages = node.dispatch.stages
+        told, inbox = self._told, self._doubts.inbox
+        stages = inbox.dispatch.stages
         streams = stages.streams_of(told.stage)
         if not streams or not set(streams) <= set(self.streams):
-            self.done.set_result(False)
+            self.finish(False)
             return None
-        if told.commit and node.waiting.awaits(told.stage):
-            raise Contradicted(f"{told.stage}: not all that it asks of {node.name} has been voted on")
+        if told.commit and inbox.waiting.awaits(told.stage):
+            raise Contradicted(f"{told.stage}: not all that it asks of {self._doubts.service.name} has been voted on")
         hold = stages.held[streams[0]][told.stage].hold
-        envelope = Envelope(hold.parts[0].cause, hold.tx, node.clock.now_us(), hold.correlation)
-        handled, self._gone = decide_stage(node.waiting, told.stage, told.commit, envelope, by=told.by)
-        self._handled = handled
-        stages.remember(told, handled)
+        envelope = Envelope(hold.parts[0].cause, hold.tx, inbox.clock.now_us(), hold.correlation)
+        decision = Decision(envelope, inbox.streams)
+        self._removed = end_stage(stages, inbox.waiting, told.stage, told.commit, decision, by=told.by)
+        self._decision = decision
+        stages.remember(told, decision)
         if self._signed:
-            handled.records.append(_said(told, self._why, envelope))
-        return Batch(tuple(handled.records), tuple(handled.reads), (), tuple(handled.rows))
+            note_resolved(told, self._why, decision)
+        return decision.batch()
 
     def landed(self, position: int) -> None:
-        self._node.waiting.let_go(self._handled, self._gone)
-        self.done.set_result(True)
+        unlocked = self._decision.unlocked if self._decision is not None else ()
+        self._doubts.inbox.retrier.released([*unlocked, *(slot.stream for slot, _ in self._removed)])
+        self.finish(True)
 
     def taken_back(self) -> None:
-        if self._handled is not None:
-            self._node.dispatch.stages.take_back(self._handled)
-            self._handled = None
-        self._node.waiting.put_in(self._gone)
-        self._gone = []
-
-    def duplicate(self, found: Duplicate) -> None:
-        self.failed(RuntimeError("a decision has no fresh rows"))
-
-    def failed(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-class _CancelWork:
-    """An operator's word to the coordinator, on its way through the writer."""
-
-    __slots__ = ("_by", "_envelope", "_handled", "_node", "_stage", "_why", "done", "lane", "streams")
-
-    def __init__(self, node: "Node", stream: str, stage: str, envelope: Envelope, by: str, why: str) -> None:
-        self._node, self._stage, self._envelope, self._by, self._why = node, stage, envelope, by, why
-        self.lane, self.streams = "", (stream,)
-        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._handled: Handled | None = None
-
-    def handle(self) -> Batch | None:
-        node, envelope = self._node, self._envelope
-        handled = self._handled = Handled()
-        handled.records.append(_said(Carried(self._stage, False, self._by), self._why, envelope))
-        cause = Rejection("resolved", f"cancelled by {self._by}: {self._why}", {"by": self._by, "why": self._why})
-        node.dispatch.sagas.call_off(self.streams[0], cause, envelope, node.memory, handled)
-        if len(handled.records) == 1:
-            self.done.set_result(False)
-            return None
-        return Batch(tuple(handled.records), tuple(handled.reads), (), tuple(handled.rows))
-
-    def landed(self, position: int) -> None:
-        self._node.waiting.settled(self._handled, position)
-        self.done.set_result(True)
-
-    def taken_back(self) -> None:
-        self._handled = None
-
-    def duplicate(self, found: Duplicate) -> None:
-        self.failed(RuntimeError("a decision has no fresh rows"))
-
-    def failed(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if self._decision is not None:
+            self._doubts.inbox.dispatch.stages.take_back(self._decision)
+            self._decision = None
+        self._doubts.inbox.retrier.restored(self._removed)
+        self._removed = []

@@ -1,20 +1,17 @@
-"""What waits: a received message as it is stored, and its place in the queue of its stream.
+"""A message that waits: as it is stored, and its slot in the queue of its stream.
 
-Values for `runtime.inbox.waiting`, which keeps the queues, and for who tries, cancels, repairs or shows what is in
-them.
+Values for `runtime.inbox.waiting`, which keeps the queues, and for all that tries, cancels, repairs or shows what is in
+them. Nothing here can fail.
 """
-
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
 
 import msgspec
 
-from holdfast.core.batch import Row
-from holdfast.core.frame import WireRecord
-from holdfast.core.message import encode
+from holdfast.core.declare.message import encode
+from holdfast.core.log.batch import Row
+from holdfast.core.wire.frame import WireRecord
 
 
-class Held(msgspec.Struct, omit_defaults=True):
+class WaitingMessage(msgspec.Struct, omit_defaults=True):
     """A message that waits, as it is stored."""
 
     producer: str
@@ -48,59 +45,34 @@ class Held(msgspec.Struct, omit_defaults=True):
         return f"{self.producer}@{self.record.position}"
 
 
-class Place:
+class Slot:
     """A message's place in the queue of its stream. Compared by identity."""
 
-    __slots__ = ("blocked", "changing", "durable", "held", "key", "running")
+    __slots__ = ("blocked", "changing", "durable", "key", "message", "running", "stream")
 
-    def __init__(self, key: str, held: Held, durable: bool) -> None:
-        self.key, self.held, self.durable = key, held, durable
-        """`durable`: its row is committed; until then it is not tried."""
+    def __init__(self, key: str, message: WaitingMessage, *, durable: bool) -> None:
+        self.key = key
+        """Of its row: `stream#number`, in the order received."""
+        self.stream = key.rpartition("#")[0]
+        self.message = message
+        self.durable = durable
+        """Its row is committed; until then it is not tried."""
         self.blocked = False
-        """It was tried, and waits until who holds the stream has let go."""
+        """It was tried, and is blocked until the transaction that holds the stream releases it."""
         self.changing = False
-        """A person's changed payload is on its way to it: until that is durable it is not tried."""
+        """An operator's changed payload is on its way to it: until that is durable it is not tried."""
         self.running = False
         """Its handler is at work on it now."""
 
+    @property
+    def number(self) -> str:
+        """Its place among all that were received, as text that sorts."""
+        return self.key.rpartition("#")[2]
 
-def in_the_air(places: Iterable[tuple[str, Place]], effects: Container[str]) -> dict[str, Place]:
-    """By key, the places of effects that are being carried out."""
-    return {place.key: place for stream, place in places if place.running and stream.partition("/")[0] in effects}
+    def row(self, message: WaitingMessage | None = None) -> Row:
+        """The row of the message, or of what it is to be."""
+        return Row("waiting", self.key, encode(message or self.message))
 
-
-def placed(key: str, data: bytes, calls: Mapping[str, Place]) -> Place:
-    """The place of a message as it is stored. That of a call in the air stays the same, so that nobody decides on it
-    before the call has ended; what is known of it is what was flushed."""
-    held = msgspec.json.decode(data, type=Held)
-    place = calls.get(key) or Place(key, held, True)
-    place.held = held
-    return place
-
-
-def rehome(
-    queues: dict[str, deque[Place]], home: Callable[[str, Held], str], known: Callable[[Held], bool]
-) -> list[Row]:
-    """What this release can decide and an earlier one could not is tried anew, in the queue of the stream that it is
-    for now, in the order received; the rows that change with it. An effect whose call may have been made stays as it
-    is: by another name it would have another key."""
-    rows: list[Row] = []
-    for stream, place in [(stream, place) for stream, queue in queues.items() for place in queue]:
-        now, held = home(stream, place.held), place.held
-        if held.started or held.unknown or (now == stream and not (held.unread and known(held))):
-            continue
-        held.parked, held.attempts, held.next_at, held.unread = 0, 0, 0, False
-        held.error, held.where, held.fingerprint = "", "", ""
-        if now != stream:
-            rows.append(Row("waiting", place.key, None))
-            queues[stream].remove(place)
-            place.key = f"{now}#{_number(place)}"
-            queues[now] = deque(sorted((*queues.get(now, ()), place), key=_number))
-        rows.append(Row("waiting", place.key, encode(held)))
-    for stream in [stream for stream, queue in queues.items() if not queue]:
-        del queues[stream]
-    return rows
-
-
-def _number(place: Place) -> str:
-    return place.key.rpartition("#")[2]
+    def gone(self) -> Row:
+        """That the message waits no more."""
+        return Row("waiting", self.key, None)

@@ -1,32 +1,32 @@
-"""Received messages on their way through the writer: which stream one is for, and how it is decided or set aside.
+"""Receiving: each message is decided, or set aside on its stream, in the commit that moves the cursor.
 
-Comes between what receives (exchange, and waiting for what was set aside) and dispatch, sagas and stages. What a
-handler raises sets its message aside, where it waits; a staged command that fails votes no. The cursor of the
-conversation moves in the same batch.
+A message whose handler fails (a bug, a payload that does not decode) is set aside and holds up its own stream only; the
+conversation goes on. A cancel comes after the command it names, always: so either that waits here undecided, and is
+answered `cancelled`; or it has begun a saga here, which turns back if it is not past its pivot; or it is being carried
+out, and is not tried again if that fails with nothing done; or it is decided, and the cancel does nothing, since the
+answer is on its way. Exchange comes before, the writer after; nothing is dropped here.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Duplicate, Move, Row
-from holdfast.core.frame import WireRecord
-from holdfast.core.message import decode_stored, encode
-from holdfast.core.record import record_id
-from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, HELD, Carried, Decision, Vote, gives_way, read, stage_of
+from holdfast.core.declare.message import Rejection
+from holdfast.core.log.batch import Batch, Cursor, Move
+from holdfast.core.log.name import exchange_cursor
+from holdfast.core.log.record import CALL_OFF
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, gives_way, read
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Rejected, StoreError
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.decide.dispatch import Dispatch
-from holdfast.runtime.decide.stages import StreamHeld
-from holdfast.runtime.log.streams import Memory
-
-if TYPE_CHECKING:
-    from holdfast.runtime.inbox.message import Held, Place
-    from holdfast.runtime.inbox.waiting import Waiting
+from holdfast.runtime.decide.decision import Decision
+from holdfast.runtime.decide.locks import StreamLocked
+from holdfast.runtime.decide.saga_records import Target
+from holdfast.runtime.inbox.deliver import answer_waiting, deliver, envelope_of, stage_told, stream_of
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.inbox.retry import CANCELLED, Retrier
+from holdfast.runtime.inbox.stage_end import end_stage, end_stage_again
+from holdfast.runtime.inbox.waiting import Removed
 
 logger = logging.getLogger("holdfast.received")
 
@@ -45,275 +45,248 @@ def once_more(tries: int, producer: str) -> int:
     return tries + 1
 
 
-def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
-    """The stream a message is for; `?/...` when this service has none for it; empty for an answer nobody waits for."""
-    if record.kind != "command":
-        stream = record.headers.answers.rpartition("#")[0]
-        if not stream:
-            return ""
-        return stream if stream.partition("/")[0] in dispatch.service.sagas else f"?/{stream}"
-    found = dispatch.service.contract.find(record.type)
-    by = dispatch.service.deciders.get(found[0].name) if found else None
-    if by is None:
-        return f"?/{record.type}/{record.headers.key}"
-    if isinstance(by, SagaType):
-        return f"{by.name}/{record_id(producer, record.position)}"
-    return f"{by.name}/{record.headers.key}"
+class Inbox:
+    """What the messages of one service's peers are received with."""
 
+    def __init__(self, retrier: Retrier) -> None:
+        self.retrier = retrier
+        self.dispatch, self.streams, self.clock = retrier.dispatch, retrier.streams, retrier.clock
+        self.waiting, self.turns, self.outcomes = retrier.waiting, retrier.turns, retrier.outcomes
 
-def stream_now(dispatch: Dispatch, stream: str, held: "Held") -> str:
-    """The stream that a message waits on by what this service is now; it may have been another once."""
-    return stream if held.feed else stream_of(dispatch, held.producer, held.record) or stream
+    def work_of(
+        self, producer: str, incarnation: str, before: int, record: WireRecord, ended: Ended | None
+    ) -> "MessageWork | CancelWork":
+        """The work of a received message. `before`: the cursor as the message before it leaves it."""
+        move = Move(exchange_cursor(producer), before, Cursor(incarnation, record.position))
+        if record.kind == "command" and record.type == CALL_OFF:
+            return CancelWork(self, producer, record, move, ended)
+        return MessageWork(self, producer, record, move, ended)
 
+    def open(self, producer: str, record: WireRecord) -> Decision:
+        """An empty decision on a message that is handled now."""
+        return Decision(envelope_of(producer, record, self.clock.now_us()), self.streams)
 
-def known(dispatch: Dispatch, held: "Held") -> bool:
-    """Whether this release knows the type of a message that waits, in its version."""
-    record, service = held.record, dispatch.service
-    stored, contract = record.type, service.contract
-    if stored == HELD:
-        with contextlib.suppress(msgspec.DecodeError):
-            stored = msgspec.json.decode(record.data, type=Vote).type
-    if record.kind != "command":
-        saga = service.sagas.get(record.headers.answers.partition("/")[0])
-        contract = saga.contracts.get(stored.partition(".")[0]) if saga else None
-    return bool(held.feed) or stored.startswith("holdfast.") or bool(contract and contract.find(stored))
-
-
-def _told(producer: str, record: WireRecord) -> str:
-    """Of which transaction's attempt a decision is."""
-    try:
-        return stage_of(producer, record.stream, msgspec.json.decode(record.data, type=Decision).attempt)
-    except msgspec.DecodeError:
-        return "?"
-
-
-def envelope_of(producer: str, record: WireRecord, at: int, edited: str = "") -> Envelope:
-    """The envelope of a received message; its id is that of the repair that changed it, where one has."""
-    headers = record.headers
-    asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
-    return Envelope(
-        edited or record_id(producer, record.position), record.tx, at, record.correlation, headers.hop, headers.debug,
-        headers.traceparent, producer if asked else "", f"{record.stream}#{record.version}" if asked else "",
-        headers.edge,
-    )  # fmt: skip
-
-
-def open_message(dispatch: Dispatch, held: "Held", at: int) -> tuple[Any, Envelope]:
-    """A command that waits, and its envelope. Raises Invalid."""
-    command = decode_stored(dispatch.service.contract, held.record.type, bytes(held.record.data))
-    return command, envelope_of(held.producer, held.record, at, held.edited)
-
-
-def handle_message(
-    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, stream: str, at: int, *, edited: str = ""
-) -> Handled:
-    """Decide one received message for a stream, which is in memory; `edited`: the id of the repair that changed it.
-    Raises what the handler raises."""
-    headers, is_command = record.headers, record.kind == "command"
-    envelope = envelope_of(producer, record, at, edited)
-    if is_command and record.type == CONFIRM:
-        raise LookupError(f"nothing is held for {_told(producer, record)}, and it is to be confirmed")
-    if stream.startswith("?/"):
-        raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
-    if is_command and headers.stage:
-        return hold_message(dispatch, memory, producer, record, stream, envelope)
-    if is_command:
-        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
-        return dispatch.command(command, stream, envelope, memory)
-    handled = Handled()
-    if stream:
-        version = int(headers.answers.rpartition("#")[2])
-        dispatch.sagas.answer(stream, version, record.type, bytes(record.data), envelope, memory, handled)
-    return handled
-
-
-def hold_message(
-    dispatch: Dispatch, memory: Memory, producer: str, record: WireRecord, stream: str, envelope: Envelope
-) -> Handled:
-    """Decide a staged command and hold what comes of it; whatever its decider raises is a no."""
-    handled = Handled()
-    try:
-        stage, (began, _) = read(producer, record.stream, record.headers.stage)
-        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
-        dispatch.stages.hold(command, stream, stage, began, envelope, memory, handled)
-    except StreamHeld:
-        raise
-    except Exception as error:
-        logger.warning("a staged command failed, and so votes no", extra={"stream": stream}, exc_info=error)
-        handled = Handled()
-        dispatch.reject(Rejected("failed", type(error).__name__), None, stream, envelope, memory, handled)
-    return handled
-
-
-def decide_stage(
-    waiting: "Waiting", stage: str, commit: bool, envelope: Envelope, *, by: str = ""
-) -> "tuple[Handled, list[tuple[str, int, Place]]]":
-    """Carry out a decision on all that its transaction holds here, and on what of it waits, which is taken out."""
-    dispatch, handled = waiting.dispatch, Handled()
-    gone = waiting.take_out(stage)
-    for stream, _, place in gone:
-        held = place.held
-        handled.rows.append(Row("waiting", place.key, None))
-        cancelled = Rejected("cancelled", "its transaction was cancelled")
-        there = envelope_of(held.producer, held.record, envelope.at)
-        dispatch.reject(cancelled, None, stream, there, waiting.memory, handled)
-    dispatch.stages.decided(stage, commit=commit, envelope=envelope, memory=waiting.memory, handled=handled, by=by)
-    return handled, gone
-
-
-def told_again(waiting: "Waiting", known: Carried, commit: bool, envelope: Envelope) -> Handled:
-    """Answer the coordinator about what was resolved here before it could tell: done, or mixed."""
-    handled = Handled()
-    if known.commit == commit:
-        waiting.dispatch.stages.done(known.stage, commit, envelope, handled)
-    else:
-        how = "committed" if known.commit else "cancelled"
-        logger.error("%s was %s here by %s, and its coordinator decided otherwise", known.stage, how, known.by)
-        no = Rejected("mixed", f"it was {how} here by {known.by}")
-        waiting.dispatch.reject(no, None, "", envelope, waiting.memory, handled)
-    waiting.dispatch.stages.forget(known.stage, handled)
-    return handled
-
-
-def answer_unheard(waiting: "Waiting", place: "Place", no: Rejected, at: int, handled: Handled) -> None:
-    """Answer a command that waits, in the place of its decider, and let it wait no more."""
-    held = place.held
-    envelope = envelope_of(held.producer, held.record, at, held.edited)
-    waiting.dispatch.reject(no, None, place.key.rpartition("#")[0], envelope, waiting.memory, handled)
-    if envelope.edge:
-        handled.settled.append((envelope.tx, handled.answer, len(handled.records) - 1))
-    handled.rows.append(Row("waiting", place.key, None))
+    def set_aside(
+        self, stream: str, producer: str, record: WireRecord, error: Exception | None = None, *, feed: str = ""
+    ) -> Slot:
+        """Let a message wait behind what waits on its stream already; `error`: why its handler failed. Once its row is
+        durable, tell the retrier that it was `added`."""
+        message = WaitingMessage(producer, record, self.clock.now_us(), feed=feed)
+        if error is not None:
+            self.retrier.note_failure(stream, message, error)
+        return self.waiting.add(stream, message)
 
 
 class MessageWork:
     """One received message on its way through the writer."""
 
     __slots__ = (
-        "_before",
+        "_decision",
         "_ended",
-        "_gone",
-        "_handled",
-        "_incarnation",
-        "_place",
+        "_inbox",
+        "_move",
         "_producer",
         "_record",
+        "_removed",
+        "_slot",
         "_stage",
         "_stream",
         "_tries",
-        "_waiting",
         "lane",
         "streams",
-    )  # fmt: skip
+    )
 
-    def __init__(
-        self, waiting: "Waiting", producer: str, incarnation: str, before: int, record: WireRecord,
-        ended: Ended | None,
-    ) -> None:  # fmt: skip
-        self._waiting, self._producer, self._incarnation = waiting, producer, incarnation
-        self._before, self._record, self._ended, self._tries = before, record, ended, 0
-        self._stream = stream_of(waiting.dispatch, producer, record)
+    def __init__(self, inbox: Inbox, producer: str, record: WireRecord, move: Move, ended: Ended | None) -> None:
+        self._inbox, self._producer, self._record = inbox, producer, record
+        self._move, self._ended, self._tries = move, ended, 0
+        self._stream = stream_of(inbox.dispatch, producer, record)
         self.lane = producer
         self.streams: Sequence[str] = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
         self._stage = ""
-        self._gone: list[tuple[str, int, Place]] = []
+        """Of a confirm or a cancel of a staged transaction: which stage it ends."""
         if record.kind == "command" and record.type in (CONFIRM, CANCEL):
-            self._stage = _told(producer, record)
-            self.streams = waiting.dispatch.stages.streams_of(self._stage)
-        self._handled: Handled | None = None
-        self._place: Place | None = None
+            self._stage = stage_told(producer, record)
+            self.streams = inbox.dispatch.stages.streams_of(self._stage)
+        self._decision: Decision | None = None
+        self._slot: Slot | None = None
+        self._removed: list[Removed] = []
 
     def handle(self) -> Batch | None:
         """Decide the message, or set it aside; the cursor moves in either case."""
-        waiting, record, stream = self._waiting, self._record, self._stream
-        self._handled = None
+        inbox, record, stream = self._inbox, self._record, self._stream
+        self._decision = None
         self._tries = once_more(self._tries, self._producer)
-        move = Move(f"exchange:{self._producer}", self._before, Cursor(self._incarnation, record.position))
         if self._stage:
-            return self._decided(move)
+            return self._end_stage()
+        staged: tuple[str, tuple[int, str]] | None = None
+        if record.headers.stage and record.kind == "command":
+            try:
+                staged = read(self._producer, record.stream, record.headers.stage)
+            except ValueError as error:
+                return self._set_aside(error)
+            if staged[0] in inbox.dispatch.stages.decisions:
+                return self._reject(Rejected("resolved", "its transaction was resolved here, by force"))
+        if stream and self._is_behind(staged):
+            return self._wait_behind(staged)
+        if stream.partition("/")[0] in inbox.dispatch.apart:
+            return self._set_aside(None)  # so that a handler or an effect holds up nothing but its own stream
         try:
-            staged = read(self._producer, record.stream, record.headers.stage) if self._is_staged else None
-        except ValueError as error:
-            return self._hold(move, error)
-        if staged and staged[0] in waiting.dispatch.stages.decisions:
-            return self._no(move, Rejected("resolved", "its transaction was resolved here, by force"))
-        mine = staged is not None and waiting.dispatch.stages.holds(stream, staged[0])
-        if stream and not mine and (waiting.holds(stream) or (staged and waiting.parked(stream))):
-            return self._behind(move, staged)
-        if waiting.apart(stream):
-            return self._hold(move, None)  # so that a handler or an effect holds up nothing but its own stream
-        try:
-            at = waiting.clock.now_us()
-            handled = self._handled = handle_message(
-                waiting.dispatch, waiting.memory, self._producer, record, stream, at
-            )
-        except StreamHeld:
-            return self._behind(move, staged)
+            decision = inbox.open(self._producer, record)
+            self._decision = decision = deliver(inbox.dispatch, self._producer, record, stream, decision)
+        except StreamLocked:
+            return self._wait_behind(staged)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
-            waiting.memory.forget(self.streams)
-            self._handled = None
-            return self._hold(move, error)
-        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+            inbox.streams.forget(self.streams)
+            return self._set_aside(error)
+        return decision.batch(self._move)
 
-    @property
-    def _is_staged(self) -> bool:
-        return bool(self._record.headers.stage) and self._record.kind == "command"
+    def _is_behind(self, staged: tuple[str, tuple[int, str]] | None) -> bool:
+        """Whether somebody is before it on its stream. What its own transaction holds is not in its way."""
+        inbox, stream = self._inbox, self._stream
+        if staged is None:
+            return inbox.waiting.holds(stream)
+        if inbox.dispatch.stages.holds(stream, staged[0]):
+            return False
+        return inbox.waiting.holds(stream) or inbox.turns.queued(stream)
 
-    def _behind(self, move: Move, staged: tuple[str, tuple[int, str]] | None) -> Batch:
+    def _wait_behind(self, staged: tuple[str, tuple[int, str]] | None) -> Batch:
         """It waits for who is before it, or says no at once: staged and younger, or one too many."""
-        waiting, stream = self._waiting, self._stream
+        waiting, stream = self._inbox.waiting, self._stream
         if staged is not None:
-            if waiting.failing(stream) or gives_way(staged[1], waiting.ages(stream)):
-                return self._no(move, Rejected(DIED, f"an older transaction is before it on {stream}"))
+            ahead = (*self._inbox.dispatch.stages.ages(stream), *waiting.ages(stream))
+            if waiting.failing(stream) or gives_way(staged[1], ahead):
+                return self._reject(Rejected(DIED, f"an older transaction is before it on {stream}"))
         elif self._record.headers.early and waiting.full(stream):
-            return self._no(move, Rejected("busy", f"too many messages wait on {stream}"))
-        return self._hold(move, None)
+            return self._reject(Rejected("busy", f"too many messages wait on {stream}"))
+        return self._set_aside(None)
 
-    def _no(self, move: Move, no: Rejected) -> Batch:
-        handled = self._handled = Handled()
-        waiting = self._waiting
-        envelope = envelope_of(self._producer, self._record, waiting.clock.now_us())
-        waiting.dispatch.reject(no, None, self._stream, envelope, waiting.memory, handled)
-        return Batch(tuple(handled.records), moves=(move,))
+    def _reject(self, no: Rejected) -> Batch:
+        decision = self._decision = self._inbox.open(self._producer, self._record)
+        decision.reject(no, self._stream)
+        return decision.batch(self._move)
 
-    def _decided(self, move: Move) -> Batch:
-        waiting, stage, commit = self._waiting, self._stage, self._record.type == CONFIRM
-        stages = waiting.dispatch.stages
-        envelope = envelope_of(self._producer, self._record, waiting.clock.now_us())
+    def _end_stage(self) -> Batch:
+        """Carry out the coordinator's confirm or cancel."""
+        inbox, stage, commit = self._inbox, self._stage, self._record.type == CONFIRM
+        stages = inbox.dispatch.stages
+        decision = inbox.open(self._producer, self._record)
         if (known := stages.decisions.get(stage)) is not None:
-            handled = told_again(waiting, known, commit, envelope)
+            end_stage_again(stages, known, commit, decision)
         elif commit and not stages.streams_of(stage):
-            return self._hold(move, LookupError(f"nothing is held for {stage}, and it is to be confirmed"))
+            return self._set_aside(LookupError(f"nothing is held for {stage}, and it is to be confirmed"))
         else:
-            handled, self._gone = decide_stage(waiting, stage, commit, envelope)
-        self._handled = handled
-        return Batch(tuple(handled.records), tuple(handled.reads), (move,), tuple(handled.rows))
+            self._removed = end_stage(stages, inbox.waiting, stage, commit, decision)
+        self._decision = decision
+        return decision.batch(self._move)
 
-    def _hold(self, move: Move, error: Exception | None) -> Batch:
-        place = self._place = self._waiting.hold(self._stream, self._producer, self._record, error)
-        return Batch(moves=(move,), rows=(Row("waiting", place.key, encode(place.held)),))
+    def _set_aside(self, error: Exception | None) -> Batch:
+        slot = self._slot = self._inbox.set_aside(self._stream, self._producer, self._record, error)
+        return Batch(moves=(self._move,), rows=(slot.row(),))
 
     def taken_back(self) -> None:
-        """It is not set aside after all; and what it held, let go or took out is as before."""
-        if self._place is not None:
-            self._waiting.unhold(self._stream, self._place)
-            self._place = None
-        if self._handled is not None:
-            self._waiting.dispatch.stages.take_back(self._handled)
-        self._waiting.put_in(self._gone)
-        self._gone = []
+        """It is not set aside after all; and what it locked, released or took out is as before."""
+        inbox = self._inbox
+        if self._slot is not None:
+            inbox.waiting.remove(self._slot)
+            self._slot = None
+        if self._decision is not None:
+            inbox.dispatch.stages.take_back(self._decision)
+        if self._removed:
+            inbox.retrier.restored(self._removed)
+            self._removed = []
 
     def landed(self, position: int) -> None:
         """It is durable."""
-        self._waiting.settled(self._handled, position)
-        self._waiting.let_go(self._handled, self._gone)
-        if self._place is not None:
-            self._waiting.kept(self._stream, self._place)
+        retrier = self._inbox.retrier
+        if self._decision is not None:
+            self._inbox.outcomes.landed(self._decision, position)
+            if self._decision.unlocked or self._removed:
+                retrier.released([*self._decision.unlocked, *(slot.stream for slot, _ in self._removed)])
+        if self._slot is not None:
+            retrier.added(self._slot)
         if self._ended is not None:
             self._ended(None)
 
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self.failed(Rejected("duplicate"))
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; the sender will say it again."""
+        if self._ended is not None:
+            self._ended(error)
+
+
+class CancelWork:
+    """One cancel on its way through the writer."""
+
+    __slots__ = (
+        "_decision",
+        "_ended",
+        "_inbox",
+        "_marked",
+        "_move",
+        "_producer",
+        "_record",
+        "_removed",
+        "_target",
+        "_tries",
+        "lane",
+    )
+
+    def __init__(self, inbox: Inbox, producer: str, record: WireRecord, move: Move, ended: Ended | None) -> None:
+        self._inbox, self._producer, self._record, self._move = inbox, producer, record, move
+        self._ended, self._tries, self.lane = ended, 0, producer
+        self._decision: Decision | None = None
+        self._removed: list[Removed] = []
+        self._marked: Slot | None = None
+        """What is being carried out, and is to be answered `cancelled` if nothing comes of it."""
+        try:
+            self._target = msgspec.json.decode(bytes(record.data), type=Target).version
+        except msgspec.DecodeError as error:
+            logger.error("a cancel cannot be read, and cancels nothing: %s", error, extra={"peer": producer})
+            self._target = 0
+
+    @property
+    def streams(self) -> Sequence[str]:
+        """The saga that its command has begun here, if it has."""
+        called = self._inbox.dispatch.sagas.called
+        begun = called.get(f"{self._producer}:{self._record.stream}#{self._target}")
+        return (begun,) if begun else ()
+
+    def handle(self) -> Batch | None:
+        """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
+        inbox, record = self._inbox, self._record
+        self._marked, self._removed = None, []
+        self._tries = once_more(self._tries, self._producer)
+        decision = self._decision = inbox.open(self._producer, record)
+        slot = inbox.waiting.find_command(self._producer, record.stream, self._target)
+        if slot is not None and (slot.running or slot.message.unknown):
+            self._marked = slot
+            marked = msgspec.structs.replace(slot.message, called_off=True)
+            # A handler commits beside the writer, so a row put here might come after its own word that it is gone.
+            return Batch((), (), (self._move,), (slot.row(marked),) if slot.message.started else ())
+        if slot is not None:
+            self._removed = [(slot, inbox.waiting.remove(slot))]
+            answer_waiting(slot, CANCELLED, decision)
+        else:
+            for stream in self.streams:
+                cause = Rejection("cancelled", "its caller called it off")
+                inbox.dispatch.sagas.call_off(stream, cause, decision)
+        return decision.batch(self._move)
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        inbox = self._inbox
+        inbox.outcomes.landed(self._decision, position)
+        for slot, _ in self._removed:
+            inbox.retrier.removed(slot.stream)
+        if self._marked is not None:
+            self._marked.message.called_off = True
+            inbox.retrier.cancelled(self._marked)
+        if self._ended is not None:
+            self._ended(None)
+
+    def taken_back(self) -> None:
+        """What it took out waits as before."""
+        self._inbox.retrier.restored(self._removed)
+        self._removed = []
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written; the sender will say it again."""

@@ -1,116 +1,421 @@
-"""Another try at what waits first on a stream, on its way through the writer, or through a transaction.
+"""The pump: tries what is first on each stream, when its time has come.
 
-`runtime.inbox.waiting` makes one when a message's time has come. What fails again waits on with a longer delay, until
-its policy parks it. Comes after `runtime.inbox.receive`, which says how a message is decided.
+A message whose handler fails waits with backoff and holds up its own stream only; tried as often as its policy says, it
+is parked, and waits for an operator. Due times are kept in a heap, so a retry costs the same however many streams wait.
+A try goes through the writer, or through a transaction of the store where the stream is a handler's, or to the effects.
+Comes after `runtime.inbox.waiting`, which keeps the queues. Nothing that a handler raises gets past it.
 """
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from holdfast.core.batch import Batch, Duplicate, Row
-from holdfast.errors import Unavailable
-from holdfast.runtime.decide.decision import Envelope, Handled
-from holdfast.runtime.inbox.receive import open_message
+from holdfast.core.log.batch import Batch
+from holdfast.errors import Rejected, Unavailable
+from holdfast.ports.clock import Clock
+from holdfast.runtime.decide.decision import Decision, Envelope
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.decide.locks import StreamLocked
+from holdfast.runtime.decide.outcomes import Outcomes
+from holdfast.runtime.inbox.deliver import answer_waiting, deliver, envelope_at, known, open_message, stream_of
+from holdfast.runtime.inbox.failure import failure_of
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.inbox.turns import Turns
+from holdfast.runtime.inbox.waiting import Removed, Waiting
+from holdfast.runtime.log.streams import Streams
+from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
 
-if TYPE_CHECKING:
-    from holdfast.runtime.inbox.message import Place
-    from holdfast.runtime.inbox.waiting import Waiting
+logger = logging.getLogger("holdfast.waiting")
+
+RETRY_LATER_MS = 500
+"""Delay after which a message is tried that could not be, the writer being down."""
+CANCELLED = Rejected("cancelled", "it was called off before it was decided")
+"""The answer to a command that its caller cancelled in time."""
+
+
+class Retrier:
+    """Tries what waits in one service."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        streams: Streams,
+        writer: Writer,
+        waiting: Waiting,
+        turns: Turns,
+        outcomes: Outcomes,
+        clock: Clock,
+        *,
+        handle: "Callable[[str, HandlerRetry], None]",
+        attempt: Callable[[str], None],
+    ) -> None:
+        self.dispatch, self.streams, self.writer = dispatch, streams, writer
+        self.waiting, self.turns, self.outcomes, self.clock = waiting, turns, outcomes, clock
+        self.handle = handle
+        """Has the first message of a handler's stream handled in a transaction of the store."""
+        self.attempt = attempt
+        """Told the stream of an effect whose first message is to be tried."""
+        self.consumers: dict[str, Callable[[WaitingMessage], Decision]] = {}
+        """Consumer -> how it decides an event that waits; the consumers of feeds enter themselves."""
+        self._trying: set[str] = set()
+        """Streams whose first message is being tried."""
+        self._due: list[tuple[int, str]] = []
+        """A heap of (when, stream) at which a first message may be tried. An entry counts only while `_next` says the
+        same of its stream: what is due at another time by now is left in the heap until it comes up."""
+        self._next: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._going = False
+
+    def pause(self) -> None:
+        """Try nothing, and forget what was being tried: what waits is read again from the store."""
+        self._going = False
+        self._trying.clear()
+        self._due.clear()
+        self._next.clear()
+        self._disarm()
+
+    def go(self) -> None:
+        """Try what waits, now that all that decides it is there."""
+        self._going = True
+        for stream in self.waiting.streams():
+            self._schedule(stream)
+
+    def stop(self) -> None:
+        """Try no more."""
+        self._going = False
+        self._disarm()
+
+    # What has changed on a stream.
+
+    def added(self, slot: Slot) -> None:
+        """A message that was set aside is durable now."""
+        slot.durable = True
+        self._move_on(slot.stream)
+
+    def released(self, streams: Iterable[str]) -> None:
+        """A transaction has let go of streams: who waits for them goes on."""
+        for stream in dict.fromkeys(streams):
+            head = self.waiting.head(stream)
+            self._give_turns(stream, before=head.message.since if head else 0)
+            if head is not None:
+                head.blocked = False
+                self._try_due(stream)
+
+    def removed(self, stream: str) -> None:
+        """What comes first on a stream has changed, or may be tried from now on: on with it."""
+        self._try_due(stream)
+        if not self.waiting.holds(stream):
+            self._give_turns(stream)
+
+    def restored(self, removed: "list[Removed]") -> None:
+        """What was taken out waits again, since that was not committed."""
+        self.waiting.restore(removed)
+        for slot, _ in removed:
+            self._schedule(slot.stream)
+
+    def tried(self, stream: str, *, later: bool = False) -> None:
+        """A try has landed: on to the next. `later`: the writer could not take it, no message is to blame."""
+        self._trying.discard(stream)
+        head = self.waiting.head(stream)
+        if head is None:
+            self._give_turns(stream)
+            return
+        if later:
+            head.message.next_at = self.clock.now_us() + RETRY_LATER_MS * 1000
+        self._move_on(stream)
+
+    def unpark(self, slot: Slot) -> None:
+        """An operator has had a message tried again: its attempts are counted anew."""
+        message = slot.message
+        message.parked, message.attempts, message.next_at = 0, 0, 0
+        self.removed(slot.stream)
+
+    def cancelled(self, slot: Slot) -> None:
+        """A cancel came for what is being carried out, or waits to be asked about: what is parked is looked at anew."""
+        if not slot.message.unknown and not slot.running and self.waiting.waits(slot.key):
+            self.writer.submit(CancelledWork(self, slot))
+
+    # What a try came to.
+
+    def note_failure(self, stream: str, message: WaitingMessage, error: Exception) -> None:
+        """Count a failed attempt: the message waits for its next one, or is parked."""
+        policy, now = self.dispatch.service.retry_of(message.record.type), self.clock.now_us()
+        failure = failure_of(error)
+        message.attempts += 1
+        message.error, message.where, message.fingerprint = failure.error, failure.where, failure.fingerprint
+        message.unread = not known(self.dispatch, message)
+        if message.attempts >= policy.attempts_max:
+            message.parked, message.next_at = now, 0
+        else:
+            message.next_at = now + policy.delay_us(message.attempts, self.clock.random())
+        extra = {
+            "stream": stream,
+            "message_id": message.id,
+            "attempts": message.attempts,
+            "fingerprint": message.fingerprint,
+            "correlation_id": message.record.correlation or message.record.tx,
+        }
+        level, how = (logging.ERROR, "is parked") if message.parked else (logging.WARNING, "waits for another try")
+        logger.log(level, "message %s %s: its handler failed", message.id, how, extra=extra, exc_info=error)
+
+    def keep_failed(self, slot: Slot, error: Exception) -> None:
+        """A handler failed beside the writer: its message waits, with a new backoff, once that is durable; or it is
+        answered `cancelled`."""
+        if slot.message.called_off and not slot.message.unknown:
+            self.writer.submit(CancelledWork(self, slot))
+            return
+        self.note_failure(slot.stream, slot.message, error)
+        work = BatchWork(Batch(rows=(slot.row(),)))
+        work.done.add_done_callback(lambda done: self.tried(slot.stream, later=done.exception() is not None))
+        self.writer.submit(work)
+
+    def decide(self, message: WaitingMessage) -> Decision:
+        """Decide a message that waits, its streams in memory. Raises what its handler raises."""
+        if message.feed:
+            if message.feed not in self.consumers:
+                raise LookupError(f"{self.dispatch.service.name} has no {message.feed} any more")
+            return self.consumers[message.feed](message)
+        stream = stream_of(self.dispatch, message.producer, message.record)
+        decision = Decision(envelope_at(message, self.clock.now_us()), self.streams)
+        return deliver(self.dispatch, message.producer, message.record, stream, decision)
+
+    # When what is tried.
+
+    def trying(self, stream: str) -> bool:
+        """True while something waits on the stream, or is being tried."""
+        return self.waiting.holds(stream) or stream in self._trying
+
+    @property
+    def streams_tried(self) -> list[str]:
+        """Streams whose first message is being tried: it may wait no more, and its outcome not be durable yet."""
+        return sorted(self._trying)
+
+    def _ready(self, stream: str) -> Slot | None:
+        """The first message of a stream, if it may be tried: None while it is being tried or changed, is not durable,
+        is parked, or is blocked by who holds the stream."""
+        head = self.waiting.ready(stream)
+        if head is None or stream in self._trying or head.blocked or head.message.parked:
+            return None
+        return head
+
+    def _move_on(self, stream: str) -> None:
+        """Try what is first and has never failed at once, and anything else when it is due."""
+        head = self._ready(stream)
+        if head is not None and not head.message.next_at:
+            self._try(stream)
+        else:
+            self._schedule(stream)
+
+    def _try_due(self, stream: str) -> None:
+        """Try what is first at once if it is due, and else when it is."""
+        head = self._ready(stream)
+        if head is not None and head.message.next_at <= self.clock.now_us():
+            self._try(stream)
+        else:
+            self._schedule(stream)
+
+    def _schedule(self, stream: str) -> None:
+        """Have the first message of a stream tried when it is due."""
+        head = self._ready(stream)
+        if head is None or not self._going:
+            self._next.pop(stream, None)
+            return
+        due = head.message.next_at
+        if self._next.get(stream) != due:
+            self._next[stream] = due
+            heapq.heappush(self._due, (due, stream))
+        self._arm()
+
+    def _arm(self) -> None:
+        """Ring when the first is due."""
+        while self._due and self._next.get(self._due[0][1]) != self._due[0][0]:
+            heapq.heappop(self._due)
+        if not self._due:
+            self._disarm()
+        elif self._timer is None or self._due[0][0] != self._timer_at:
+            self._disarm()
+            self._timer_at = self._due[0][0]
+            delay = max(0.0, (self._timer_at - self.clock.now_us()) / 1e6)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self.clock.now_us()
+        while self._due and self._due[0][0] <= now:
+            due, stream = heapq.heappop(self._due)
+            if self._next.get(stream) == due:
+                del self._next[stream]
+                self._try_due(stream)
+        self._arm()
+
+    def _try(self, stream: str) -> None:
+        if not self._going:
+            return
+        self._next.pop(stream, None)
+        self._trying.add(stream)
+        name = stream.partition("/")[0]
+        if name in self.dispatch.service.effects:
+            self.attempt(stream)
+        elif name in self.dispatch.service.handlers:
+            self.writer.submit(HandlerRetry(self, stream))
+        else:
+            self.writer.submit(RetryWork(self, stream))
+
+    def _give_turns(self, stream: str, before: int = 0) -> None:
+        for work in self.turns.take(stream, before):
+            self.writer.submit(work)
 
 
 class RetryWork:
     """Another try at the first message that waits on a stream."""
 
-    __slots__ = ("_handled", "_place", "_stream", "_waiting", "lane", "streams")
+    __slots__ = ("_decision", "_removed", "_retrier", "_stream", "streams")
+    lane = ""
 
-    def __init__(self, waiting: "Waiting", stream: str) -> None:
-        self._handled: Handled | None = None
-        self._place: Place | None = None
-        self._waiting, self._stream, self.lane = waiting, stream, ""
-        self.streams = (stream,) if waiting.dispatch.folds(stream) else ()
+    def __init__(self, retrier: Retrier, stream: str) -> None:
+        self._retrier, self._stream = retrier, stream
+        self._decision: Decision | None = None
+        self._removed: list[Removed] = []
+        self.streams = (stream,) if retrier.dispatch.folds(stream) else ()
 
     def handle(self) -> Batch | None:
-        """Decide it, or leave it to a transaction."""
-        batch, self._handled, self._place = self._waiting.retry(self._stream)
-        if batch is None:
-            self._waiting.retried(self._stream)
-        return batch
+        """Decide it; or keep it, with its new backoff, if it fails again; or leave it to who holds the stream."""
+        retrier, stream = self._retrier, self._stream
+        self._decision, self._removed = None, []
+        slot = retrier.waiting.ready(stream)
+        if slot is None:
+            retrier.tried(stream)
+            return None
+        try:
+            decision = retrier.decide(slot.message)
+        except StreamLocked:
+            slot.blocked = True
+            retrier.tried(stream)
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message waits
+            retrier.streams.forget([stream])
+            retrier.note_failure(stream, slot.message, error)
+            return Batch(rows=(slot.row(),))
+        self._decision = decision
+        self._removed = [(slot, retrier.waiting.remove(slot))]
+        return decision.batch(rows=(slot.gone(),))
 
     def landed(self, position: int) -> None:
         """It is durable."""
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
+        self._retrier.outcomes.landed(self._decision, position)
+        self._retrier.tried(self._stream)
 
     def taken_back(self) -> None:
         """It waits as before."""
-        if self._place is not None:
-            self._waiting.put_back(self._stream, self._place)
-            self._place = None
-        if self._handled is not None:
-            self._waiting.dispatch.stages.take_back(self._handled)
-
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self._waiting.retried(self._stream)
+        self._retrier.restored(self._removed)
+        self._removed = []
+        if self._decision is not None:
+            self._retrier.dispatch.stages.take_back(self._decision)
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written; it is tried again."""
-        self._waiting.retried(self._stream, later=True)
+        self._retrier.tried(self._stream, later=True)
 
 
 class HandlerRetry:
-    """The first message that waits on a handler's stream, on its way through a transaction."""
+    """The first message that waits on a handler's stream, on its way through a transaction of the store."""
 
-    __slots__ = ("_crashes", "_handled", "_place", "_stream", "_waiting", "_writer", "key", "lane", "streams")
+    __slots__ = ("_crashes", "_decision", "_retrier", "_slot", "_stream", "streams")
+    key = ""
+    lane = ""
 
-    def __init__(self, waiting: "Waiting", stream: str, writer: Writer) -> None:
-        self._waiting, self._stream, self._writer = waiting, stream, writer
-        self._crashes = writer.crashes
-        self._place: Place | None = None
-        self._handled: Handled | None = None
-        self.key, self.lane, self.streams = "", "", (stream,)
+    def __init__(self, retrier: Retrier, stream: str) -> None:
+        self._retrier, self._stream = retrier, stream
+        self._crashes = retrier.writer.crashes
+        self._slot: Slot | None = None
+        self._decision: Decision | None = None
+        self.streams = (stream,)
 
     def handle(self) -> Batch | None:
-        """Decide it, or leave it to a transaction."""
-        if self._waiting.transactions is not None:
-            self._waiting.transactions.take(self._stream, self)
+        """Leave it to a transaction."""
+        self._retrier.handle(self._stream, self)
         return None
 
     def begin(self) -> tuple[Any, Envelope] | None:
         """The command that is first on the stream."""
-        place = self._place = self._waiting.first(self._stream)
-        if place is None:
-            self._waiting.retried(self._stream)
+        retrier = self._retrier
+        slot = self._slot = retrier.waiting.ready(self._stream)
+        if slot is None:
+            retrier.tried(self._stream)
             return None
-        place.running = True
-        return open_message(self._waiting.dispatch, place.held, self._waiting.clock.now_us())
+        slot.running = True
+        return open_message(retrier.dispatch, slot.message, retrier.clock.now_us())
 
-    def batch(self, handled: Handled) -> Batch:
+    def batch(self, decision: Decision) -> Batch:
         """What its handler decided, and that it waits no more."""
-        self._handled = handled
-        gone = (Row("waiting", self._place.key, None),) if self._place is not None else ()
-        return Batch(tuple(handled.records), tuple(handled.reads), (), (*handled.rows, *gone))
+        self._decision = decision
+        return decision.batch(rows=(self._slot.gone(),) if self._slot is not None else ())
 
     def landed(self, position: int) -> None:
         """It is durable."""
-        if self._place is not None:
-            self._waiting.unhold(self._stream, self._place)
-        self._waiting.settled(self._handled, position)
-        self._waiting.retried(self._stream)
+        if self._slot is not None:
+            self._retrier.waiting.remove(self._slot)
+        self._retrier.outcomes.landed(self._decision, position)
+        self._retrier.tried(self._stream)
 
     def taken_back(self) -> None:
         """It waits as before."""
 
-    def duplicate(self, found: Duplicate) -> None:
-        """It has no fresh rows: this cannot be."""
-        self._waiting.retried(self._stream)
+    def failed(self, error: Exception) -> None:
+        """Nothing of it was written; it is tried again."""
+        if self._slot is not None:
+            self._slot.running = False
+        if self._crashes != self._retrier.writer.crashes:
+            return  # all that waits has been read again, or will be
+        if self._slot is None or isinstance(error, Unavailable):
+            self._retrier.tried(self._stream, later=True)
+        else:
+            self._retrier.keep_failed(self._slot, error)
+
+
+class CancelledWork:
+    """The answer `cancelled` to a command whose cancel came while it was carried out, nothing of which was done."""
+
+    __slots__ = ("_decision", "_removed", "_retrier", "_slot")
+    lane = ""
+    streams = ()
+
+    def __init__(self, retrier: Retrier, slot: Slot) -> None:
+        self._retrier, self._slot = retrier, slot
+        self._decision: Decision | None = None
+        self._removed: list[Removed] = []
+
+    def handle(self) -> Batch | None:
+        """Answer it, and let it wait no more."""
+        retrier = self._retrier
+        slot = retrier.waiting.slot(self._slot.key)
+        if slot is None or not retrier.waiting.waits(slot.key):
+            return None
+        envelope = envelope_at(slot.message, retrier.clock.now_us())
+        decision = self._decision = Decision(envelope, retrier.streams)
+        answer_waiting(slot, CANCELLED, decision)
+        self._removed = [(slot, retrier.waiting.remove(slot))]
+        return decision.batch()
+
+    def landed(self, position: int) -> None:
+        """It is durable."""
+        self._retrier.outcomes.landed(self._decision, position)
+        self._retrier.tried(self._slot.stream)
+
+    def taken_back(self) -> None:
+        """It waits as before."""
+        self._retrier.restored(self._removed)
+        self._removed = []
 
     def failed(self, error: Exception) -> None:
         """Nothing of it was written; it is tried again."""
-        if self._place is not None:
-            self._place.running = False
-        if self._crashes != self._writer.crashes:
-            return  # all that waits has been read again, or will be
-        if self._place is None or isinstance(error, Unavailable):
-            self._waiting.retried(self._stream, later=True)
-        else:
-            self._waiting.keep_failed(self._stream, self._place, error)
+        self._retrier.tried(self._slot.stream, later=True)

@@ -38,7 +38,7 @@ class Folder(Protocol):
         ...
 
 
-class Memory:
+class Streams:
     """A bounded cache of streams, the least recently used unpinned one going first."""
 
     def __init__(self, folder_of: Callable[[str], Folder], *, streams_max: int = 100_000) -> None:

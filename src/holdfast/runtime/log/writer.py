@@ -10,18 +10,18 @@ fails with `Unavailable`, memory is emptied, and nothing is decided until the no
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Protocol
 
 import msgspec
 
-from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Committed, Duplicate, Outcome
+from holdfast.core.log.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
 from holdfast.ports.store import Lent, Loaded, Store
 from holdfast.runtime.ending import end
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.log.streams import Streams
+from holdfast.runtime.log.work import Work, tell_duplicate
 
 logger = logging.getLogger("holdfast.writer")
 
@@ -30,59 +30,27 @@ INBOX_MAX = 20_000
 """Works that wait to be decided; past it the edge is told to come back later."""
 
 
-class Work(Protocol):
-    """One message to decide. Works of one lane are decided strictly in the order given, whatever fails in between."""
-
-    @property
-    def lane(self) -> str:
-        """The conversation it belongs to; empty for none."""
-        ...
-
-    @property
-    def streams(self) -> Sequence[str]:
-        """Streams that must be in memory before `handle`."""
-        ...
-
-    def handle(self) -> Batch | None:
-        """Decide, changing the state in memory; None when there is nothing to commit. `failed` gets what it raises."""
-        ...
-
-    def landed(self, position: int) -> None:
-        """The batch is durable; its first record has this position."""
-        ...
-
-    def duplicate(self, found: Duplicate) -> None:
-        """The batch had a row that exists already; nothing was written."""
-        ...
-
-    def taken_back(self) -> None:
-        """What `handle` decided is not committed: undo what it changed beside the streams in memory. It is decided
-        again, or told that it is a `duplicate`."""
-        ...
-
-    def failed(self, error: Exception) -> None:
-        """`handle` raised, or the store could not commit; nothing was written."""
-        ...
-
-
 class Writer:
     """One log's sequencer."""
 
     def __init__(
         self,
         store: Store,
-        memory: Memory,
+        streams: Streams,
         *,
         flushed: Callable[[list[Record]], None],
         crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
     ) -> None:
-        self._store, self._memory, self._flushed, self._crashed = store, memory, flushed, crashed
+        self._store = store
+        self._streams = streams
+        self._flushed = flushed
+        self._crashed = crashed
         self._inbox: deque[Work] = deque()
         self._inbox_max = inbox_max
-        self._held: list[Work] = []
+        self._deferred: list[Work] = []
         """Works that wait for streams to be loaded, in order."""
-        self._held_lanes: set[str] = set()
+        self._deferred_lanes: set[str] = set()
         self._wanted: set[str] = set()
         self._forming: list[tuple[Work, Batch]] = []
         self._turning = False
@@ -118,7 +86,7 @@ class Writer:
             await self._stop()
 
     async def _drain(self) -> None:
-        while self.failure is None and (self._inbox or self._forming or self._held):  # noqa: ASYNC110 - nobody tells
+        while self.failure is None and (self._inbox or self._forming or self._deferred):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
         async with self._flushing:
             pass  # the last group has landed
@@ -127,9 +95,9 @@ class Writer:
         await end((self._task, self._loading))
         await end((self._loading,))  # a turn that was due while they ended may have begun to load once more
         self._shut = Unavailable("the service is stopping")
-        lost = [*(work for work, _ in self._forming), *self._held, *self._inbox]
+        lost = [*(work for work, _ in self._forming), *self._deferred, *self._inbox]
         self._forming.clear()
-        self._held.clear()
+        self._deferred.clear()
         self._inbox.clear()
         for work in lost:
             work.failed(self._shut)
@@ -165,7 +133,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Works that are not decided yet."""
-        return len(self._inbox) + len(self._held)
+        return len(self._inbox) + len(self._deferred)
 
     def submit(self, work: Work, *, edge: bool = False) -> None:
         """Take a work; it fails at once while none is taken. From the edge: Busy when too many wait."""
@@ -183,7 +151,7 @@ class Writer:
         return self._shut is not None
 
     def resume(self) -> None:
-        """Memory is what the log says again: take work."""
+        """Streams is what the log says again: take work."""
         self._shut = None
 
     def _turn_soon(self) -> None:
@@ -193,38 +161,38 @@ class Writer:
 
     def _turn(self) -> None:
         self._turning = False
-        inbox, memory, forming = self._inbox, self._memory, self._forming
+        inbox, streams, forming = self._inbox, self._streams, self._forming
         while inbox and len(forming) < GROUP_BATCHES_MAX:
             work = inbox.popleft()
-            if self._held and self._must_hold(work):
+            if self._deferred and self._must_defer(work):
                 continue
-            if missing := memory.missing(work.streams):
-                self._hold(work, missing)
+            if missing := streams.missing(work.streams):
+                self._defer(work, missing)
                 continue
             try:
                 batch = work.handle()
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is for its work to judge
-                memory.forget(work.streams)
+                streams.forget(work.streams)
                 work.failed(error)
                 continue
             if batch is not None:
                 for stream, _ in batch.reads:
-                    memory.pin(stream)
+                    streams.pin(stream)
                 forming.append((work, batch))
         if forming and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    def _must_hold(self, work: Work) -> bool:
+    def _must_defer(self, work: Work) -> bool:
         """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
-        if (work.lane and work.lane in self._held_lanes) or any(stream in self._wanted for stream in work.streams):
-            self._hold(work, self._memory.missing(work.streams))
+        if (work.lane and work.lane in self._deferred_lanes) or any(stream in self._wanted for stream in work.streams):
+            self._defer(work, self._streams.missing(work.streams))
             return True
         return False
 
-    def _hold(self, work: Work, missing: list[str]) -> None:
-        self._held.append(work)
+    def _defer(self, work: Work, missing: list[str]) -> None:
+        self._deferred.append(work)
         if work.lane:
-            self._held_lanes.add(work.lane)
+            self._deferred_lanes.add(work.lane)
         self._wanted.update(missing)
         self._load_soon()
 
@@ -236,33 +204,33 @@ class Writer:
     async def _run_loads(self) -> None:
         while self._load:
             self._load = False
-            wanted = sorted(stream for stream in self._wanted if not self._memory.busy(stream))
+            wanted = sorted(stream for stream in self._wanted if not self._streams.busy(stream))
             try:
                 loaded = await self._loaded(wanted)
             except Exception as error:  # who waits for these streams is told, whatever it was
                 if not isinstance(error, StoreError):
-                    logger.exception("streams could not be loaded, in a way nobody foresaw")
-                held, self._held = self._held, []
-                self._held_lanes.clear()
+                    logger.exception("unexpected error while streams were loaded; the works that wait for them fail")
+                deferred, self._deferred = self._deferred, []
+                self._deferred_lanes.clear()
                 self._wanted.clear()
-                for work in held:
+                for work in deferred:
                     work.failed(_unavailable(error))
                 continue
             for stream, found in zip(wanted, loaded, strict=True):
                 self._wanted.discard(stream)
-                if self._memory.get(stream) is None and not self._memory.busy(stream):
-                    self._memory.put(stream, found)
+                if self._streams.get(stream) is None and not self._streams.busy(stream):
+                    self._streams.put(stream, found)
             if self._wanted and not wanted:
                 continue
-            held, self._held = self._held, []
-            self._held_lanes.clear()
-            self._inbox.extendleft(reversed(held))
+            deferred, self._deferred = self._deferred, []
+            self._deferred_lanes.clear()
+            self._inbox.extendleft(reversed(deferred))
             self._turn_soon()
 
     async def _loaded(self, streams: list[str]) -> list[Loaded]:
         """The streams from the store; those with a snapshot of another shape without it."""
         loaded = await self._store.load(streams) if streams else []
-        unfit = [number for number, found in enumerate(loaded) if not self._memory.fits(streams[number], found)]
+        unfit = [number for number, found in enumerate(loaded) if not self._streams.fits(streams[number], found)]
         if unfit:
             again = await self._store.load([streams[number] for number in unfit], snapshots=False)
             for number, found in zip(unfit, again, strict=True):
@@ -288,12 +256,12 @@ class Writer:
                 self._crash(error, group)
                 continue
             except Exception as error:
-                logger.exception("the writer failed in a way nobody foresaw; memory is read again from the log")
+                logger.exception("unexpected error in the writer; reloading state from the log")
                 self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
                 continue
             if self._wanted:
                 self._load_soon()
-            self._memory.trim()
+            self._streams.trim()
 
     async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
         try:
@@ -311,7 +279,7 @@ class Writer:
 
     def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
         bad: list[tuple[Work, Batch, Outcome]] = []
-        unpin = self._memory.unpin
+        unpin = self._streams.unpin
         for (work, batch), outcome in zip(group, outcomes, strict=True):
             for stream, _ in batch.reads:
                 unpin(stream)
@@ -358,19 +326,19 @@ class Writer:
                 lanes.update({work.lane} - {""})
                 for stream, _ in batch.reads:
                     tainted.add(stream)
-                    self._memory.unpin(stream)
+                    self._streams.unpin(stream)
             else:
                 kept.append((work, batch))
         self._forming[:] = kept
-        self._memory.forget(tainted)
+        self._streams.forget(tainted)
         duplicates = [(work, outcome) for work, _, outcome in bad if isinstance(outcome, Duplicate)]
         for work in [*reversed(again), *(work for work, _ in duplicates)]:
             work.taken_back()
         for work, outcome in duplicates:
-            work.duplicate(outcome)
-        self._inbox = deque([*again, *self._held, *self._inbox])
-        self._held.clear()
-        self._held_lanes.clear()
+            tell_duplicate(work, outcome)
+        self._inbox = deque([*again, *self._deferred, *self._inbox])
+        self._deferred.clear()
+        self._deferred_lanes.clear()
         self._wanted.clear()
         self._turn_soon()
 
@@ -378,13 +346,13 @@ class Writer:
         logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
         self.failure = error
         self.crashes += 1
-        lost = [*(work for work, _ in [*group, *self._forming]), *self._held, *self._inbox]
+        lost = [*(work for work, _ in [*group, *self._forming]), *self._deferred, *self._inbox]
         self._forming.clear()
-        self._held.clear()
-        self._held_lanes.clear()
+        self._deferred.clear()
+        self._deferred_lanes.clear()
         self._wanted.clear()
         self._inbox.clear()
-        self._memory.clear()
+        self._streams.clear()
         self._shut = _unavailable(error) if self._crashed is not None else None
         for work in lost:
             work.failed(_unavailable(error))

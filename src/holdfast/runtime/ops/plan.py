@@ -6,37 +6,35 @@ does, with `NotFound`, `Invalid` and `Contradicted`.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from holdfast.core.advance import answered
-from holdfast.core.mending import mended
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
-from holdfast.core.record import CALL_OFF, REJECTED
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.message import Rejection, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import CALL_OFF, REJECTED
+from holdfast.core.saga.advance import answered
+from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
+from holdfast.core.saga.repair import mended
 from holdfast.errors import Contradicted, Invalid, NotFound
-from holdfast.runtime.decide.decision import Handled
+from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.decide.saga_records import decode_answer
-from holdfast.runtime.inbox.message import Held
-from holdfast.runtime.inbox.receive import handle_message, stream_of
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.inbox.deliver import deliver, envelope_at, stream_of
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.log.streams import Streams
+from holdfast.runtime.node import Node
 from holdfast.runtime.ops.repair import (
     Ask,
     already,
     check_said,
     edited_of,
     event_of,
-    held_at,
     in_turn,
     refused,
+    slot_of,
     verb_of,
 )
-
-if TYPE_CHECKING:
-    from holdfast.runtime.node import Node
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -79,38 +77,39 @@ class Plan(msgspec.Struct, frozen=True):
     answer: Given | None = None
 
 
-async def plan(node: "Node", ask: Ask) -> Plan:
+async def plan(node: Node, ask: Ask) -> Plan:
     """What a repair would do in this service. Raises NotFound, Invalid, Contradicted."""
     check_said(ask)
     if "/" in ask.target:
         return await _plan_saga(node, ask)
-    found = held_at(node, ask.target, ask.stream)
-    if found is None:
+    slot = slot_of(node, ask.target, ask.stream)
+    if slot is None:
         return Plan(node.name, ask.kind, ask.target, "already", ("it does not wait any more",))
-    stream, place = found
-    if no := refused(node, ask, stream, place):
+    if no := refused(node, ask, slot):
         raise Contradicted(no)
-    held = place.held
-    edited = edited_of(node, ask, stream, held) if ask.kind == "retry" else None
-    if note := in_turn(ask, held, edited):
+    message = slot.message
+    edited = edited_of(node, ask, slot) if ask.kind == "retry" else None
+    if note := in_turn(ask, message, edited):
         return Plan(node.name, ask.kind, ask.target, "already", (note,))
     if ask.kind == "skip":
-        gone = "it is left out" if held.feed else f"{held.producer} is answered rejected (skipped)"
-        return _with_answer(node, ask, held, gone, REJECTED, Rejection("skipped", ask.why, {"by": ask.by}))
+        gone = "it is left out" if message.feed else f"{message.producer} is answered rejected (skipped)"
+        return _with_answer(node, ask, message, gone, REJECTED, Rejection("skipped", ask.why, {"by": ask.by}))
     if ask.kind == "resolve" and ask.decision == "refused":
         no = Rejection("refused", ask.why, {"by": ask.by})
-        return _with_answer(node, ask, held, f"{held.producer} is answered rejected (refused)", REJECTED, no)
+        return _with_answer(node, ask, message, f"{message.producer} is answered rejected (refused)", REJECTED, no)
     if ask.kind == "resolve":
-        event = event_of(node, ask, held)
+        event = event_of(node, ask, message)
         stored = message_of(event).stored
-        planned = _with_answer(node, ask, held, f"{held.producer} is answered {stored}", stored, event)
+        planned = _with_answer(node, ask, message, f"{message.producer} is answered {stored}", stored, event)
         return msgspec.structs.replace(planned, events=(stored,))
-    if stream.partition("/")[0] in node.service.effects:
-        return _plan_effect(node, ask, stream, held)
-    return await _plan_message(node, ask, stream, msgspec.structs.replace(held, record=edited or held.record))
+    if slot.stream.partition("/")[0] in node.service.effects:
+        return _plan_effect(node, ask, slot)
+    return await _plan_message(
+        node, ask, slot.stream, msgspec.structs.replace(message, record=edited or message.record)
+    )
 
 
-async def plan_answer(node: "Node", given: Given) -> Plan:
+async def plan_answer(node: Node, given: Given) -> Plan:
     """What a saga of this service would do with an answer. Raises NotFound, Invalid."""
     saga, state = await _folded(node, given.stream)
     before = state.status
@@ -125,7 +124,7 @@ async def plan_answer(node: "Node", given: Given) -> Plan:
     return _of_progress(node, "answer", given.stream, state, progress)
 
 
-async def _folded(node: "Node", stream: str) -> tuple[SagaType, SagaState]:
+async def _folded(node: Node, stream: str) -> tuple[SagaType, SagaState]:
     """A saga, and a copy of its state."""
     saga = node.service.sagas.get(stream.partition("/")[0])
     (loaded,) = await node.store.load([stream]) if saga is not None else (None,)
@@ -135,7 +134,7 @@ async def _folded(node: "Node", stream: str) -> tuple[SagaType, SagaState]:
     return saga, state
 
 
-async def _plan_saga(node: "Node", ask: Ask) -> Plan:
+async def _plan_saga(node: Node, ask: Ask) -> Plan:
     saga, state = await _folded(node, ask.target)
     verb = verb_of(ask)
     if note := already(state, verb):
@@ -144,7 +143,7 @@ async def _plan_saga(node: "Node", ask: Ask) -> Plan:
     return _of_progress(node, ask.kind, ask.target, state, progress)
 
 
-def _of_progress(node: "Node", kind: str, target: str, state: SagaState, progress: Iterable[Progress]) -> Plan:
+def _of_progress(node: Node, kind: str, target: str, state: SagaState, progress: Iterable[Progress]) -> Plan:
     sends: list[Sent] = []
     does: list[str] = []
     for item in progress:
@@ -168,69 +167,66 @@ def _of_progress(node: "Node", kind: str, target: str, state: SagaState, progres
     return Plan(node.name, kind, target, "apply", tuple(does), tuple(sends), saga=state.status)
 
 
-def _plan_effect(node: "Node", ask: Ask, stream: str, held: Held) -> Plan:
-    effect = node.service.effects[stream.partition("/")[0]]
-    if held.unknown and effect.probe is not None:
+def _plan_effect(node: Node, ask: Ask, slot: Slot) -> Plan:
+    message, effect = slot.message, node.service.effects[slot.stream.partition("/")[0]]
+    if message.unknown and effect.probe is not None:
         does, calls = "the probe is asked what became of it; where nothing did, the call is made", effect.probe.__name__
-    elif held.unknown and effect.idempotent:
+    elif message.unknown and effect.idempotent:
         does, calls = "the call, which is idempotent, is made again", effect.name
-    elif held.unknown:
+    elif message.unknown:
         raise Contradicted(
-            f"what became of {held.id} is unknown and there is no probe to ask: resolve it as done or refused"
+            f"what became of {message.id} is unknown and there is no probe to ask: resolve it as done or refused"
         )
     else:
         does, calls = "the call is made", effect.name
     return Plan(node.name, ask.kind, ask.target, "apply", (does,), calls=(calls,))
 
 
-async def _plan_message(node: "Node", ask: Ask, stream: str, held: Held) -> Plan:
+async def _plan_message(node: Node, ask: Ask, stream: str, message: WaitingMessage) -> Plan:
     """Decide the message on a copy of its stream."""
     name = stream.partition("/")[0]
     if name in node.service.handlers:
         return Plan(node.name, ask.kind, ask.target, "apply", (f"{name} is run again, in a transaction",))
-    if held.feed:
-        return Plan(node.name, ask.kind, ask.target, "apply", (f"{held.feed} takes {held.record.type} again",))
+    if message.feed:
+        return Plan(node.name, ask.kind, ask.target, "apply", (f"{message.feed} takes {message.record.type} again",))
     dispatch = Dispatch(node.service)
-    memory = Memory(dispatch.folder_of)
+    streams = Streams(dispatch.folder_of)
     if dispatch.folds(stream):
         (loaded,) = await node.store.load([stream], snapshots=False)
-        memory.put(stream, loaded)
-    now = stream_of(dispatch, held.producer, held.record)
+        streams.put(stream, loaded)
+    now = stream_of(dispatch, message.producer, message.record)
     try:
-        handled = handle_message(
-            dispatch, memory, held.producer, held.record, now, node.clock.now_us(), edited=held.edited
-        )
+        decision = Decision(envelope_at(message, node.clock.now_us()), streams)
+        decision = deliver(dispatch, message.producer, message.record, now, decision)
     except Exception as error:  # noqa: BLE001 - what a handler raises is the plan
         fails = f"it fails again: {type(error).__name__}: {error}"[:500]
         return Plan(node.name, ask.kind, ask.target, "apply", (fails, "it waits again, with its attempts anew"))
-    return _of_handled(node, ask, held, handled)
+    return _of_decision(node, ask, message, decision)
 
 
-def _of_handled(node: "Node", ask: Ask, held: Held, handled: Handled) -> Plan:
-    sends = tuple(
-        Sent(one.destination, one.type, one.headers.key, one.headers.step)
-        for one in handled.records if one.kind == "command"
-    )  # fmt: skip
-    events = tuple(one.type for one in handled.records if one.kind == "event")
-    does = [f"{one.type} is recorded on {one.stream}" for one in handled.records if one.kind == "event"]
+def _of_decision(node: Node, ask: Ask, message: WaitingMessage, decision: Decision) -> Plan:
+    commands = [one for one in decision.records if one.kind == "command"]
+    sends = tuple(Sent(one.destination, one.type, one.headers.key, one.headers.step) for one in commands)
+    events = tuple(one.type for one in decision.records if one.kind == "event")
+    does = [f"{one.type} is recorded on {one.stream}" for one in decision.records if one.kind == "event"]
     does += [f"{sent.service} is asked for {sent.type} of {sent.key or 'no key'}" for sent in sends]
-    answer = next((one for one in handled.records if one.headers.answers), None)
+    answer = next((one for one in decision.records if one.headers.answers), None)
     if answer is not None and answer.type == REJECTED:
         code = msgspec.json.decode(answer.data, type=Rejection).code
         does.append(f"{answer.destination} is answered rejected ({code})")
     elif answer is not None:
         does.append(f"{answer.destination} is answered {answer.type}")
-    given = _given(held, answer.type, answer.data) if answer is not None else None
+    given = _given(message, answer.type, answer.data) if answer is not None else None
     return Plan(node.name, ask.kind, ask.target, "apply", tuple(does), sends, events, answer=given)
 
 
-def _with_answer(node: "Node", ask: Ask, held: Held, does: str, stored: str, answer: Any) -> Plan:
-    given = None if held.feed else _given(held, stored, msgspec.json.encode(answer))
+def _with_answer(node: Node, ask: Ask, message: WaitingMessage, does: str, stored: str, answer: Any) -> Plan:
+    given = None if message.feed else _given(message, stored, msgspec.json.encode(answer))
     return Plan(node.name, ask.kind, ask.target, "apply", (does,), answer=given)
 
 
-def _given(held: Held, stored: str, data: bytes) -> Given | None:
-    record = held.record
+def _given(message: WaitingMessage, stored: str, data: bytes) -> Given | None:
+    record = message.record
     if not record.stream:
         return None
-    return Given(held.producer, record.stream, record.version, stored, msgspec.Raw(data))
+    return Given(message.producer, record.stream, record.version, stored, msgspec.Raw(data))

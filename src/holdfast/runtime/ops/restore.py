@@ -9,9 +9,9 @@ Both write a `repair` record with who and why, and change nothing when said twic
 import asyncio
 from collections.abc import Mapping
 
-from holdfast.core.batch import Batch
-from holdfast.core.message import encode
-from holdfast.core.record import Record
+from holdfast.core.declare.message import encode
+from holdfast.core.log.batch import Batch
+from holdfast.core.log.record import Record
 from holdfast.errors import Invalid, NotFound
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.node import Node
@@ -37,7 +37,7 @@ async def restored(node: Node, cursors: Mapping[str, int], *, by: str, why: str)
 async def peer_restored(node: Node, peer: str, *, by: str, why: str) -> None:
     """Accept that a peer's store was restored: its next cursor is believed, what follows is sent again."""
     _signed(by, why)
-    if node.conversations is None or peer not in node.conversations.conversations:
+    if peer not in node.conversations.conversations:
         raise NotFound(f"{node.name} has no conversation with {peer!r}")
     await _record(node, PEER_RESTORED, {"by": by, "why": why, "peer": peer})
     node.conversations.conversations[peer].forgive()

@@ -12,19 +12,19 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.frame import WireRecord, to_wire
-from holdfast.core.mending import Verb
-from holdfast.core.message import Context, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Record, record_id
-from holdfast.core.service import System
-from holdfast.core.stage import CANCEL, CONFIRM
+from holdfast.core.declare.message import Context, Rejection, decode_stored, encode, message_of
+from holdfast.core.log.record import CALL_OFF, REJECTED, Headers, Record, record_id
+from holdfast.core.saga.repair import Verb
+from holdfast.core.saga.stage import CANCEL, CONFIRM
+from holdfast.core.system import System
+from holdfast.core.wire.frame import WireRecord, to_wire
 from holdfast.errors import HoldfastError
 from holdfast.ports.store import Loaded
-from holdfast.runtime.decide.decision import Envelope, Handled
+from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.decide.saga_records import Target
-from holdfast.runtime.inbox.receive import handle_message, stream_of
-from holdfast.runtime.log.streams import Memory
+from holdfast.runtime.inbox.deliver import deliver, envelope_of, stream_of
+from holdfast.runtime.log.streams import Streams
 
 MESSAGES_MAX = 1_000
 """Messages that are played; a chain that is longer is said to be unknown."""
@@ -41,7 +41,7 @@ class Foretelling:
     def __init__(self, system: System, read: Read, now_us: int) -> None:
         self._system, self._read, self._now = system, read, now_us
         self._dispatch = {name: Dispatch(service) for name, service in system.services.items()}
-        self._memory = {name: Memory(one.folder_of) for name, one in self._dispatch.items()}
+        self._streams = {name: Streams(one.folder_of) for name, one in self._dispatch.items()}
         self._todo: deque[tuple[str, Record]] = deque()
         self._position = FIRST_POSITION
         self._played = 0
@@ -51,13 +51,13 @@ class Foretelling:
         """What cannot be foretold, in sentences."""
 
     def mend(self, service: str, stream: str, verb: Verb, by: str, why: str) -> None:
-        """A person's word on a saga, and all that follows. Raises Contradicted where it cannot be."""
+        """An operator's repair of a saga, and all that follows. Raises Contradicted where it cannot be."""
         self._load(service, stream)
         first = self._read(service, stream)[0]
         envelope = Envelope(record_id(service, first.position), first.tx, self._now, first.correlation)
-        handled = Handled()
-        self._dispatch[service].sagas.mend(stream, verb, by, why, envelope, self._memory[service], handled)
-        self._took(service, handled)
+        decision = Decision(envelope, self._streams[service])
+        self._dispatch[service].sagas.mend(stream, verb, by, why, decision)
+        self._took(service, decision.records)
         self._play()
 
     def message(self, service: str, producer: str, record: WireRecord) -> None:
@@ -66,16 +66,14 @@ class Foretelling:
         self._play()
 
     def said(self, service: str, stored: str, data: bytes, command: Record) -> None:
-        """An effect's outcome by a person's word: the event that it records; nothing for a no."""
+        """An effect's outcome by an operator: the event that it records; nothing for a no."""
         if stored != REJECTED:
             cause = record_id(service, command.position)
             event = Record(0, "event", stored, data, command.tx, cause, self._now, command.correlation)
-            handled = Handled()
-            handled.records.append(event)
-            self._took(service, handled)
+            self._took(service, [event])
 
     def answer(self, service: str, stream: str, version: int, stored: str, data: bytes, tx: str) -> None:
-        """A command of a saga is answered by a person's word, and all that follows."""
+        """A command of a saga is answered by an operator, and all that follows."""
         self._answer(service, stream, version, stored, data, Envelope("repair", tx, self._now))
         self._play()
 
@@ -85,7 +83,7 @@ class Foretelling:
         found: list[str] = []
         for name, stream in dict.fromkeys((*known, *sorted(began))):
             self._load(name, stream)
-            state = self._memory[name][stream].state
+            state = self._streams[name][stream].state
             if state is not None and not state.ended:
                 found.append(f"{stream} would be {state.status}")
         return found
@@ -103,7 +101,7 @@ class Foretelling:
                 self.unknown.append(f"what {record.destination} makes of {record.type}: it is not declared here")
 
     def _deliver(self, service: str, producer: str, record: WireRecord) -> None:
-        dispatch, memory = self._dispatch[service], self._memory[service]
+        dispatch, streams = self._dispatch[service], self._streams[service]
         stream = stream_of(dispatch, producer, record)
         if record.type == CALL_OFF:
             self._call_off(producer, record)
@@ -115,7 +113,8 @@ class Foretelling:
             try:
                 if stream and not stream.startswith("?/"):
                     self._load(service, stream)
-                self._took(service, handle_message(dispatch, memory, producer, record, stream, self._now))
+                decision = Decision(envelope_of(producer, record, self._now), streams)
+                self._took(service, deliver(dispatch, producer, record, stream, decision).records)
             except (HoldfastError, LookupError) as error:
                 self.unknown.append(f"{service} fails at {record.type}: {error}")
             except Exception as error:  # noqa: BLE001 - a handler's own failure is what would happen
@@ -130,20 +129,19 @@ class Foretelling:
 
     def _answer(self, service: str, stream: str, version: int, stored: str, data: bytes, envelope: Envelope) -> None:
         self._load(service, stream)
-        handled = Handled()
-        sagas, memory = self._dispatch[service].sagas, self._memory[service]
-        sagas.answer(stream, version, stored, data, envelope, memory, handled)
-        self._took(service, handled)
+        decision = Decision(envelope, self._streams[service])
+        self._dispatch[service].sagas.answer(stream, version, stored, data, decision)
+        self._took(service, decision.records)
 
     def _load(self, service: str, stream: str) -> None:
-        memory = self._memory[service]
-        if memory.get(stream) is None:
+        streams = self._streams[service]
+        if streams.get(stream) is None:
             records = [record for record in self._read(service, stream) if record.version]
-            memory.put(stream, Loaded(None, tuple(records)))
+            streams.put(stream, Loaded(None, tuple(records)))
 
-    def _took(self, service: str, handled: Handled) -> None:
+    def _took(self, service: str, records: Iterable[Record]) -> None:
         """Give positions to what was decided, and send it on its way."""
-        for made in handled.records:
+        for made in records:
             self._position += 1
             record = msgspec.structs.replace(made, position=self._position)
             self.records.append((service, record))
@@ -166,26 +164,27 @@ class Foretelling:
         cause = record_id(producer, record.position)
         label = record.correlation or record.tx
         context = Context(self._now, cause, record.stream.partition("/")[2], label, record.tx)
-        handled = Handled()
         try:
             commands = reaction.react(decode_stored(home, record.type, record.data), context)
         except Exception as error:  # noqa: BLE001 - a reaction's own failure is what would happen
             self.unknown.append(f"{service} fails at {record.type}: {type(error).__name__}: {error}")
             return
-        for command in commands:
-            kind = message_of(command)
-            headers = Headers(key=kind.key_of(command) if kind.key_fields else "")
-            handled.records.append(
-                Record(0, "command", kind.stored, encode(command), record.tx, cause, self._now, record.correlation,
-                       destination=kind.contract, headers=headers)
-            )  # fmt: skip
-        self._took(service, handled)
+        self._took(service, [self._sent(command, cause, record) for command in commands])
+
+    def _sent(self, command: Any, cause: str, event: Record) -> Record:
+        """The record of a command that a reaction sends."""
+        kind, data = message_of(command), encode(command)
+        headers = Headers(key=kind.key_of(command) if kind.key_fields else "")
+        tx, at, correlation = event.tx, self._now, event.correlation
+        return Record(
+            0, "command", kind.stored, data, tx, cause, at, correlation, destination=kind.contract, headers=headers
+        )
 
     def _begin(self, service: str, saga: Any, producer: str, record: Record) -> None:
-        cause = record_id(producer, record.position)
-        stream, handled = f"{saga.name}/{cause}", Handled()
-        self._memory[service].fresh(stream)
+        cause, streams = record_id(producer, record.position), self._streams[service]
+        stream = f"{saga.name}/{cause}"
+        streams.fresh(stream)
         event = decode_stored(saga.begin.home, record.type, record.data)
-        envelope = Envelope(cause, record.tx, self._now, record.correlation)
-        self._dispatch[service].sagas.begin(saga, event, stream, envelope, self._memory[service], handled)
-        self._took(service, handled)
+        decision = Decision(Envelope(cause, record.tx, self._now, record.correlation), streams)
+        self._dispatch[service].sagas.begin(saga, event, stream, decision)
+        self._took(service, decision.records)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.core.mending import Action, actions
-from holdfast.core.message import message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import Record, parse_record_id
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.message import message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import Record, parse_record_id
+from holdfast.core.saga.progress import SagaState
+from holdfast.core.saga.repair import Action, actions
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import timer_key
 from holdfast.runtime.edge.commands import Request
 from holdfast.runtime.inbox.doubt import coordinator_of
-from holdfast.runtime.inbox.message import Held, Place
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
 
 if TYPE_CHECKING:
     from holdfast.runtime.node import Node
@@ -40,7 +40,9 @@ class Found(msgspec.Struct):
 async def find(node: "Node", id: str) -> Found:
     """What an id names in this service, and its transactions, the newest last."""
     store = node.store
-    waiting = list(dict.fromkeys(held.record.tx for stream, held in node.waiting.items() if _names(id, stream, held)))
+    waiting = list(
+        dict.fromkeys(held.record.tx for held in (slot.message for slot in node.waiting.slots() if _names(id, slot)))
+    )
     if "/" in id and (found := await _of_stream(node, id)):
         return _found("stream", found, waiting)
     parsed = parse_record_id(id)
@@ -64,9 +66,10 @@ async def find(node: "Node", id: str) -> Found:
     return _found("waiting", [], waiting)
 
 
-def _names(id: str, stream: str, held: Held) -> bool:
+def _names(id: str, slot: Slot) -> bool:
     """Whether an id names a message that waits."""
-    return id in (held.id, held.record.tx, held.record.correlation, stream, stream.partition("/")[2])
+    message, stream = slot.message, slot.stream
+    return id in (message.id, message.record.tx, message.record.correlation, stream, stream.partition("/")[2])
 
 
 async def _of_stream(node: "Node", stream: str) -> list[Record]:
@@ -197,30 +200,29 @@ def _any_accepted(state: SagaState, step: str) -> bool:
 def waiting_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str, Any]]:
     """What waits here, of these transactions or all: why, behind what, and what a person can do."""
     found: list[dict[str, Any]] = []
-    firsts: dict[str, Place] = {}
-    for stream, place in node.waiting.places():
-        first = firsts.setdefault(stream, place)
-        if transactions is None or place.held.record.tx in transactions:
-            found.append(_waits(node, stream, place, first if first is not place else None))
+    for slot in node.waiting.slots():
+        first = node.waiting.head(slot.stream)
+        if transactions is None or slot.message.record.tx in transactions:
+            found.append(_waits(node, slot, first if first is not slot else None))
     return found
 
 
-def _waits(node: "Node", stream: str, place: Place, first: Place | None = None) -> dict[str, Any]:
+def _waits(node: "Node", slot: Slot, first: Slot | None = None) -> dict[str, Any]:
     """One that waits; `first`: the one that is before it on its stream and holds it up."""
-    held = place.held
-    holders = [] if first else [one.hold.tx for one in node.dispatch.stages.held.get(stream, {}).values()]
+    held, stream = slot.message, slot.stream
+    holders = [] if first else [lock.hold.tx for lock in node.dispatch.stages.held.get(stream, {}).values()]
     return {
         "stream": stream, "message": held.id, "from": held.producer, "type": held.record.type, "tx": held.record.tx,
         "correlation": held.record.correlation, "since": held.since, "attempts": held.attempts,
         "next_at": held.next_at, "error": held.error, "where": held.where, "fingerprint": held.fingerprint,
-        "parked": held.parked, "unknown": held.unknown, "running": place.running,
-        "behind": first.held.id if first else "", "first": _waits(node, stream, first) if first else None,
+        "parked": held.parked, "unknown": held.unknown, "running": slot.running,
+        "behind": first.message.id if first else "", "first": _waits(node, first) if first else None,
         "locked": holders[0] if holders else "",
         "actions": [msgspec.to_builtins(one) for one in message_actions(node, stream, held)],
     }  # fmt: skip
 
 
-def message_actions(node: "Node", stream: str, held: Held) -> list[Action]:
+def message_actions(node: "Node", stream: str, held: WaitingMessage) -> list[Action]:
     """The repairs that a message which waits can take."""
     effect = node.service.effects.get(stream.partition("/")[0])
     found: list[Action] = []
@@ -247,7 +249,7 @@ def held_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str
     """What staged transactions hold here, of these or all."""
     return [
         {"stream": stream, "tx": hold.tx, "stage": hold.stage, "coordinator": coordinator_of(hold.stage),
-         "since": hold.since, "waiting": len([1 for found, _ in node.waiting.items() if found == stream])}
+         "since": hold.since, "waiting": node.waiting.count(stream)}
         for stream, hold in node.dispatch.stages.items() if transactions is None or hold.tx in transactions
     ]  # fmt: skip
 
@@ -255,7 +257,7 @@ def held_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str
 def peers_of(node: "Node") -> dict[str, dict[str, Any]]:
     """Conversations that fail or owe something."""
     found: dict[str, dict[str, Any]] = {}
-    for peer, one in (node.conversations.conversations if node.conversations else {}).items():
+    for peer, one in (node.conversations.conversations).items():
         behind = max(0, one.peer_head - one.seen)
         if one.failure is not None or one.owed or behind:
             failure = f"{type(one.failure).__name__}: {one.failure}" if one.failure is not None else ""

@@ -1,0 +1,134 @@
+"""Delivering: which stream a received message is for, and how it is decided there.
+
+Plain functions over a message and dispatch, used by all that decides a received message: when it is received, when it
+is tried again, when an operator repairs it, and when a repair is planned or simulated. What a handler raises is passed
+on; only a staged command that fails becomes a no, since its coordinator waits for a vote.
+"""
+
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+
+from holdfast.core.declare.message import decode_stored
+from holdfast.core.log.record import record_id
+from holdfast.core.saga.stage import CONFIRM, HELD, StageAttempt, Vote, read, stage_of
+from holdfast.core.wire.frame import WireRecord
+from holdfast.errors import Rejected
+from holdfast.runtime.decide.decision import Decision, Envelope
+from holdfast.runtime.decide.dispatch import Dispatch
+from holdfast.runtime.decide.locks import StreamLocked
+from holdfast.runtime.inbox.message import Slot, WaitingMessage
+
+logger = logging.getLogger("holdfast.received")
+
+
+def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
+    """The stream a message is for; `?/...` when this service has none for it; empty for an answer nobody waits for."""
+    if record.kind != "command":
+        stream = record.headers.answers.rpartition("#")[0]
+        if not stream:
+            return ""
+        return stream if stream.partition("/")[0] in dispatch.service.sagas else f"?/{stream}"
+    found, key = dispatch.service.contract.find(record.type), record.headers.key
+    stream = dispatch.stream_of(found[0], record_id(producer, record.position), key) if found else ""
+    return stream or f"?/{record.type}/{key}"
+
+
+def stream_now(dispatch: Dispatch, stream: str, message: WaitingMessage) -> str:
+    """The stream that a message waits on by what this service is now; it may have been another once."""
+    return stream if message.feed else stream_of(dispatch, message.producer, message.record) or stream
+
+
+def known(dispatch: Dispatch, message: WaitingMessage) -> bool:
+    """Whether this release knows the type of a message that waits, in its version."""
+    record, service = message.record, dispatch.service
+    stored, contract = record.type, service.contract
+    if stored == HELD:
+        with contextlib.suppress(msgspec.DecodeError):
+            stored = msgspec.json.decode(record.data, type=Vote).type
+    if record.kind != "command":
+        saga = service.sagas.get(record.headers.answers.partition("/")[0])
+        contract = saga.contracts.get(stored.partition(".")[0]) if saga else None
+    return bool(message.feed) or stored.startswith("holdfast.") or bool(contract and contract.find(stored))
+
+
+def stage_told(producer: str, record: WireRecord) -> str:
+    """The stage that a confirm or a cancel is about."""
+    try:
+        return stage_of(producer, record.stream, msgspec.json.decode(record.data, type=StageAttempt).attempt)
+    except msgspec.DecodeError:
+        return "?"
+
+
+def envelope_of(producer: str, record: WireRecord, at: int, edited: str = "") -> Envelope:
+    """The envelope of a received message; its id is that of the repair that changed it, where one has."""
+    headers = record.headers
+    asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
+    return Envelope(
+        edited or record_id(producer, record.position),
+        record.tx,
+        at,
+        record.correlation,
+        headers.hop,
+        headers.debug,
+        headers.traceparent,
+        producer if asked else "",
+        f"{record.stream}#{record.version}" if asked else "",
+        headers.edge,
+    )
+
+
+def envelope_at(message: WaitingMessage, at: int) -> Envelope:
+    """The envelope of a message that waits, as it is handled at that time."""
+    return envelope_of(message.producer, message.record, at, message.edited)
+
+
+def open_message(dispatch: Dispatch, message: WaitingMessage, at: int) -> tuple[Any, Envelope]:
+    """A command that waits, and its envelope. Raises Invalid."""
+    command = decode_stored(dispatch.service.contract, message.record.type, bytes(message.record.data))
+    return command, envelope_at(message, at)
+
+
+def deliver(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, decision: Decision) -> Decision:
+    """Decide one received message for a stream, which is in memory; `decision` was opened with its envelope. The
+    decision that stands: a staged command that failed has another one, its no. Raises what the handler raises."""
+    is_command = record.kind == "command"
+    if is_command and record.type == CONFIRM:
+        raise LookupError(f"nothing is held for {stage_told(producer, record)}, and it is to be confirmed")
+    if stream.startswith("?/"):
+        raise LookupError(f"{dispatch.service.name} has no handler for {record.type} ({stream[2:]})")
+    if is_command and record.headers.stage:
+        return _vote(dispatch, producer, record, stream, decision)
+    if is_command:
+        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
+        dispatch.command(command, stream, decision)
+    elif stream:
+        version = int(record.headers.answers.rpartition("#")[2])
+        dispatch.sagas.answer(stream, version, record.type, bytes(record.data), decision)
+    return decision
+
+
+def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, decision: Decision) -> Decision:
+    """Decide a staged command and hold what comes of it; whatever its decider raises is a no."""
+    try:
+        stage, (began, _) = read(producer, record.stream, record.headers.stage)
+        command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
+        dispatch.stages.hold(command, stream, stage, began, decision)
+    except StreamLocked:
+        raise
+    except Exception as error:
+        logger.warning("a staged command failed, and so its vote is no", extra={"stream": stream}, exc_info=error)
+        decision = Decision(decision.envelope, decision.streams)
+        decision.reject(Rejected("failed", type(error).__name__), stream)
+    return decision
+
+
+def answer_waiting(slot: Slot, no: Rejected, decision: Decision) -> None:
+    """Answer a command that waits with a no, in the place of its decider, and let it wait no more."""
+    to = envelope_at(slot.message, decision.envelope.at)
+    decision.reject(no, slot.stream, to=to)
+    if to.edge:
+        decision.outcomes.append((to.tx, decision.answer, len(decision.records) - 1))
+    decision.rows.append(slot.gone())

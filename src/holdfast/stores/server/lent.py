@@ -1,0 +1,123 @@
+"""Transactions lent to handlers on a database server: each on a connection of its own.
+
+A part of `stores.server.store`; what a handler did is committed by `stores.server.writer`. A connection is kept for the
+next handler when its transaction has ended well, and dropped when anything about it is in question. Only the commit
+takes the row `head`, after all of the handler's own statements: handlers wait for each other on their own rows alone.
+Fails with `StoreFailed` where the server is not to be reached, `TransactionRefused` where a handler ended its own.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from holdfast.errors import StoreError, StoreFailed, TransactionRefused
+from holdfast.stores.server.engine import Broken, Connection, Engine, drop
+
+__all__ = ["Lending", "ServerLent"]
+
+KEPT_MAX = 8
+"""Connections kept for handlers."""
+
+logger = logging.getLogger("holdfast.store")
+
+
+class ServerLent:
+    """One transaction on one connection."""
+
+    def __init__(self, lending: "Lending", connection: Connection) -> None:
+        self.connection = connection
+        self._lending = lending
+        self._open = True
+        """Begun, and neither committed nor rolled back."""
+
+    async def mark(self) -> None:
+        """Nothing: the whole transaction is one handler's."""
+
+    async def undo(self) -> None:
+        """Roll back."""
+        if self._open:
+            self._open = False
+            await self._lending.give_back(self.connection, roll_back=True)
+
+    def lost(self, error: BaseException) -> bool:
+        """A deadlock, a serialization failure, a connection that is gone; also where another library wraps it."""
+        seen: BaseException | None = error
+        while seen is not None:
+            if self._lending.engine.ends(self.connection, seen):
+                return True
+            seen = getattr(seen, "orig", None) or seen.__cause__ or seen.__context__
+        return False
+
+    def check(self) -> None:
+        """Raises TransactionRefused where the handler ended its transaction, or left it failed."""
+        if not self._open:
+            raise TransactionRefused("the transaction to commit within is over")
+        self._lending.engine.check_lent(self.connection)
+
+    async def committed(self) -> None:
+        """It is durable: the connection serves the next."""
+        self._open = False
+        await self._lending.give_back(self.connection)
+
+    async def drop(self) -> None:
+        """Nothing more can be said on it."""
+        self._open = False
+        await drop(self._lending.engine, self.connection)
+
+    async def end(self) -> None:
+        """Roll back where nothing else was done."""
+        await self.undo()
+
+
+class Lending:
+    """The connections of handlers."""
+
+    def __init__(self, engine: Engine, settle: Callable[[], Awaitable[int]]) -> None:
+        self.engine = engine
+        self._settle = settle
+        self._kept: list[Connection] = []
+        self._open = False
+        """Connections are kept, from the first that is lent until the store closes."""
+
+    async def begin(self) -> ServerLent:
+        """Begin on a kept connection, or on a new one."""
+        await self._settle()
+        self._open = True
+        while True:
+            kept = bool(self._kept)
+            connection = self._kept.pop() if kept else None
+            try:
+                connection = connection or await self.engine.connect_lent()
+                await self.engine.begin(connection)
+            except Broken as error:
+                await drop(self.engine, connection)
+                if not kept:
+                    raise StoreFailed(f"the server of {self.engine.log} is not to be reached: {error}") from error
+            except BaseException:
+                await drop(self.engine, connection)
+                raise
+            else:
+                return ServerLent(self, connection)
+
+    async def give_back(self, connection: Connection, *, roll_back: bool = False) -> None:
+        """Keep a connection for the next handler, if it is good for one."""
+        try:
+            if roll_back:
+                await self.engine.roll_back(connection)
+        except (Broken, StoreError) as error:
+            logger.warning("a handler's connection of %s is dropped: %s", self.engine.log, error)
+            await drop(self.engine, connection)
+        except BaseException:
+            await drop(self.engine, connection)
+            raise
+        else:
+            if self._open and len(self._kept) < KEPT_MAX:
+                self._kept.append(connection)
+            else:
+                await drop(self.engine, connection)
+
+    async def close(self) -> None:
+        """Let go of the connections that are kept, and of those that are lent when they come back."""
+        self._open = False
+        kept, self._kept = self._kept, []
+        for connection in kept:
+            await drop(self.engine, connection)

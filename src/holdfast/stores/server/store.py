@@ -1,0 +1,195 @@
+"""The store on a database server: the port, put together of what every engine has in common and of an engine's own SQL.
+
+Comes between the runtime and the engines (`stores.postgres.engine`, `stores.mysql.engine`). One connection writes
+(`stores.server.writer`, with the tenure and its fence), READERS others read, and handlers are lent their own; all that
+is asked goes by what the writer knows to be committed. One process writes a log at a time, another takes over when it
+is gone. Fails with `StoreFailed` while the server is not to be reached, and with the `StoreError`s that the port names.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.record import Kind, Record
+from holdfast.errors import StoreError, StoreFailed
+from holdfast.ports.store import Capabilities, Lent, Loaded, Opened, Page, Snapshot
+from holdfast.stores.server.columns import (
+    COLUMNS,
+    KEY,
+    ROW,
+    ROWS,
+    SNAPSHOT,
+    bytes_of,
+    in_order,
+    range_of,
+    record_of,
+    text,
+)
+from holdfast.stores.server.engine import Broken, Engine, drop
+from holdfast.stores.server.lent import Lending, ServerLent
+from holdfast.stores.server.migrations import Schema, connect_writer
+from holdfast.stores.server.readers import Readers
+from holdfast.stores.server.writer import Writer
+
+__all__ = ["ServerStore"]
+
+
+class ServerStore:
+    """A log on a database server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.log = engine.log
+        self.writer = Writer(engine)
+        self._readers = Readers(engine, self.writer)
+        self._lending = Lending(engine, self.writer.settle)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the engine."""
+        return self.engine.capabilities
+
+    async def migrate(self, *, contract: bool = False) -> Schema:
+        """Make the tables, or bring them up to this release, while other processes use them. `contract` only when no
+        process runs older code any more."""
+        try:
+            connection, schema = await connect_writer(self.engine, "contract" if contract else "expand")
+        except Broken as error:
+            raise self._unreachable(error) from error
+        await drop(self.engine, connection)
+        return schema
+
+    async def open(self, incarnation: str, at: int) -> Opened:
+        """Connect, check, take the right to write, and begin an incarnation."""
+        if self.writer.is_open:
+            raise StoreError(f"the store of {self.log} is open already")
+        try:
+            return await self.writer.open(incarnation, at)
+        except Broken as error:
+            await self.close()
+            raise self._unreachable(error) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    def _unreachable(self, error: Broken) -> StoreFailed:
+        return StoreFailed(f"the server of {self.log} is not to be reached: {error}")
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self.writer.close()
+        await self._readers.close()
+        await self._lending.close()
+
+    # Writing.
+
+    async def begin(self) -> Lent:
+        """Lend a connection of its own, in a transaction."""
+        return await self._lending.begin()
+
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+        """One group, one transaction; `within` the one of a handler."""
+        if within is not None and not isinstance(within, ServerLent):
+            raise StoreError("the transaction to commit within is another store's")
+        return await self.writer.commit(batches, within)
+
+    async def settle(self) -> int:
+        """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
+        return await self.writer.settle()
+
+    async def leap(self, incarnation: str, at: int, first: int) -> Opened:
+        """Begin an incarnation at `first`, above the head."""
+        return await self.writer.leap(incarnation, at, first)
+
+    async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
+        """Remove rows and cursors by prefix, both or none."""
+        if not prefix or not cursor_prefix:
+            raise ValueError("clear needs a prefix of rows and one of cursors: an empty one would remove everything")
+        await self.writer.clear(kind, prefix, cursor_prefix)
+
+    # Reading: nothing while a commit is in doubt, and nothing of the log past the head.
+
+    async def read(
+        self,
+        after: int,
+        limit: int,
+        *,
+        kinds: Sequence[Kind] = (),
+        types: Sequence[str] = (),
+        destination: str = "",
+        upto: int = 0,
+    ) -> Page:
+        """A page of the log; with a destination the partial index serves it."""
+        head = await self.writer.settle()
+        upto = min(upto or head, head)
+        sql = f"SELECT {COLUMNS} FROM log WHERE position > %s AND position <= %s"
+        values: list[Any] = [after, upto]
+        for column, wanted in (("kind", kinds), ("type", types)):
+            if wanted:
+                sql += f" AND {column} IN ({','.join(['%s'] * len(wanted))})"
+                values += wanted
+        if destination:
+            sql += " AND destination = %s AND destination <> ''"
+            values.append(destination)
+        found = await self._records(f"{sql} ORDER BY position LIMIT %s", [*values, limit])
+        return Page(tuple(found), found[-1].position if len(found) == limit else upto)
+
+    async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
+        """All streams, each from its snapshot on, in one query."""
+        head = await self.writer.settle()
+        found: dict[str, tuple[list[Snapshot], list[Record]]] = {stream: ([], []) for stream in streams}
+        sql, values = self.engine.load_query(list(found), snapshots=snapshots and not upto, upto=upto or head)
+        for row in await self._readers.ask(sql, values) if streams else ():
+            if text(row[1]) == SNAPSHOT:
+                found[text(row[3])][0].append(msgspec.json.decode(row[6], type=Snapshot))
+            else:
+                record = record_of(row)
+                found[record.stream][1].append(record)
+        return [
+            Loaded(snapshot[0] if snapshot else None, tuple(records))
+            for snapshot, records in (found[stream] for stream in streams)
+        ]
+
+    async def related(
+        self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
+    ) -> list[Record]:
+        """By one of three indexes."""
+        column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
+        sql = f"SELECT {COLUMNS} FROM log WHERE {column} = %s AND {column} <> '' AND position <= %s"
+        return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.writer.settle(), limit])
+
+    async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
+        """Rows by key, all in one query."""
+        await self.writer.settle()
+        return in_order(keys, await self._readers.ask(*self.engine.rows_query(kind, keys))) if keys else []
+
+    async def scan(
+        self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        """Rows in key order."""
+        await self.writer.settle()
+        sql, values = range_of(f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND", KEY, prefix, after)
+        found = await self._readers.ask(f"{sql} ORDER BY {KEY} LIMIT %s", [kind, *values, limit])
+        return [(text(key), bytes_of(data, blob)) for key, data, blob in found]
+
+    async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        """Streams in order, with their versions."""
+        head = await self.writer.settle()
+        where = "SELECT stream, max(version) FROM log WHERE stream <> '' AND version IS NOT NULL AND position <= %s AND"
+        sql, values = range_of(where, "stream", prefix, after)
+        found = await self._readers.ask(f"{sql} GROUP BY stream ORDER BY stream LIMIT %s", [head, *values, limit])
+        return [(text(stream), version) for stream, version in found]
+
+    async def _records(self, sql: str, values: Sequence[Any]) -> list[Record]:
+        return [record_of(row) for row in await self._readers.ask(sql, values)]
+
+    async def cursors(self) -> dict[str, Cursor]:
+        """A copy of what is kept in memory."""
+        return await self.writer.cursors()
+
+    async def backup(self, target: Path) -> None:
+        """Refused: a server has its own tool for it."""
+        raise StoreError(f"holdfast makes no backup of a database server: use {self.engine.backup_tool}")

@@ -1,0 +1,271 @@
+"""The one connection that writes to a log on a database server: the holder's, and what it does when that breaks.
+
+A part of `stores.server.store`, between the planner and the engine. The right to write is a lock that the server frees
+when the connection ends; the fence (`stores.server.tenure`) is in every transaction: who lost the lock without knowing
+it can change nothing. A commit whose connection breaks is in doubt. It is never guessed: on a new connection the row
+`head` is locked, which waits for what the old one may still be doing, and its count of groups says whether the group is
+there. Until then nothing is written and nothing read: `StoreFailed`. Where the log is another's: `StoreLocked`, final.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
+from holdfast.ports.store import Incarnation, Opened
+from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.prefixes import end_of
+from holdfast.stores.server.columns import HEAD, in_order, text
+from holdfast.stores.server.engine import Broken, Connection, Engine, Unfit, drop
+from holdfast.stores.server.lent import ServerLent
+from holdfast.stores.server.migrations import connect_writer
+from holdfast.stores.server.tenure import Doubt, Head, Tenure, taken
+
+__all__ = ["Writer"]
+
+TRIES_MAX = 10
+LOCK_SECONDS = 2.0
+"""How long an opening waits for a writer that has just ended to be seen as gone."""
+SETTLE_SECONDS = 1.0
+"""How long a commit looks for its server before it says that it cannot."""
+AGAIN_SECONDS = 0.05
+
+logger = logging.getLogger("holdfast.store")
+
+
+class Writer:
+    """Writes as long as its tenure lasts. No method is called while another commit, leap or clear is under way."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.log = engine.log
+        self.connection: Connection | None = None
+        self.committing: asyncio.Future[None] | None = None
+        """Done when the commit under way has ended."""
+        self.tenure = Tenure(engine.log, Head(0, 0, ""))
+        self._planner: Planner | None = None
+        self._settling = asyncio.Lock()
+
+    # Taking the log, and letting go of it.
+
+    async def open(self, incarnation: str, at: int) -> Opened:
+        """Take the right to write, and begin an incarnation. Raises Broken, StoreError."""
+        connection, _ = await connect_writer(self._engine)
+        self.connection = connection
+        await self._take_lock(connection, LOCK_SECONDS)
+        head = await self._engine.change_head(connection, taken(incarnation, at))
+        found = await self._engine.query(connection, "SELECT name, incarnation, position FROM cursors", ())
+        cursors = {text(name): Cursor(text(by), position) for name, by, position in found}
+        self.tenure = Tenure(self.log, head)
+        self._planner = Planner(head.position, cursors)
+        return Opened(head.position, await self._incarnations())
+
+    async def close(self) -> None:
+        """Let go of the connection, and with it of the lock."""
+        self._planner = None
+        connection, self.connection = self.connection, None
+        await drop(self._engine, connection)
+
+    @property
+    def is_open(self) -> bool:
+        """Opened, and not closed since."""
+        return self._planner is not None
+
+    def opened(self) -> Planner:
+        """What is known of the log. Raises what the log was lost by, and StoreFailed where it is closed."""
+        self.tenure.check()
+        if self._planner is None:
+            raise StoreFailed(f"the store of {self.log} is closed")
+        return self._planner
+
+    async def _take_lock(self, connection: Connection, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (holder := await self._engine.lock(connection)) is not None:
+            if time.monotonic() > end:
+                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or give another store")
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _incarnations(self) -> tuple[Incarnation, ...]:
+        sql = "SELECT id, first, bridged FROM incarnations ORDER BY number"
+        found = await self._engine.query(self.connection, sql, ())
+        return tuple(Incarnation(text(id), first, bridged) for id, first, bridged in found)
+
+    # Commits.
+
+    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[Outcome]:
+        """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
+        tried again on a new one, for as long as `SETTLE_SECONDS`."""
+        group = self.opened().begin(batches)
+        committing = self.committing = asyncio.get_running_loop().create_future()
+        looked_up = False
+        try:
+            if within is not None:
+                return await self._commit_within(within, batches)
+            for _ in range(TRIES_MAX):
+                await self.settle()
+                planner, tenure = self.opened(), self.tenure
+                if group.first != planner.head + 1:
+                    group = planner.plan(batches)  # one that was in doubt is there after all
+                try:
+                    if not group.empty:
+                        await self._engine.write(self.connection, group, tenure.head)
+                        tenure.committed(group)
+                    elif not looked_up:
+                        await self._compare()  # what memory knows is true of the log only while it is ours
+                except Unfit:
+                    await self._look_up(group)
+                    looked_up, group = True, planner.plan(batches)
+                    continue
+                except Broken as error:
+                    logger.warning("the connection of %s broke in a commit: %s", self.log, error)
+                    tenure.doubt = Doubt(group, lent=False)
+                    await self._drop()
+                    await self.settle()
+                    if tenure.there is group:
+                        return group.outcomes
+                    continue
+                planner.keep(group)
+                return group.outcomes
+            raise StoreFailed(f"{self.log}: the group was refused or cut off {TRIES_MAX} times")
+        finally:
+            self.committing = None
+            committing.set_result(None)
+
+    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[Outcome]:
+        """A group with what a handler did; nothing where a batch is refused."""
+        await self.settle()
+        planner, tenure = self.opened(), self.tenure
+        group = planner.plan(batches)
+        if not all(isinstance(outcome, Committed) for outcome in group.outcomes):
+            await lent.end()
+            return group.outcomes
+        lent.check()
+        try:
+            await self._engine.write(lent.connection, group, tenure.head, within=True)
+        except Unfit:
+            await lent.end()
+            await self._look_up(group)
+            outcomes = planner.plan(batches).outcomes
+            if all(isinstance(outcome, Committed) for outcome in outcomes):
+                raise TransactionLost("what the group assumed has changed") from None
+            return outcomes
+        except Broken as error:
+            logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
+            tenure.doubt = Doubt(group, lent=True)
+            await lent.drop()
+            await self.settle()
+            if tenure.there is group:
+                return group.outcomes
+            raise TransactionLost(f"the connection broke in the commit: {error}") from error
+        tenure.committed(group)
+        planner.keep(group)
+        await lent.committed()
+        return group.outcomes
+
+    async def _compare(self) -> None:
+        """The fence, on the row as it is. Raises StoreLocked, Broken."""
+        position, groups, incarnation = (await self._engine.query(self.connection, HEAD, ()))[0]
+        self.tenure.compare(Head(position, groups, text(incarnation)))
+
+    async def _look_up(self, group: Group) -> None:
+        """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
+        try:
+            await self._compare()
+            if not group.assumed and not group.absent:
+                raise StoreFailed(f"{self.log}: the versions of a batch do not follow its reads")
+            versions = dict.fromkeys(group.assumed, 0) | await self._versions(list(group.assumed))
+            rows: dict[Key, bytes | None] = {}
+            for kind, _ in group.absent:
+                keys = [key for one, key in group.absent if one == kind and (kind, key) not in rows]
+                if keys:
+                    found = await self._engine.query(self.connection, *self._engine.rows_query(kind, keys))
+                    rows.update(zip(((kind, key) for key in keys), in_order(keys, found), strict=True))
+            self.opened().learn(versions, rows)
+        except Broken as error:
+            raise await self._gone(error) from error
+
+    async def _versions(self, streams: list[str]) -> dict[str, int]:
+        if not streams:
+            return {}
+        marks = ",".join(["%s"] * len(streams))
+        sql = f"SELECT stream, max(version) FROM log WHERE stream IN ({marks}) AND stream <> '' GROUP BY stream"
+        found = await self._engine.query(self.connection, sql, streams)
+        return {text(stream): version or 0 for stream, version in found}
+
+    # A connection that broke.
+
+    async def settle(self) -> int:
+        """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
+        if self.tenure.doubt is None and self.connection is not None:
+            return self.opened().head
+        async with self._settling:
+            end = time.monotonic() + SETTLE_SECONDS
+            while self.tenure.doubt is not None or self.connection is None:
+                self.opened()
+                try:
+                    await self._find_out()
+                except Broken as error:
+                    await self._drop()
+                    if time.monotonic() > end:
+                        raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+                    await asyncio.sleep(AGAIN_SECONDS)
+            return self.opened().head
+
+    async def _find_out(self) -> None:
+        planner, tenure = self.opened(), self.tenure
+        if self.connection is None:
+            connection, _ = await connect_writer(self._engine)
+            try:
+                await self._take_lock(connection, SETTLE_SECONDS)
+            except BaseException:
+                await drop(self._engine, connection)
+                raise
+            self.connection = connection
+        head = await self._engine.change_head(self.connection, tenure.resolve)
+        if (group := tenure.resolved(head)) is not None:
+            planner.keep(group)
+
+    async def _drop(self) -> None:
+        """The connection is of no more use. It is not left here while it goes: the next transaction on it would, on
+        some engines, commit what is open there."""
+        connection, self.connection = self.connection, None
+        await drop(self._engine, connection)
+
+    async def _gone(self, error: Broken) -> StoreFailed:
+        await self._drop()
+        return StoreFailed(f"the server of {self.log} is gone: {error}")
+
+    # What else writes.
+
+    async def leap(self, incarnation: str, at: int, first: int) -> Opened:
+        """Begin an incarnation at `first`, above the head."""
+        head, tenure = await self.settle(), self.tenure
+        if first <= head:
+            raise LimitExceeded(f"position {first} is not above the head, {head}")
+        try:
+            tenure.head = await self._engine.change_head(self.connection, tenure.leap(incarnation, at, first))
+            self.opened().head = first - 1
+            return Opened(first - 1, await self._incarnations())
+        except Broken as error:
+            reason = f"the server of {self.log} was gone in a leap ({error}); start the service again"
+            raise tenure.lose(StoreFailed(reason)) from error
+
+    async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
+        """Remove rows and cursors by prefix, both or none."""
+        await self.settle()
+        planner = self.opened()
+        keys, names = (prefix, end_of(prefix)), (cursor_prefix, end_of(cursor_prefix))
+        try:
+            if not await self._engine.remove(self.connection, self.tenure.head, kind, keys, names):
+                await self._compare()
+                raise StoreError(f"nothing was cleared in {self.log}: the row head was not as it is")
+        except Broken as error:
+            raise await self._gone(error) from error
+        planner.cursors = {name: at for name, at in planner.cursors.items() if not name.startswith(cursor_prefix)}
+
+    async def cursors(self) -> dict[str, Cursor]:
+        """A copy of what is kept in memory."""
+        await self.settle()
+        return dict(self.opened().cursors)
