@@ -1,0 +1,322 @@
+"""Style as a test: what the house rules say and a machine can see (CONTRIBUTING.md has them in words).
+
+Each rule is a function from a parsed module to complaints, so that `test_the_rules_can_fail` can show it a sinner.
+Run as a program, this file prints what `public_api.txt` should hold.
+"""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src"
+PACKAGE = SRC / "holdfast"
+
+MODULE_LINES_MAX = 500
+FUNCTION_LINES_MAX = 60
+LONG: dict[str, tuple[int, str, str]] = {}
+"""Modules that may be longer: path in src/holdfast -> (lines, date it was allowed, why)."""
+
+BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "base", "misc"}
+
+RINGS = {
+    "errors": set[str](),
+    "core": {"errors"},
+    "ports": {"core", "errors"},
+    "runtime": {"core", "ports", "errors"},
+    "stores": {"core", "ports", "errors"},
+    "sqlalchemy": {"core", "errors"},
+    "transports": {"core", "ports", "errors"},
+    "config": {"core", "ports", "errors"},
+    "logs": {"core", "ports", "errors", "runtime", "config"},
+    "client": {"core", "ports", "errors", "runtime", "web"},
+    "web": {"core", "ports", "errors", "runtime", "stores", "transports", "config", "client", "compose", "logs"},
+    "cli": {"*"},
+    "compose": {"*"},
+    "testing": {"*"},
+    "": {"core", "errors", "runtime", "client", "compose"},
+}
+"""Which part of holdfast may import which others (itself always). `""` is the package face; `*` is everything.
+core <- ports <- {runtime, stores, transports} <- {web, cli}: runtime knows no adapter and no adapter knows runtime."""
+
+IMPURE_MODULES = {
+    "asyncio", "io", "logging", "multiprocessing", "os", "random", "secrets", "select", "selectors", "shutil", "signal",
+    "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
+IMPURE_METHODS = {
+    "now", "utcnow", "today", "exists", "is_dir", "is_file", "iterdir", "mkdir", "open", "read_bytes", "read_text",
+    "rename", "resolve", "rglob", "rmdir", "stat", "touch", "unlink", "write_bytes", "write_text",
+}  # fmt: skip
+"""Of datetime: what reads a clock. Of pathlib: what touches a disk (a path as a value is welcome)."""
+
+
+def sources() -> list[tuple[str, ast.Module, str]]:
+    """(path in src/holdfast, tree, text) of every module."""
+    found = [(path.relative_to(PACKAGE).as_posix(), path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+    assert len(found) > 20, "found no sources: is this the repository?"
+    return [(name, ast.parse(text), text) for name, text in found]
+
+
+def ring_of(module: str) -> str:
+    """`holdfast.core.declare.saga` -> `core`; `holdfast` -> ``."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, those inside functions and TYPE_CHECKING blocks too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            # `from holdfast import core` imports holdfast.core.
+            names = [f"holdfast.{alias.name}" if alias.name in RINGS else module for alias in node.names]
+            yield from ((node.lineno, name) for name in (names if module == "holdfast" else [module]))
+
+
+def wrong_direction(name: str, tree: ast.Module) -> list[str]:
+    """Imports that go against the rings, and what core imports beside the standard library and msgspec."""
+    parts = name.removesuffix("__init__.py").removesuffix(".py").strip("/").split("/")
+    ring = parts[0]
+    if ring not in RINGS:
+        return [f"{name}: {ring!r} has no place in RINGS yet"]
+    allowed = RINGS[ring] | {ring}
+    found: list[str] = []
+    for line, module in imports(tree):
+        top = module.partition(".")[0]
+        if top == "holdfast":
+            if "*" not in allowed and ring_of(module) not in allowed:
+                found.append(f"{name}:{line} {ring or 'the package face'} may not import {module}")
+        elif ring in ("core", "ports", "errors", "runtime", "") and top not in sys.stdlib_module_names | {"msgspec"}:
+            found.append(f"{name}:{line} imports {module}: only the standard library and msgspec here")
+    return found
+
+
+def impurities(name: str, tree: ast.Module) -> list[str]:
+    """What a pure module may not do: await, read a clock, draw a random number, log, or do I/O."""
+    found = [
+        f"{name}:{line} imports {module}"
+        for line, module in imports(tree)
+        if module.partition(".")[0] in IMPURE_MODULES
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            found.append(f"{name}:{node.lineno} is asynchronous")
+        elif isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Name) and function.id in IMPURE_CALLS:
+                found.append(f"{name}:{node.lineno} calls {function.id}()")
+            elif isinstance(function, ast.Attribute) and function.attr in IMPURE_METHODS:
+                found.append(f"{name}:{node.lineno} calls .{function.attr}()")
+    return found
+
+
+def long_functions(name: str, tree: ast.Module) -> list[str]:
+    """Functions over FUNCTION_LINES_MAX lines, from `def` to the last one."""
+    return [
+        f"{name}:{node.lineno} {node.name} has {lines} lines"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+    ]
+
+
+def asserts(name: str, tree: ast.Module) -> list[str]:
+    """`assert` statements: they vanish under -O, and a user's mistake deserves a sentence."""
+    return [f"{name}:{node.lineno} asserts" for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+def poor_header(name: str, tree: ast.Module) -> list[str]:
+    """A module with content and without a header of two lines or more."""
+    lines = [line for line in (ast.get_docstring(tree) or "").splitlines() if line.strip()]
+    return [f"{name}: its header has {len(lines)} lines, not 3 to 12"] if tree.body and len(lines) < 2 else []
+
+
+def left_open(name: str, text: str) -> list[str]:
+    """Marks of unfinished work."""
+    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError|NotImplemented)\b")
+    return [
+        f"{name}:{number} {line.strip()}"
+        for number, line in enumerate(text.splitlines(), 1)
+        if marks.search(line) and not line.strip().startswith("return NotImplemented")
+    ]
+
+
+MACHINE = re.compile(r"(?<![\w.~/}*-])/(home|Users|root|work|opt|mnt|tmp)/|[A-Z]:\\+Users")
+HOSTS = re.compile(
+    r"pypi\.org|pythonhosted\.|npmjs\.|yarnpkg\.|crates\.io|proxy\.golang|rubygems\.|docker\.io|ghcr\.io|quay\.io"
+    r"|(extra-)?index-ur[l]|find-link[s]",
+    re.IGNORECASE,
+)
+
+
+def places(name: str, text: str) -> list[str]:
+    """Paths of one machine and hosts of registries: the project is the same everywhere."""
+    return [
+        f"{name}:{number} {match[0]!r}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for match in (MACHINE.search(line), HOSTS.search(line))
+        if match
+    ]
+
+
+def tracked() -> list[Path]:
+    """Every text file of the project; where there is no git (an unpacked sdist), those that are not hidden or built."""
+    try:
+        command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+        paths = [ROOT / name for name in names if name]
+    except (OSError, subprocess.CalledProcessError):
+        paths = [path for path in ROOT.rglob("*") if not any(part.startswith(".") for part in path.parts[1:])]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8000]]
+
+
+def public_api() -> list[str]:
+    """`module.name` of everything promised: the package faces, errors, ports and the conformance suites."""
+    modules = ["holdfast", "holdfast.errors", "holdfast.sqlalchemy", "holdfast.testing"]
+    modules += ["holdfast.testing.plugin", "holdfast.testing.servers"]
+    for name, tree, _ in sources():
+        if name.startswith(("ports/", "testing/conformance/")) and tree.body:
+            modules.append("holdfast." + name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    found: list[str] = []
+    for module in modules:
+        names = getattr(importlib.import_module(module), "__all__", None)
+        assert names is not None, f"{module} has no __all__: say there what is promised"
+        found += [f"{module}.{name}" for name in names]
+    return sorted(found)
+
+
+def check(complaints: list[str]) -> None:
+    """Fail with one line for each complaint."""
+    if complaints:
+        pytest.fail("\n".join(["", *complaints]), pytrace=False)
+
+
+def test_imports_go_one_way() -> None:
+    """core <- ports <- {runtime, stores, transports} <- {web, cli}; the inner rings need msgspec alone."""
+    check([text for name, tree, _ in sources() for text in wrong_direction(name, tree)])
+
+
+def test_core_is_pure() -> None:
+    """Nothing in core awaits, reads a clock, draws a random number, logs or does I/O: decisions are data."""
+    check([text for name, tree, _ in sources() if name.startswith("core/") for text in impurities(name, tree)])
+
+
+def test_importing_holdfast_is_cheap() -> None:
+    """`import holdfast` loads nothing but the standard library and msgspec, so every extra is optional."""
+    program = (
+        "import sys, msgspec; before = set(sys.modules); import holdfast; print(*sorted({m.partition('.')[0] for m in"
+        " set(sys.modules) - before} - set(sys.stdlib_module_names) - {'holdfast', 'msgspec'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_modules_are_short() -> None:
+    """A module is at most 500 lines; the exceptions are dated, have a reason, and go when they are no longer needed."""
+    sizes = {name: text.count("\n") for name, _, text in sources()}
+    check(
+        [
+            f"{name}: {lines} lines, more than {LONG.get(name, (MODULE_LINES_MAX,))[0]}"
+            for name, lines in sizes.items()
+            if lines > LONG.get(name, (MODULE_LINES_MAX,))[0]
+        ]
+        + [f"{name}: needs no exception any more" for name in LONG if sizes.get(name, 0) <= MODULE_LINES_MAX]
+    )
+
+
+def test_functions_are_short() -> None:
+    """A function is at most 60 lines, its docstring included."""
+    check([text for name, tree, _ in sources() for text in long_functions(name, tree)])
+
+
+def test_names_say_what_is_inside() -> None:
+    """No module or package is called utils, helpers, common, manager, base or misc."""
+    check([name for name, _, _ in sources() if BANNED_NAMES & set(name.removesuffix(".py").split("/"))])
+
+
+def test_nothing_is_left_open() -> None:
+    """The package holds no marks of unfinished work."""
+    check([text for name, _, source in sources() for text in left_open(name, source)])
+
+
+def test_every_module_has_a_header() -> None:
+    """Every module begins by saying what it promises, what comes before and after it, and how it fails."""
+    check([text for name, tree, _ in sources() for text in poor_header(name, tree)])
+
+
+def test_input_is_not_checked_with_assert() -> None:
+    """Only the testing kit asserts."""
+    check([text for name, tree, _ in sources() if not name.startswith("testing/") for text in asserts(name, tree)])
+
+
+def test_public_names_are_pinned() -> None:
+    """What is promised is what tests/house/public_api.txt lists: no public name comes or goes by accident."""
+    pinned = set(Path(__file__).with_name("public_api.txt").read_text("utf-8").split())
+    there = set(public_api())
+    assert there, "holdfast promises nothing"
+    check([f"new: {name}" for name in sorted(there - pinned)] + [f"gone: {name}" for name in sorted(pinned - there)])
+
+
+def test_the_project_names_no_machine() -> None:
+    """No file holds a path of one machine or the host of a registry."""
+    check(
+        [text for path in tracked() for text in places(str(path.relative_to(ROOT)), path.read_text("utf-8", "replace"))]
+    )
+
+
+def test_tests_state_their_claims() -> None:
+    """Every test has a docstring that states what it proves."""
+    check(
+        [
+            f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            for path in sorted((ROOT / "tests").rglob("test_*.py"))
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+            and not ast.get_docstring(node)
+        ]
+    )
+
+
+SINNER = (
+    '''"""One line."""
+import random
+from holdfast.runtime.log.writer import Writer
+import aiohttp
+
+async def clock():
+    assert datetime.now()
+    raise NotImplementedError
+def long():
+    path.read_text(); print()
+'''
+    + "    pass\n" * FUNCTION_LINES_MAX
+)
+
+
+def test_the_rules_can_fail() -> None:
+    """Each rule finds a planted sin, so a clean run means something."""
+    tree = ast.parse(SINNER)
+    assert len(wrong_direction("core/sinner.py", tree)) == 2
+    assert wrong_direction("runtime/sinner.py", ast.parse("from holdfast.stores.memory import MemoryStore"))
+    assert wrong_direction("stores/sinner.py", ast.parse("def f():\n    from holdfast import runtime"))
+    assert wrong_direction("elsewhere.py", tree)
+    assert not wrong_direction("compose.py", tree)
+    assert [text.partition(" ")[2] for text in impurities("x", tree)] == [
+        "imports random", "is asynchronous", "calls .now()", "calls .read_text()", "calls print()",
+    ]  # fmt: skip
+    assert long_functions("x", tree) and asserts("x", tree) and poor_header("x", tree) and left_open("x", SINNER)
+    assert places("x", "cd /" + "home/me") and places("x", "https://pypi." + "org/") and not places("x", "a/tmp/b")
+
+
+if __name__ == "__main__":
+    print("\n".join(public_api()))
