@@ -243,7 +243,7 @@ async def everything() -> AsyncGenerator[dict[str, Web]]:
         await client.send(Serve("undone", SECRET, first="refuses"), correlation="web-undone")
         await begin(client, Serve("stuck", SECRET, last="refuses"))
         await begin(client, Serve("parked", SECRET, box="broken"))
-        await until(lambda: far.nodes["depot"].waiting.parked_at("Box/broken"))
+        await until(lambda: far.nodes["depot"].waiting.parked("Box/broken"))
         await begin(client, Serve("behind", SECRET, box="broken"))
         await begin(client, Serve("unknown", SECRET, line="cut"))
         await far.down("away")
@@ -252,8 +252,9 @@ async def everything() -> AsyncGenerator[dict[str, Web]]:
         await begin(client, Serve("locked", SECRET, box="held"))
         await client.close()
         sagas = far.nodes["desk"].dispatch.sagas
-        await until(lambda: len(far.nodes["depot"].waiting.items()) == 4 and bool(sagas.stuck), seconds=30)
-        await until(lambda: any(held.unknown and held.parked for _, held in far.nodes["depot"].waiting.items()))
+        await until(lambda: len(far.nodes["depot"].waiting.slots()) == 4 and bool(sagas.stuck), seconds=30)
+        waits = far.nodes["depot"].waiting
+        await until(lambda: any(slot.message.unknown and slot.message.parked for slot in waits.slots()))
         yield {name: Web(url, session) for name, url in far.urls.items() if name in far.nodes}
 
 

@@ -2,8 +2,7 @@
 
 The app mounts a handler for each row (`web.app`), no user's route may begin with a first part that stands here
 (`RESERVED`), the description has an operation for each (`web.openapi`), and each has to stand on a page of the docs.
-Rows say nothing of a node; a command's row and a view's are made of the general one. Comes before all of those. An
-`answer` of None is an object that is not described further yet.
+Rows say nothing of a node; a command's row and a view's are made of the general one. Comes before all of those.
 """
 
 import functools
@@ -12,13 +11,29 @@ from typing import Annotated, Any
 import msgspec
 
 from holdfast.core.declare.message import MessageType
-from holdfast.core.explain.plan import Given
+from holdfast.core.explain.overview import (
+    AggregateList,
+    AggregateStatus,
+    LogPage,
+    ProgressStatus,
+    RecordList,
+    SagaDetail,
+    SagaEntries,
+    SagaList,
+    StageList,
+    ViewRebuild,
+    WaitingList,
+)
+from holdfast.core.explain.plan import Given, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.cloudevent import BATCH_TYPE, CloudEvent
 from holdfast.core.wire.frame import Frame
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX
+from holdfast.runtime.ops.audit import Reading
+from holdfast.runtime.ops.repair import Mended
 from holdfast.web import metrics
 from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
@@ -143,6 +158,7 @@ REBUILD = Route(
     "rebuild",
     "Build a view anew; the old one serves meanwhile",
     "ops",
+    answer=ViewRebuild,
     statuses={202: "It is being built"},
 )
 
@@ -157,21 +173,96 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", PUBLIC, "readyz", "The service takes work", "health"),
     METRICS,
     Route("GET", "/openapi.json", PUBLIC, "openapi", "This description", "health"),
-    Route("GET", "/ops/trail", READER, "trail", "Every record here that belongs to one id", "ops", TRAIL),
-    Route("GET", "/ops/log", READER, "log", "Records of every kind after a position", "ops", LOG),
-    Route("GET", "/ops/progress", READER, "progress", "How far everything is", "ops"),
-    Route("GET", "/ops/sagas", READER, "sagas", "Sagas that have not ended", "ops", SAGAS),
-    Route("GET", "/ops/sagas/{id}", READER, "saga", "One saga: what was asked, answered and undone", "ops"),
-    Route("GET", "/ops/stages", READER, "stages", "What staged transactions hold, and who waits for it", "ops", STAGES),
-    Route("GET", "/ops/why", READER, "why", "All that is known here of an id, or of one transaction", "ops", WHY),
-    Route("GET", "/ops/stuck", READER, "stuck", "Sagas that need a person", "ops", OPEN),
-    Route("GET", "/ops/parked", READER, "parked", "Messages that are parked", "ops", PARKED),
-    Route("GET", "/ops/unsettled", READER, "unsettled", "Sagas that have not ended, and why", "ops", OPEN),
-    Route("GET", "/ops/aggregates/{type}", READER, "aggregates", "Aggregates of one type", "ops", _after("Key")),
-    Route("GET", "/ops/aggregates/{type}/{key}", READER, "aggregate", "One aggregate, now or earlier", "ops", AT),
+    Route(
+        "GET",
+        "/ops/trail",
+        READER,
+        "trail",
+        "Every record here that belongs to one id",
+        "ops",
+        TRAIL,
+        answer=RecordList,
+    ),
+    Route(
+        "GET", "/ops/log", READER, "log", "Records of every kind after a position", "ops", LOG, answer=LogPage | Reading
+    ),
+    Route("GET", "/ops/progress", READER, "progress", "How far everything is", "ops", answer=ProgressStatus),
+    Route("GET", "/ops/sagas", READER, "sagas", "Sagas that have not ended", "ops", SAGAS, answer=SagaEntries),
+    Route(
+        "GET",
+        "/ops/sagas/{id}",
+        READER,
+        "saga",
+        "One saga: what was asked, answered and undone",
+        "ops",
+        answer=SagaDetail,
+    ),
+    Route(
+        "GET",
+        "/ops/stages",
+        READER,
+        "stages",
+        "What staged transactions hold, and who waits for it",
+        "ops",
+        STAGES,
+        answer=StageList,
+    ),
+    Route(
+        "GET",
+        "/ops/why",
+        READER,
+        "why",
+        "All that is known here of an id, or of one transaction",
+        "ops",
+        WHY,
+        answer=WhyAnswer,
+    ),
+    Route("GET", "/ops/stuck", READER, "stuck", "Sagas that need a person", "ops", OPEN, answer=SagaList),
+    Route("GET", "/ops/parked", READER, "parked", "Messages that are parked", "ops", PARKED, answer=WaitingList),
+    Route(
+        "GET", "/ops/unsettled", READER, "unsettled", "Sagas that have not ended, and why", "ops", OPEN, answer=SagaList
+    ),
+    Route(
+        "GET",
+        "/ops/aggregates/{type}",
+        READER,
+        "aggregates",
+        "Aggregates of one type",
+        "ops",
+        _after("Key"),
+        answer=AggregateList,
+    ),
+    Route(
+        "GET",
+        "/ops/aggregates/{type}/{key}",
+        READER,
+        "aggregate",
+        "One aggregate, now or earlier",
+        "ops",
+        AT,
+        answer=AggregateStatus,
+    ),
     REBUILD,
-    Route("POST", "/ops/repairs", OPERATOR, "repair", "A repair, or what it would do", "ops", body=Repair),
-    Route("POST", "/ops/plans", OPERATOR, "plan", "What a saga here would do with an answer", "ops", body=Given),
+    Route(
+        "POST",
+        "/ops/repairs",
+        OPERATOR,
+        "repair",
+        "A repair, or what it would do",
+        "ops",
+        body=Repair,
+        answer=Mended | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
+    ),
+    Route(
+        "POST",
+        "/ops/plans",
+        OPERATOR,
+        "plan",
+        "What a saga here would do with an answer",
+        "ops",
+        body=Given,
+        answer=Plan,
+    ),
 )
 """What every service answers, beside its own routes."""
 RESERVED = frozenset(route.path.split("/")[1] for route in ROUTES)
