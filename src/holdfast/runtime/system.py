@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 
 from holdfast.core.audit.audit import Report
 from holdfast.core.declare.service import Service
+from holdfast.core.explain.overview import ProgressStatus
 from holdfast.core.system import System
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.audit import audit
+from holdfast.runtime.ops.status import progress
 
 
 class Running:
@@ -51,6 +53,10 @@ class Running:
     async def audit(self, *, seconds: float = 0.0) -> Report:
         """What the system's invariants say of all that has happened; waits so long for what is in flight."""
         return await audit(self.system, self.nodes, seconds=seconds)
+
+    def progress(self, service: str) -> ProgressStatus:
+        """How far everything of one service is: cursors, checkpoints, what waits. Read from memory."""
+        return progress(self.nodes[service])
 
     async def __aenter__(self) -> "Running":
         await self.start()
