@@ -1,15 +1,17 @@
 """Style as a test: what the house rules say and a machine can see (CONTRIBUTING.md has them in words).
 
-Each rule is a function from a parsed module to complaints, so that `test_the_rules_can_fail` can show it a sinner.
+Each rule is a function from parsed modules to complaints, so that the tests at the end can show it a sinner.
 Run as a program, this file prints what `public_api.txt` should hold.
 """
 
 import ast
+import graphlib
 import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,46 @@ FUNCTION_LINES_MAX = 60
 LONG: dict[str, tuple[int, str, str]] = {}
 """Modules that may be longer: path in src/holdfast -> (lines, date it was allowed, why)."""
 
-BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "base", "misc"}
+FORMAT_MARKS = 44
+"""How many lines of src are kept from the formatter. The number only goes down; ten are enough."""
+
+REJECTED_WORDS = {
+    "what is inside": ("util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"),
+    "position, or version of a stream": ("offset", "offsets", "lsn", "seq", "seqno"),
+    "log": ("outbox", "journal"),
+    "incarnation": ("epoch", "generation"),
+    "checkpoint of a feed, cursor of an exchange": ("bookmark", "watermark"),
+    "feed or exchange": ("message bus",),
+    "aggregate": ("entity",),
+    "evolve": ("reducer",),
+    "view": ("projection", "projections", "projector", "read model"),
+    "saga": ("workflow", "workflows", "orchestrator"),
+    "undo": ("compensate", "compensated", "compensation"),
+    "stage": ("two phase", "2pc", "tcc"),
+    "cancel": ("abort", "aborted", "call off", "called off", "calling off", "callingoff"),
+    "parked": ("dead letter", "dlq", "poison", "quarantine"),
+    "repair": ("mend", "mended", "mending"),
+    "simulate": ("foretell", "foretold", "foretelling"),
+    "periodic": ("chore", "chores"),
+    "why": ("inquire", "inquiry"),
+}
+"""What a name should say -> the words that stand for it elsewhere; for modules, classes and functions."""
+REJECTED_YET = """
+    cli/judging.py:foretold
+    core/saga/advance.py:called_off core/saga/progress.py:CalledOff core/saga/repair.py:mended
+    runtime/decide/saga_records.py:_write_called_off runtime/decide/sagas.py:call_off runtime/decide/sagas.py:mend
+    runtime/exchange/exchange.py:_mend_own
+    runtime/ops/repair.py:Mended runtime/ops/repair.py:_mend_message runtime/ops/repair.py:_mend_saga
+    runtime/ops/repair.py:mend
+    runtime/ops/simulate.py:Foretelling runtime/ops/simulate.py:_call_off runtime/ops/simulate.py:mend
+    runtime/tasks.py:Chore
+"""
+"""Names that still hold a rejected word. The list only gets shorter."""
+TWINS_YET = """
+    Answer:3 Answered:2 Begun:2 Committed:2 Context:2 Cursor:2 Found:2 Given:2 Group:2 Guard:2 Line:2 Lock:2 Outcome:2
+    Repair:2 Report:2 Request:2 Route:2 Server:2 Store:2 Transport:2 Writer:3
+"""
+"""Names that classes of several modules still share, and of how many. The list only gets shorter."""
 
 RINGS = {
     "errors": set[str](),
@@ -97,6 +138,83 @@ def wrong_direction(name: str, tree: ast.Module) -> list[str]:
         elif ring in ("core", "ports", "errors", "runtime", "") and top not in sys.stdlib_module_names | {"msgspec"}:
             found.append(f"{name}:{line} imports {module}: only the standard library and msgspec here")
     return found
+
+
+def dotted(name: str) -> str:
+    """`core/wire/frame.py` -> `holdfast.core.wire.frame`; `core/__init__.py` -> `holdfast.core`."""
+    return f"holdfast.{name.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """`holdfast.core.wire.frame` -> `holdfast.core.wire`; a module that is in no room stands for itself."""
+    return module.rpartition(".")[0] if module.count(".") > 2 else module
+
+
+def arrows(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """Module -> those of `modules` that it imports, under TYPE_CHECKING and inside functions too."""
+    found: dict[str, set[str]] = {}
+    for module, tree in modules.items():
+        named: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                # `from holdfast.core.audit import cut` imports the module, if there is one of that name.
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                named |= {name if name in modules else node.module or "" for name in inner}
+        found[module] = (named & modules.keys()) - {module}
+    return found
+
+
+def circle(steps: Mapping[str, set[str]]) -> list[str]:
+    """One way that comes back to where it began, or nothing."""
+    try:
+        graphlib.TopologicalSorter(steps).prepare()
+    except graphlib.CycleError as error:
+        return [" <- ".join(error.args[1])]
+    return []
+
+
+def circles(modules: Mapping[str, ast.Module]) -> list[str]:
+    """A circle of modules, and one of rooms: neither can be read, or moved, alone."""
+    steps = arrows(modules)
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for module, others in steps.items():
+        rooms[room_of(module)] |= {room_of(other) for other in others} - {room_of(module)}
+    return circle(steps) + circle(rooms)
+
+
+def words(name: str) -> str:
+    """`_call_off`, `CalledOff` -> ` call off `, ` called off `: whole words, to look for some of them."""
+    return f" {' '.join(re.findall(r'[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+', name)).lower()} "
+
+
+def rejected(name: str, tree: ast.Module) -> dict[str, str]:
+    """`path:name` of what is called by a word that the glossary rejects -> a complaint that says the right one."""
+    names = name.removesuffix(".py").split("/")
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names += [node.name for node in ast.walk(tree) if isinstance(node, kinds)]
+    return {
+        f"{name}:{one}": f"{name}:{one} says {word!r}, and should say: {better}"
+        for one in names
+        for better, worse in REJECTED_WORDS.items()
+        for word in worse
+        if f" {word} " in words(one)
+    }
+
+
+def twins(modules: Mapping[str, ast.Module]) -> dict[str, list[str]]:
+    """Name of a class, without its underscore if it is private -> the modules that define it, if they are several."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for module, tree in modules.items():
+        for name in sorted({node.name.lstrip("_") for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}):
+            found[name].append(module)
+    return {name: where for name, where in found.items() if len(where) > 1}
+
+
+def format_marks(text: str) -> int:
+    """How often a text keeps lines from the formatter."""
+    return len(re.findall(r"# fmt: (?:skip|off)\b", text))
 
 
 def impurities(name: str, tree: ast.Module) -> list[str]:
@@ -238,9 +356,33 @@ def test_functions_are_short() -> None:
     check([text for name, tree, _ in sources() for text in long_functions(name, tree)])
 
 
-def test_names_say_what_is_inside() -> None:
-    """No module or package is called utils, helpers, common, manager, base or misc."""
-    check([name for name, _, _ in sources() if BANNED_NAMES & set(name.removesuffix(".py").split("/"))])
+def test_no_imports_go_round() -> None:
+    """No module, and no room, imports itself by way of others, be it for types alone."""
+    check(circles({dotted(name): tree for name, tree, _ in sources()}))
+
+
+def test_names_are_of_the_glossary() -> None:
+    """No module, class or function has a name that says nothing, or a word for which the glossary has another."""
+    found = {key: text for name, tree, _ in sources() for key, text in rejected(name, tree).items()}
+    allowed = set(REJECTED_YET.split())
+    gone = [f"REJECTED_YET: {key} is gone" for key in sorted(allowed - found.keys())]
+    check([text for key, text in found.items() if key not in allowed] + gone)
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    """No two modules define a class of one name, private ones included."""
+    several = twins({dotted(name): tree for name, tree, _ in sources()})
+    found = {f"{name}:{len(where)}": f"{name}: {', '.join(where)}" for name, where in several.items()}
+    allowed = set(TWINS_YET.split())
+    gone = [f"TWINS_YET: {key} is gone" for key in sorted(allowed - found.keys())]
+    check([text for key, text in found.items() if key not in allowed] + gone)
+
+
+def test_the_formatter_formats() -> None:
+    """The lines that are kept from the formatter become fewer: who takes a mark out lowers the number, too."""
+    marks = sum(format_marks(text) for _, _, text in sources())
+    if marks != FORMAT_MARKS:
+        check([f"{marks} lines are kept from the formatter, and FORMAT_MARKS is {FORMAT_MARKS}"])
 
 
 def test_nothing_is_left_open() -> None:
@@ -316,6 +458,42 @@ def test_the_rules_can_fail() -> None:
     ]  # fmt: skip
     assert long_functions("x", tree) and asserts("x", tree) and poor_header("x", tree) and left_open("x", SINNER)
     assert places("x", "cd /" + "home/me") and places("x", "https://pypi." + "org/") and not places("x", "a/tmp/b")
+
+
+MADE_UP = {
+    "core/audit/audit.py": "if TYPE_CHECKING:\n    from holdfast.core.system import System",
+    "core/audit/cut.py": "class Cut: ...",
+    "core/system.py": "from holdfast.core.audit import cut\nclass _Cut: ...",
+    "runtime/node.py": "import holdfast.runtime.ops.doubt",
+    "runtime/ops/__init__.py": "",
+    "runtime/ops/doubt.py": "def f():\n    from holdfast.runtime import node",
+    "stores/sqlite/file.py": "class LogOffset:\n    def base32(self): ...\n    def _call_off(self): ...",
+    "stores/message_manager.py": "",
+}
+
+
+def made_up(*names: str) -> dict[str, ast.Module]:
+    """Some modules of a small tree in which each sin between modules is planted."""
+    return {dotted(name): ast.parse(MADE_UP[name]) for name in names}
+
+
+def test_the_rules_between_modules_can_fail() -> None:
+    """Each rule over several modules finds what was planted in a small tree, and nothing else there."""
+    node, doubt = "holdfast.runtime.node", "holdfast.runtime.ops.doubt"
+    found = circles(made_up("runtime/node.py", "runtime/ops/__init__.py", "runtime/ops/doubt.py"))
+    assert found[0] in (f"{node} <- {doubt} <- {node}", f"{doubt} <- {node} <- {doubt}")
+    # Two rooms may go round where no two modules do.
+    rooms = made_up("core/audit/audit.py", "core/audit/cut.py", "core/system.py")
+    assert arrows(rooms)["holdfast.core.system"] == {"holdfast.core.audit.cut"}
+    assert circle(arrows(rooms)) == [] and len(circles(rooms)) == 1 and "holdfast.core.audit <-" in circles(rooms)[0]
+    assert circles(made_up("core/audit/cut.py", "core/system.py", "runtime/node.py")) == []
+    assert twins(made_up(*MADE_UP)) == {"Cut": ["holdfast.core.audit.cut", "holdfast.core.system"]}
+    assert [key for name, text in MADE_UP.items() for key in rejected(name, ast.parse(text))] == [
+        "stores/sqlite/file.py:LogOffset",
+        "stores/sqlite/file.py:_call_off",
+        "stores/message_manager.py:message_manager",
+    ]
+    assert format_marks("x = 1  # fmt: " + "skip\n# fmt: " + "off\n# fmt: on\n") == 2
 
 
 if __name__ == "__main__":

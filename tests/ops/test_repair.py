@@ -10,10 +10,9 @@ from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, 
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.explain.overview import ListedSaga
 from holdfast.core.explain.plan import Given, Plan
-from holdfast.core.explain.status import Action
 from holdfast.core.saga.advance import advance, answered, woken
 from holdfast.core.saga.progress import Begun, SagaState, apply
-from holdfast.core.saga.repair import actions, mended
+from holdfast.core.saga.repair import Action, actions, mended
 from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend

@@ -22,7 +22,7 @@ ANSWER_SECONDS_MAX = 40.0
 Told = TypeVar("Told")
 
 
-class Page(Protocol):
+class PagedList(Protocol):
     """A list that says where its next page begins."""
 
     @property
@@ -31,7 +31,7 @@ class Page(Protocol):
         ...
 
 
-Paged = TypeVar("Paged", bound=Page)
+Paged = TypeVar("Paged", bound=PagedList)
 
 
 def services_at(settings: Settings, given: list[str]) -> dict[str, str]:

@@ -161,14 +161,14 @@ class MariaDB(Server):
             "\nFLUSH PRIVILEGES;\nCREATE USER holdfast@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO holdfast@'%';\n"
         )
         done = subprocess.run(
-            [*self._base(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
+            [*self._program(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
             text=True, check=False, env=self._environ(),
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"mariadb: {done.stderr[-2000:]}")
-        self.version = _version(self._base()[:1], self._environ())
+        self.version = _version(self._program()[:1], self._environ())
 
-    def _base(self) -> list[str]:
+    def _program(self) -> list[str]:
         user = ["--user=root"] if os.geteuid() == 0 else []
         share = self.root / "usr/share/mysql"
         return [
@@ -183,7 +183,7 @@ class MariaDB(Server):
             "pid-file": str(self.folder / "pid"), "max-connections": "200", "innodb-buffer-pool-size": "64M",
             "max-allowed-packet": "64M", "skip-name-resolve": "1", **self.settings,
         }  # fmt: skip
-        return [*self._base(), *(f"--{name}={value}" for name, value in options.items())]
+        return [*self._program(), *(f"--{name}={value}" for name, value in options.items())]
 
     def _environ(self) -> dict[str, str]:
         libraries = [str(path) for path in (self.root / "usr/lib").glob("*-linux-gnu")]

@@ -8,23 +8,37 @@ with the log, and what is kept in memory with what is in flight and with the key
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from holdfast.core.audit.cut import Cut, Seen
 from holdfast.core.audit.happened import Happened, Types
-from holdfast.core.audit.invariant import Judge, Violation
+from holdfast.core.audit.invariant import Invariant, Judge, Violation
 from holdfast.core.audit.settled import Mark, Open, Settling
 from holdfast.core.declare.message import Contract
+from holdfast.core.declare.service import Service
 from holdfast.core.log.record import record_id
-from holdfast.core.system import System
 from holdfast.errors import Invalid
 
 VIOLATIONS_MAX = 1_000
 """Violations of single transactions that are kept; past it they are counted."""
 CAUSES = "causes"
 """The name under which it is said that a record's cause is in no log, or after it."""
+
+
+class Audited(Protocol):
+    """What an audit reads of a system. `core.system.System` is one."""
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """By name."""
+        ...
+
+    @property
+    def invariants(self) -> Mapping[str, Invariant]:
+        """By name: what must be true of the services together."""
+        ...
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -53,10 +67,10 @@ class Report(msgspec.Struct, frozen=True):
 class Audit:
     """The invariants of one system, and how far they have come."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: Audited) -> None:
         self.cut = Cut(system.services)
         self.settling = Settling(system.services)
-        self._types = Types(_contracts(system))
+        self._types = Types(_contracts(system.services))
         self._judges = [Judge(one) for one in system.invariants.values()]
         self._flight = any(one.wants_flight for one in system.invariants.values())
         self._following: dict[type[Any], list[Judge]] = {}
@@ -199,7 +213,7 @@ def _in_circle(log: str, waits: Mapping[str, str]) -> bool:
     return at == log and bool(passed)
 
 
-def _contracts(system: System) -> dict[str, Contract]:
+def _contracts(services: Mapping[str, Service]) -> dict[str, Contract]:
     """The contracts of the services, and of all whose events they take."""
-    found = {event.contract: event.home for service in system.services.values() for event in service.fed_by()}
-    return found | {name: service.contract for name, service in system.services.items()}
+    found = {event.contract: event.home for service in services.values() for event in service.fed_by()}
+    return found | {name: service.contract for name, service in services.items()}

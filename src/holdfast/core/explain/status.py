@@ -12,24 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from holdfast.core.log.record import NO_HEADERS, Headers, Kind, Record, record_id
-
-
-class Action(msgspec.Struct, frozen=True):
-    """One repair that is possible, and what it would do."""
-
-    verb: str
-    """`retry`, `skip`, `undo` or `resolve`."""
-    target: str
-    """The id of the record, saga or transaction that it is for."""
-    does: str
-    """What would come of it, as a sentence without its subject."""
-    flags: str = ""
-    """What the command line takes with it."""
-
-    @property
-    def typed(self) -> str:
-        """The repair as it is typed after `holdfast`."""
-        return " ".join(filter(None, (self.verb, self.target, self.flags)))
+from holdfast.core.saga.repair import Action
 
 
 class RecordStatus(msgspec.Struct, frozen=True):

@@ -7,14 +7,33 @@ that follows from it. Both are pure, so a plan is the same call on a copy of the
 
 from typing import Any, Literal
 
+import msgspec
+
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.explain.status import Action
 from holdfast.core.saga.advance import advance, called_off, past_return
 from holdfast.core.saga.progress import Asked, Completed, Progress, Repaired, SagaState, Settled, Undone, apply
 from holdfast.errors import Contradicted
 
 Verb = Literal["retry", "skip", "undo", "done", "undone"]
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One repair that is possible, and what it would do."""
+
+    verb: str
+    """`retry`, `skip`, `undo` or `resolve`."""
+    target: str
+    """The id of the record, saga or transaction that it is for."""
+    does: str
+    """What would come of it, as a sentence without its subject."""
+    flags: str = ""
+    """What the command line takes with it."""
+
+    @property
+    def typed(self) -> str:
+        """The repair as it is typed after `holdfast`."""
+        return " ".join(filter(None, (self.verb, self.target, self.flags)))
 
 
 def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]:

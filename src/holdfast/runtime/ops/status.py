@@ -20,7 +20,6 @@ from holdfast.core.explain.overview import (
     WaitingEntry,
 )
 from holdfast.core.explain.status import (
-    Action,
     HoldStatus,
     PeerStatus,
     SagaStatus,
@@ -30,7 +29,7 @@ from holdfast.core.explain.status import (
 )
 from holdfast.core.explain.upcoming import reached_by_state, upcoming
 from holdfast.core.saga.progress import SagaState
-from holdfast.core.saga.repair import actions
+from holdfast.core.saga.repair import Action, actions
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import timer_key
 from holdfast.runtime.inbox.doubt import coordinator_of
