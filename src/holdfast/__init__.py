@@ -16,7 +16,7 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
 """
 
 from holdfast.client import Client
-from holdfast.compose import start
+from holdfast.compose import asgi_app, start
 from holdfast.core.audit.happened import Happened
 from holdfast.core.declare.aggregate import decide, escrow, evolve
 from holdfast.core.declare.effect import Attempt
@@ -52,6 +52,7 @@ __all__ = [
     "System",
     "Transaction",
     "answer",
+    "asgi_app",
     "decide",
     "escrow",
     "every",

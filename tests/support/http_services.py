@@ -252,12 +252,13 @@ async def site(
     """Services in memory behind one listener; `only` starts one of them."""
     whole = system if isinstance(system, System) else System([system], name=system.name)
     transport = LocalTransport()
+    chosen = {only: whole.services[only]} if only else whole.services
     running = Running(
         whole,
-        store=lambda service: MemoryStore(service.name),
-        transport=lambda service: transport,
-        clock=SystemClock(),
-        services={only: whole.services[only]} if only else None,
+        lambda: {
+            name: Node(service, MemoryStore(name), transport, SystemClock(), peers=whole.services)
+            for name, service in chosen.items()
+        },
     )
     transport.peers.update(running.nodes)
     async with running, aiohttp.ClientSession() as session:
