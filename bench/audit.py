@@ -145,7 +145,7 @@ async def catching_up(folder: Path, seconds: float) -> Measured:
 
 async def judged(folder: Path, seconds: float) -> Measured:
     """Records a second through an audit alone: pages that are in memory; the shop's five invariants."""
-    from holdfast.core.audit import Audit
+    from holdfast.core.audit.audit import Audit
     from holdfast.runtime.ops.audit import Reading, reading
 
     pages: list[tuple[str, Reading]] = []

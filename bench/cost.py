@@ -1,11 +1,11 @@
 """`python -m bench.cost --old REV --new .`: the cost rule. What a command costs the processor, beside another revision.
 
 Counted is the processor time, user and system, of all our processes per command: of what a change does to the code it
-says more than throughput, which hangs on the disk and on who else is at work. In each round both sides run a
-scenario, a process and a folder each, and work in turn, half a second at a time, so that a busy neighbour is in both.
-Each revision is a git worktree of its own, run by this environment. Shown is the median of new/old over the rounds,
-with its 90 % interval (bootstrap over paired rounds). "Not dearer": the interval ends at 1.05 or below. Throughput
-and p99 stand beside it and decide nothing.
+says more than throughput, which hangs on the disk and on who else is at work. A round is three pairs of processes,
+one a side, which work in turn, a quarter of a second at a time, so that a busy neighbour is in both; several, since
+one process is faster than another of the same code. Each revision is a git worktree of its own, run by this
+environment. Shown is the median of new/old over the rounds, with its 90 % interval (bootstrap over paired rounds).
+"Not dearer": the interval ends at 1.05 or below. Throughput and p99 stand beside it and decide nothing.
 """
 
 import argparse
@@ -28,7 +28,9 @@ SCENARIOS = ("commands", "saga", "saga over HTTP", "handlers", "effects", "views
 DEARER_FROM = 1.05
 RESAMPLES = 10_000
 LOW, HIGH = 0.05, 0.95
-SLICE_SECONDS, WARM_SECONDS, END_SECONDS = 0.5, 1.0, 60
+PAIRS = 3
+"""Of processes in a round."""
+SLICE_SECONDS, WARM_SECONDS, END_SECONDS = 0.25, 0.5, 60
 
 
 @dataclass
@@ -101,16 +103,17 @@ class Working:
 
 def compare(trees: tuple[Path, Path], scenario: str, rounds: int, seconds: float) -> Verdict:
     """All rounds of one scenario."""
-    found: list[tuple[Side, Side]] = []
+    found, ratios = list[tuple[Side, Side]](), list[float]()
     for number in range(rounds):
-        old, new = round_of(trees, scenario, number, seconds)
-        found.append((old, new))
-        print(f"{scenario}, round {number + 1}/{rounds}: {paired(old, new):.3f}", file=sys.stderr)
-    return judged(scenario, found)
+        pairs = [pair_of(trees, scenario, number * PAIRS + one, seconds / PAIRS) for one in range(PAIRS)]
+        found += pairs
+        ratios.append(statistics.fmean(paired(old, new) for old, new in pairs))
+        print(f"{scenario}, round {number + 1}/{rounds}: {ratios[-1]:.3f}", file=sys.stderr)
+    return judged(scenario, ratios, found)
 
 
-def round_of(trees: tuple[Path, Path], scenario: str, number: int, seconds: float) -> tuple[Side, Side]:
-    """One round: each side in a new process, in turn; who is first changes."""
+def pair_of(trees: tuple[Path, Path], scenario: str, number: int, seconds: float) -> tuple[Side, Side]:
+    """Each side in a new process, in turn; who is first changes."""
     sides = (Side(), Side())
     working = [Working(tree, scenario, number) for tree in trees]
     turns = max(1, round(seconds / SLICE_SECONDS))
@@ -130,16 +133,15 @@ def round_of(trees: tuple[Path, Path], scenario: str, number: int, seconds: floa
 
 
 def paired(old: Side, new: Side) -> float:
-    """New/old of one round: the median over its turns, so that what disturbs one turn decides nothing."""
+    """New/old of one pair: the median over its turns, so that what disturbs one turn decides nothing."""
     return statistics.median(one / other for one, other in zip(new.cpu_us, old.cpu_us, strict=True))
 
 
-def judged(scenario: str, rounds: list[tuple[Side, Side]]) -> Verdict:
-    """The median of new/old and its interval, and what they say."""
-    ratios = [paired(old, new) for old, new in rounds]
+def judged(scenario: str, ratios: list[float], pairs: list[tuple[Side, Side]]) -> Verdict:
+    """The median of the rounds' new/old and its interval, and what they say."""
     low, high = interval(ratios)
     says = "not dearer" if high <= DEARER_FROM else "dearer" if low > DEARER_FROM else "not known"
-    olds, news = [old for old, _ in rounds], [new for _, new in rounds]
+    olds, news = [old for old, _ in pairs], [new for _, new in pairs]
     return Verdict(
         scenario=scenario,
         ratio=statistics.median(ratios),

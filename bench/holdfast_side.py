@@ -13,7 +13,7 @@ from bench.load import Measured, closed_loop, measured
 from bench.services import First, Travel, first_service, system
 from holdfast import Client, System, start
 from holdfast.cli.processes import Supervisor
-from holdfast.core.message import Rejection
+from holdfast.core.declare.message import Rejection
 
 EVENTS = 20_000
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast import Running, start
-from holdfast.core.frame import decode_frame, encode_frame
-from holdfast.core.message import decode_stored
+from holdfast.core.declare.message import decode_stored
+from holdfast.core.wire.frame import decode_frame, encode_frame
 from holdfast.web.app import make_app
 from recorded import bazaar
 

@@ -4,7 +4,7 @@
 
 writes `bazaar-SERVICE.sql` (each store as SQL text), `bazaar.json` (what each service said of itself, opened alone) and
 `wire.json` (frames, commands and what was answered, as on the wire). Run anew it records another run: that is for a new
-release, whose recordings lie beside these. It uses internals, of that revision; what reads them does not.
+release, whose recordings lie beside these. It uses internals of that revision; what reads the recordings does not.
 """
 
 import asyncio

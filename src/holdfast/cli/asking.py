@@ -1,21 +1,37 @@
 """Asking running services over HTTP: the few requests that the command line makes.
 
-Comes after configuration (which names the services and the secret), before whatever shows the answers. Requests to
-`/ops` and feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming
-the service.
+Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` decodes an
+answer as the type that the service encoded (`core.explain.status`, `core.explain.overview`). Requests to `/ops` and
+feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
+service, and with `HoldfastError` when an answer is not of its type.
 """
 
 import http.client
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
 
 from holdfast.config import Settings
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound, Unauthorized, Unreachable
 
 ANSWER_SECONDS_MAX = 40.0
+Told = TypeVar("Told")
+
+
+class PagedList(Protocol):
+    """A list that says where its next page begins."""
+
+    @property
+    def next(self) -> str | None:
+        """The `after` of the next page; None or empty on the last one."""
+        ...
+
+
+Paged = TypeVar("Paged", bound=PagedList)
 
 
 def services_at(settings: Settings, given: list[str]) -> dict[str, str]:
@@ -42,10 +58,15 @@ def url_of(settings: Settings, service: str) -> str:
     return urls[service]
 
 
-def get(url: str, path: str, query: Mapping[str, Any], settings: Settings) -> Any:
-    """The JSON that `GET url/path?query` answers. Raises HoldfastError."""
+def get(url: str, path: str, query: Mapping[str, Any], settings: Settings, kind: type[Told]) -> Told:
+    """What `GET url/path?query` answers, as a value of that type. Raises HoldfastError."""
     status, _, body = request(url, path, query, settings)
-    return parsed(url, status, body)
+    if status >= 400:
+        raise refusal(url, status, body)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HoldfastError(f"{url}{path} answered with something that is no {kind.__name__}: {error}") from None
 
 
 def post(url: str, path: str, body: Mapping[str, Any], settings: Settings) -> Any:
@@ -55,9 +76,14 @@ def post(url: str, path: str, body: Mapping[str, Any], settings: Settings) -> An
 
 
 def request(
-    url: str, path: str, query: Mapping[str, Any], settings: Settings, *, body: bytes = b"",
+    url: str,
+    path: str,
+    query: Mapping[str, Any],
+    settings: Settings,
+    *,
+    body: bytes = b"",
     seconds: float = ANSWER_SECONDS_MAX,
-) -> tuple[int, Mapping[str, str], bytes]:  # fmt: skip
+) -> tuple[int, Mapping[str, str], bytes]:
     """(status, headers in small letters, body) of a GET, or of a POST where there is a body. Raises Unreachable."""
     parts = urlsplit(url)
     kept = {name: value for name, value in query.items() if value not in ("", None)}
@@ -67,7 +93,7 @@ def request(
     if body and settings.operator_token:
         headers["Authorization"] = f"Bearer {settings.operator_token}"
     elif settings.secret:
-        from holdfast.core.signature import sign
+        from holdfast.core.wire.signature import sign
 
         headers["Holdfast-Signature"] = sign(settings.secret, method, whole, body, int(time.time()))
     elif settings.operator_token and path.startswith("/ops"):
@@ -87,24 +113,30 @@ def request(
 
 
 def parsed(url: str, status: int, body: bytes) -> Any:
-    """The JSON of a good answer; a bad one as an error that says what the service said."""
+    """The JSON of a good answer. Raises HoldfastError, which says what the service said, for another one."""
+    if status >= 400:
+        raise refusal(url, status, body)
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise HoldfastError(f"{url} answered {status} with something that is not JSON") from None
+
+
+def refusal(url: str, status: int, body: bytes) -> HoldfastError:
+    """The error that a refusal stands for, with what the service said."""
     try:
         value: Any = json.loads(body)
     except ValueError:
-        raise HoldfastError(f"{url} answered {status} with something that is not JSON") from None
-    if status < 400:
-        return value
+        return HoldfastError(f"{url} answered {status} with something that is not JSON")
     problem = cast(dict[str, Any], value) if isinstance(value, dict) else {}
     said = f"{url} answered {status}: {problem.get('detail') or problem.get('title') or 'no reason given'}"
-    raise {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(status, HoldfastError)(said)
+    return {401: Unauthorized, 403: Unauthorized, 404: NotFound}.get(status, HoldfastError)(said)
 
 
-def pages(url: str, path: str, query: Mapping[str, Any], settings: Settings) -> Iterator[Any]:
-    """The items of every page of a list that answers `{"items": [...], "next": KEY}`."""
-    after: Any = query.get("after", "")
-    while True:
-        page = get(url, path, {**query, "after": after}, settings)
-        yield from page.get("items", [])
-        after = page.get("next")
-        if not after:
-            return
+def pages(url: str, path: str, query: Mapping[str, Any], settings: Settings, kind: type[Paged]) -> Iterator[Paged]:
+    """Every page of a list. Raises HoldfastError."""
+    after: str | None = query.get("after", "")
+    while after is not None:
+        page = get(url, path, {**query, "after": after}, settings, kind)
+        yield page
+        after = page.next or None

@@ -16,10 +16,10 @@ from holdfast.cli.asking import services_at
 from holdfast.cli.auditing import ROUND_SECONDS, HttpAudit, audit_urls
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
-from holdfast.core.audit import Report
-from holdfast.core.invariant import Violation
-from holdfast.core.service import System
-from holdfast.core.story import ago
+from holdfast.core.audit.audit import Report
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.explain.story import ago
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 
 SAY_SECONDS = 10.0

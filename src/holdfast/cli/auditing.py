@@ -11,9 +11,9 @@ import msgspec
 
 from holdfast.cli.asking import parsed, request
 from holdfast.config import Settings
-from holdfast.core.audit import Audit, Report
-from holdfast.core.invariant import Violation
-from holdfast.core.service import System
+from holdfast.core.audit.audit import Audit, Report
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Misuse
 from holdfast.runtime.ops.audit import Reading
 

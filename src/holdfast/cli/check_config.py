@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from holdfast.cli.shared import AsJson, ConfigFile, say, settings_of
 from holdfast.cli.targets import check_pins, load_target
 from holdfast.compose import make_store
-from holdfast.core.service import Service
+from holdfast.core.declare.service import Service
 from holdfast.errors import ConfigInvalid
 
 

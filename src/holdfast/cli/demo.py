@@ -169,8 +169,8 @@ def _trail(id: str, shown: Demonstration) -> str:
     """The tree of one id, over all services."""
     from holdfast.cli.trail import ask
     from holdfast.config import Settings
-    from holdfast.core.trail import build
-    from holdfast.core.tree import render
+    from holdfast.core.explain.trail import build
+    from holdfast.core.explain.tree import render
 
     found, _ = ask(shown.supervisor.urls, id, Settings())
     return render(build(found))

@@ -26,8 +26,8 @@ from holdfast.cli.auditing import audit_urls
 from holdfast.cli.processes import CHILD, Supervisor
 from holdfast.cli.targets import load_target
 from holdfast.config import ServiceSettings, Settings
-from holdfast.core.audit import CAUSES
-from holdfast.core.service import System
+from holdfast.core.audit.audit import CAUSES
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 
 if TYPE_CHECKING:

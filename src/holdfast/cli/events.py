@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.asking import parsed, request, url_of
 from holdfast.cli.shared import AsJson, ConfigFile, settings_of
-from holdfast.core.record import parse_record_id
+from holdfast.core.log.record import parse_record_id
 
 PAGE = 500
 WAIT_SECONDS = 20

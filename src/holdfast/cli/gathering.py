@@ -3,60 +3,69 @@
 Comes before whatever shows it (`cli.why`). A service that does not answer is named with the reason; the rest is shown.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from holdfast.cli.asking import get
-from holdfast.cli.trail import rows, to_record
 from holdfast.config import Settings
-from holdfast.core.story import Part
+from holdfast.core.explain.status import WhyAnswer
 from holdfast.errors import HoldfastError
 
+T = TypeVar("T")
 
-def gather(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[list[Part], dict[str, str], int]:
-    """(what each service knows, why by silent service, the latest of their clocks in µs) of an id.
+
+class Gathered(msgspec.Struct, frozen=True):
+    """What the services know of an id."""
+
+    answers: tuple[WhyAnswer, ...]
+    """Of those that answered."""
+    silent: dict[str, str]
+    """The services that did not answer -> why."""
+    now: int
+    """The latest of their clocks, µs since 1970-01-01 UTC."""
+
+
+def gather(urls: Mapping[str, str], id: str, settings: Settings) -> Gathered:
+    """What each service knows of an id.
 
     Each service is asked what the id names there; then, of the transactions that it did not name itself, what it knows.
     """
-    parts: dict[str, Part] = {}
+    answers: dict[str, WhyAnswer] = {}
     silent: dict[str, str] = {}
-    now = 0
     for name, where in urls.items():
         try:
-            parts[name], told = _part(get(where, "/ops/why", {"id": id}, settings))
-            now = max(now, told)
+            answers[name] = get(where, "/ops/why", {"id": id}, settings, WhyAnswer)
         except HoldfastError as error:
             silent[name] = str(error)
-    asked = {name: set(part.transactions) for name, part in parts.items()}
-    todo = list(dict.fromkeys(tx for part in parts.values() for tx in part.transactions))
-    while todo:
-        tx = todo.pop(0)
-        for name, part in parts.items():
+    asked = {name: set(answer.transactions) for name, answer in answers.items()}
+    for tx in dict.fromkeys(tx for answer in answers.values() for tx in answer.transactions):
+        for name in answers:
             if tx in asked[name] or name in silent:
                 continue
-            asked[name].add(tx)
             try:
-                more, _ = _part(get(urls[name], "/ops/why", {"tx": tx}, settings))
+                more = get(urls[name], "/ops/why", {"tx": tx}, settings, WhyAnswer)
+                answers[name] = _merged(answers[name], more)
             except HoldfastError as error:
                 silent[name] = str(error)
-                continue
-            _merge(part, more)
-    return list(parts.values()), silent, now
+    now = max((answer.now for answer in answers.values()), default=0)
+    return Gathered(tuple(answers.values()), silent, now)
 
 
-def _part(answer: Any) -> tuple[Part, int]:
-    body: dict[str, Any] = dict(answer)
-    records = [to_record(row) for row in rows(body)]
-    known = {name: body[name] for name in Part.__struct_fields__ if name in body and name != "records"}
-    return msgspec.structs.replace(msgspec.convert(known, Part), records=records), int(body.get("now", 0))
+def _merged(known: WhyAnswer, more: WhyAnswer) -> WhyAnswer:
+    """What a service knows of the id, and of one more transaction."""
+    return msgspec.structs.replace(
+        known,
+        complete=known.complete and more.complete,
+        sagas=_joined(known.sagas, more.sagas, lambda saga: saga.id),
+        waiting=_joined(known.waiting, more.waiting, lambda message: (message.message, message.stream)),
+        held=_joined(known.held, more.held, lambda hold: (hold.stream, hold.stage)),
+        records=_joined(known.records, more.records, lambda record: record.position),
+    )
 
 
-def _merge(part: Part, more: Part) -> None:
-    have = {record.position for record in part.records}
-    part.records += [record for record in more.records if record.position not in have]
-    part.sagas += [saga for saga in more.sagas if saga["id"] not in {one["id"] for one in part.sagas}]
-    part.waiting += [one for one in more.waiting if one["message"] not in {old["message"] for old in part.waiting}]
-    part.held += [one for one in more.held if one not in part.held]
-    part.complete = part.complete and more.complete
+def _joined(known: tuple[T, ...], more: tuple[T, ...], key: Callable[[T], Hashable]) -> tuple[T, ...]:
+    """What is known, then what is new in `more`."""
+    have = {key(one) for one in known}
+    return (*known, *(one for one in more if key(one) not in have))

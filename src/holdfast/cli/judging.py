@@ -15,16 +15,16 @@ import msgspec
 from holdfast.cli.asking import get
 from holdfast.cli.auditing import HttpAudit
 from holdfast.cli.gathering import gather
-from holdfast.cli.trail import rows, to_record
 from holdfast.config import Settings
-from holdfast.core.audit import Audit
-from holdfast.core.cut import seen
-from holdfast.core.frame import to_wire
-from holdfast.core.invariant import Violation
-from holdfast.core.record import Record, parse_record_id
-from holdfast.core.service import System
-from holdfast.core.settled import Open
-from holdfast.core.story import tell
+from holdfast.core.audit.audit import Audit
+from holdfast.core.audit.cut import seen
+from holdfast.core.audit.invariant import Violation
+from holdfast.core.audit.settled import Open
+from holdfast.core.explain.overview import LogPage, ProgressStatus, RecordList
+from holdfast.core.explain.story import tell, trail_of
+from holdfast.core.log.record import BEGUN, Record, parse_record_id
+from holdfast.core.system import System
+from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.runtime.ops.simulate import Foretelling
 
@@ -48,7 +48,7 @@ class Repairs:
             rest = Foretelling(self._system, self._read, int(time.time() * 1e6))
             tx = self._play(rest, result, body)
             known = self._records(tx)
-            open_ = [(name, one.stream) for name, one in known if one.type == "holdfast.saga.begun"]
+            open_ = [(name, one.stream) for name, one in known if one.type == BEGUN]
             unknown = [*rest.unknown, *rest.open_sagas(open_)]
             if unknown:
                 return {"unknown": unknown}
@@ -96,8 +96,9 @@ class Repairs:
     def _settled(self, tx: str) -> bool:
         end = time.monotonic() + SETTLE_SECONDS
         while True:
-            parts, silent, now = gather(self._urls, tx, self._settings)
-            if tell(tx, parts, silent, now).settled and not silent:
+            found = gather(self._urls, tx, self._settings)
+            story = tell(tx, found.answers, trail_of(found.answers), found.silent, found.now)
+            if story.settled and not found.silent:
                 return True
             if time.monotonic() > end:
                 return False
@@ -106,7 +107,7 @@ class Repairs:
     def _what_if(self, tx: str, records: list[tuple[str, Record]]) -> list[Violation]:
         found = Open(tx, next((one.correlation for _, one in records), ""), min(one.at for _, one in records))
         found.records = [(name, seen(one)) for name, one in records if one.kind in ("event", "answer")]
-        heads = sum(get(url, "/ops/progress", {}, self._settings)["head"] for url in self._urls.values())
+        heads = sum(get(url, "/ops/progress", {}, self._settings, ProgressStatus).head for url in self._urls.values())
         audit = Audit(self._system)
         if heads <= FOLDED_RECORDS_MAX:
             whole = HttpAudit(self._system, self._urls, self._settings)
@@ -122,9 +123,9 @@ class Repairs:
     def _records(self, tx: str) -> list[tuple[str, Record]]:
         """All records of a transaction, by time."""
         found = [
-            (name, to_record(row))
+            (name, row.record())
             for name, url in self._urls.items()
-            for row in rows(get(url, "/ops/trail", {"tx": tx, "limit": 10_000}, self._settings))
+            for row in get(url, "/ops/trail", {"tx": tx, "limit": 10_000}, self._settings, RecordList).records
         ]
         return sorted(found, key=lambda one: (one[1].at, one[0], one[1].position))
 
@@ -133,8 +134,9 @@ class Repairs:
             raise NotFound(f"where is {service}? Its records are needed: give --url {service}=URL")
         key = (service, stream)
         if key not in self._streams:
-            answer = get(self._urls[service], "/ops/trail", {"stream": stream, "limit": 10_000}, self._settings)
-            self._streams[key] = [to_record(row) for row in rows(answer)]
+            query = {"stream": stream, "limit": 10_000}
+            answer = get(self._urls[service], "/ops/trail", query, self._settings, RecordList)
+            self._streams[key] = [row.record() for row in answer.records]
         return self._streams[key]
 
     def _message(self, target: str) -> tuple[str, Record]:
@@ -142,10 +144,10 @@ class Repairs:
         if parsed is None or parsed[0] not in self._urls:
             raise NotFound(f"{target[:200]} is no message of a service that was named")
         query = {"after": parsed[1] - 1, "limit": 1}
-        found = get(self._urls[parsed[0]], "/ops/log", query, self._settings)["records"]
-        if not found or found[0]["id"] != target:
+        found = get(self._urls[parsed[0]], "/ops/log", query, self._settings, LogPage).records
+        if not found or found[0].id != target:
             raise NotFound(f"there is no {target[:200]}")
-        return parsed[0], to_record(found[0])
+        return parsed[0], found[0].record()
 
 
 def lines_of(invariants: Mapping[str, Any], *, done: bool) -> list[str]:

@@ -19,7 +19,8 @@ from holdfast.cli.lists import OfCause, OfFingerprint, OfService, OfType, Older,
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.config import Settings
-from holdfast.core.record import parse_record_id
+from holdfast.core.explain.overview import ListedSaga, ListedWaiting, LogPage, RecordList, WaitingList
+from holdfast.core.log.record import parse_record_id
 from holdfast.errors import ConfigInvalid, HoldfastError
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -157,11 +158,16 @@ def _targets(
     silent: dict[str, str] = {}
     for name in chosen:
         items, _, away = items_of(settings, urls, name, filters, service)
-        found += [(one["service"], one.get("id") or one["message"], one.get("stream", "")) for one in items]
+        found += [_target(one) for one in items]
         silent |= away
     for who, reason in silent.items():
         print(f"! {who}: {reason}", file=sys.stderr)
     return found, silent
+
+
+def _target(one: ListedSaga | ListedWaiting) -> Target:
+    """What a list names, as something to repair."""
+    return one.service, one.target, one.stream if isinstance(one, ListedWaiting) else ""
 
 
 def locate(settings: Settings, urls: Mapping[str, str], target: str, stream: str = "") -> list[Target]:
@@ -171,11 +177,12 @@ def locate(settings: Settings, urls: Mapping[str, str], target: str, stream: str
     for name, where in urls.items():
         try:
             if "/" in target:
-                if get(where, "/ops/trail", {"stream": target, "limit": 1}, settings)["records"]:
+                if get(where, "/ops/trail", {"stream": target, "limit": 1}, settings, RecordList).records:
                     found.append((name, target, ""))
             else:
                 query = {"message": target, "stream": stream, "all": 1}
-                found += [(name, target, one["stream"]) for one in get(where, "/ops/parked", query, settings)["items"]]
+                waiting = get(where, "/ops/parked", query, settings, WaitingList)
+                found += [(name, target, message.stream) for message in waiting.items]
         except HoldfastError as error:
             silent[name] = str(error)
     if found:
@@ -192,8 +199,8 @@ def _receiver(settings: Settings, urls: Mapping[str, str], target: str) -> str:
     if parsed is None or parsed[0] not in urls or parsed[1] < 1:
         return ""
     query = {"after": parsed[1] - 1, "limit": 1}
-    records = get(urls[parsed[0]], "/ops/log", query, settings)["records"]
-    to = str(records[0]["destination"]) if records and records[0]["id"] == target else ""
+    records = get(urls[parsed[0]], "/ops/log", query, settings, LogPage).records
+    to = records[0].destination if records and records[0].id == target else ""
     return to if to in urls else ""
 
 

@@ -8,10 +8,14 @@ when a service that holds something could not be told.
 
 from typing import Any
 
+import msgspec
+
 from holdfast.cli.asking import get, post, services_at
 from holdfast.cli.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
+from holdfast.core.explain.overview import StageList
+from holdfast.core.saga.stage import Standing
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
 
 
@@ -78,9 +82,16 @@ def resolve(
 
 
 def _staged(
-    settings: Settings, services: dict[str, str], tx: str, by: str, why: str, *, commit: bool, dry_run: bool,
+    settings: Settings,
+    services: dict[str, str],
+    tx: str,
+    by: str,
+    why: str,
+    *,
+    commit: bool,
+    dry_run: bool,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Commit or cancel a staged transaction, at whom that takes; or say who would be told."""
     known, silent = _standings(services, tx, settings)
     body = {"kind": "resolve", "tx": tx, "decision": "commit" if commit else "cancel", "by": by, "why": why}
@@ -89,7 +100,8 @@ def _staged(
     if dry_run:
         whom = _whom(known)
         text = "\n".join(f"{name} would be told to {body['decision']} it" for name in whom) or "nobody knows it"
-        say({"whom": whom, "standing": known, "silent": silent}, as_json=as_json, text=text)
+        value = {"whom": whom, "standing": msgspec.to_builtins(known), "silent": silent}
+        say(value, as_json=as_json, text=text)
         return 0 if whom else 1
     for name in _whom(known):
         try:
@@ -105,24 +117,24 @@ def _staged(
     return 1 if refused else 0
 
 
-def _standings(
-    services: dict[str, str], tx: str, settings: Settings
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    known: dict[str, dict[str, Any]] = {}
+def _standings(services: dict[str, str], tx: str, settings: Settings) -> tuple[dict[str, Standing], dict[str, str]]:
+    """(what each service knows of a transaction, why by silent service)."""
+    known: dict[str, Standing] = {}
     silent: dict[str, str] = {}
     for name, where in services.items():
         try:
-            known[name] = get(where, "/ops/stages", {"tx": tx}, settings)["standing"]
+            found = get(where, "/ops/stages", {"tx": tx}, settings, StageList)
+            known[name] = found.standing or Standing(name)
         except HoldfastError as error:
             silent[name] = str(error)
     return known, silent
 
 
-def _whom(known: dict[str, dict[str, Any]]) -> list[str]:
+def _whom(known: dict[str, Standing]) -> list[str]:
     """The coordinator where it answers and has not decided; else all that hold something; else who knows."""
-    undecided = [name for name, found in known.items() if found.get("undecided")]
-    held = [name for name, found in known.items() if found.get("held")]
-    return undecided or held or [name for name, found in known.items() if found.get("decided")][:1]
+    undecided = [name for name, found in known.items() if found.undecided]
+    held = [name for name, found in known.items() if found.held]
+    return undecided or held or [name for name, found in known.items() if found.decided][:1]
 
 
 def _missing(silent: dict[str, str]) -> str:

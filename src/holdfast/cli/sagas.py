@@ -3,10 +3,13 @@
 Asks each service's `/ops/sagas`. Exit code 1 when one is stuck, or a service does not answer.
 """
 
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from holdfast.cli.asking import pages, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.core.explain.overview import SagaEntries, SagaEntry
 from holdfast.errors import HoldfastError
 
 
@@ -30,19 +33,16 @@ def sagas(
         Only those running, undoing or stuck; of staged ones also committed or cancelling.
     """
     settings = settings_of(config)
-    found: list[dict[str, Any]] = []
+    found: list[tuple[str, SagaEntry]] = []
     silent: dict[str, str] = {}
     for name, where in services_at(settings, url or []).items():
         try:
-            rows = pages(where, "/ops/sagas", {"status": status or ""}, settings)
-            found += [{**row, "service": name} for row in rows]
+            for page in pages(where, "/ops/sagas", {"status": status or ""}, settings, SagaEntries):
+                found += [(name, saga) for saga in page.items]
         except HoldfastError as error:
             silent[name] = str(error)
-    lines = [
-        f"{row['service']}  {row.get('id') or row.get('stream')}  {row.get('status')}"
-        f"  {row.get('step') or ''} {row.get('cause') or ''}".rstrip()
-        for row in found
-    ]
+    lines = [f"{name}  {saga.id}  {saga.status}  {saga.step} {saga.cause}".rstrip() for name, saga in found]
     lines += [f"! {name}: {why}" for name, why in silent.items()]
-    say({"sagas": found, "silent": silent}, as_json=as_json, text="\n".join(lines) or "no saga is open")
-    return 1 if silent or any(row.get("status") == "stuck" for row in found) else 0
+    value = {"sagas": [{**msgspec.to_builtins(saga), "service": name} for name, saga in found], "silent": silent}
+    say(value, as_json=as_json, text="\n".join(lines) or "no saga is open")
+    return 1 if silent or any(saga.status == "stuck" for _, saga in found) else 0

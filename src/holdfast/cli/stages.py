@@ -4,10 +4,12 @@ Asks each service's `/ops/stages`. Exit code 1 when a service does not answer.
 """
 
 import time
-from typing import Any
+
+import msgspec
 
 from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.core.explain.overview import StageList, StageStatus
 from holdfast.errors import HoldfastError
 
 
@@ -25,20 +27,21 @@ def stages(*, tx: str | None = None, url: Urls = None, config: ConfigFile = None
         Only what this transaction holds.
     """
     settings = settings_of(config)
-    held: list[dict[str, Any]] = []
+    found: list[tuple[str, StageStatus]] = []
     silent: dict[str, str] = {}
     for name, where in services_at(settings, url or []).items():
         try:
-            found = get(where, "/ops/stages", {"tx": tx or ""}, settings)
-            held += [{"service": name, **row} for row in found["held"]]
+            told = get(where, "/ops/stages", {"tx": tx or ""}, settings, StageList)
+            found += [(name, hold) for hold in told.held]
         except HoldfastError as error:
             silent[name] = str(error)
     now = time.time()
     lines = [
-        f"{row['service']}  {row['stream']}  held for {now - row['since'] / 1e6:.1f} s by {row['tx']}"
-        f" of {row['coordinator']}, {len(row['waiting'])} waiting"
-        for row in held
+        f"{name}  {hold.stream}  held for {now - hold.since / 1e6:.1f} s by {hold.tx}"
+        f" of {hold.coordinator}, {len(hold.waiting)} waiting"
+        for name, hold in found
     ]
     lines += [f"! {name}: {why}" for name, why in silent.items()]
-    say({"held": held, "silent": silent}, as_json=as_json, text="\n".join(lines) or "nothing is held")
+    value = {"held": [{"service": name, **msgspec.to_builtins(hold)} for name, hold in found], "silent": silent}
+    say(value, as_json=as_json, text="\n".join(lines) or "nothing is held")
     return 1 if silent else 0

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast.core.message import Contract
-from holdfast.core.service import Service, System
+from holdfast.core.declare.message import Contract
+from holdfast.core.declare.service import Service
+from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 
 

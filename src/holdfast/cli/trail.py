@@ -1,11 +1,11 @@
 """`holdfast trail`: everything that one id led to, in every service, as a tree.
 
-Asks each service's `/ops/trail` and merges the answers (`core.trail`). A service that does not answer is named, and
-the rest is shown: then the exit code is 1, as it is when something is unfinished.
+Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). A service that does not answer is named,
+and the rest is shown: then the exit code is 1, as it is when something is unfinished.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -13,9 +13,10 @@ from holdfast.cli.asking import get, services_at
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.cli.targets import load_target
 from holdfast.config import Settings
-from holdfast.core.record import Headers, Record, parse_record_id
-from holdfast.core.trail import Item, Trail, build
-from holdfast.core.tree import render
+from holdfast.core.explain.overview import RecordList
+from holdfast.core.explain.trail import Item, Trail, build
+from holdfast.core.explain.tree import render
+from holdfast.core.log.record import Record
 from holdfast.errors import HoldfastError, NotFound
 
 
@@ -67,38 +68,16 @@ def ask(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[dict[str,
             if name in silent:
                 continue
             try:
-                records = [to_record(row) for row in rows(get(where, "/ops/trail", {kind: value}, settings))]
+                told = get(where, "/ops/trail", {kind: value}, settings, RecordList)
             except NotFound:
                 continue
             except HoldfastError as error:
                 silent[name] = str(error)
                 continue
+            records = [row.record() for row in told.records]
             found[name].update({record.position: record for record in records})
             todo += [("tx", record.tx) for record in records if ("tx", record.tx) not in followed]
     return {name: list(records.values()) for name, records in found.items() if name not in silent}, silent
-
-
-def rows(answer: Any) -> list[dict[str, Any]]:
-    """The records in an answer of `/ops/trail`."""
-    found = cast(dict[str, Any], answer if isinstance(answer, dict) else {"records": answer})
-    return list(found.get("records") or found.get("items") or [])
-
-
-def to_record(row: Mapping[str, Any]) -> Record:
-    """A record as `/ops` shows it, masked fields and all."""
-    parsed = parse_record_id(str(row.get("id", "")))
-    told: dict[str, Any] = row.get("headers") or {}
-    headers = {name: value for name, value in told.items() if name in Headers.__struct_fields__}
-    return Record(
-        position=row.get("position") or (parsed[1] if parsed else 0),
-        data=msgspec.json.encode(row.get("data")),
-        headers=msgspec.convert(headers, Headers),
-        **{
-            name: row[name]
-            for name in ("kind", "type", "tx", "cause", "at", "correlation", "stream", "version", "destination")
-            if row.get(name) is not None
-        },
-    )
 
 
 def as_value(trail: Trail) -> dict[str, Any]:
@@ -115,11 +94,15 @@ def as_value(trail: Trail) -> dict[str, Any]:
 def _item(item: Item) -> dict[str, Any]:
     record = item.record
     return {
-        "id": item.id, "service": item.service, "kind": record.kind, "type": record.type, "stream": record.stream,
-        "destination": record.destination, "at": record.at, "tx": record.tx, "correlation": record.correlation,
-        "data": msgspec.json.decode(record.data), "children": _items(item.children),
-    }  # fmt: skip
-
-
-def _items(items: Sequence[Item]) -> list[dict[str, Any]]:
-    return [_item(item) for item in items]
+        "id": item.id,
+        "service": item.service,
+        "kind": record.kind,
+        "type": record.type,
+        "stream": record.stream,
+        "destination": record.destination,
+        "at": record.at,
+        "tx": record.tx,
+        "correlation": record.correlation,
+        "data": msgspec.json.decode(record.data),
+        "children": [_item(child) for child in item.children],
+    }

@@ -1,7 +1,7 @@
 """`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
 
-Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.story`). Exit code 0 when nothing is left
-to happen, 1 when something is, or when a service does not answer.
+Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.explain.story`). Exit code 0 when nothing
+is left to happen, 1 when something is, or when a service does not answer.
 """
 
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from cyclopts import Parameter
 from holdfast.cli.asking import services_at
 from holdfast.cli.gathering import gather
 from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.timeline import draw
 from holdfast.cli.trail import as_value
-from holdfast.core.story import Story, ago, tell
-from holdfast.core.trail import Trail, build
-from holdfast.core.tree import render
+from holdfast.core.explain.story import Story, ago, tell, trail_of
+from holdfast.core.explain.timeline import draw
+from holdfast.core.explain.trail import Trail
+from holdfast.core.explain.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
 
 
@@ -53,21 +53,23 @@ def why(
     if not id.strip():
         raise ConfigInvalid("an id is needed: it is empty")
     settings = settings_of(config)
-    parts, silent, now = gather(services_at(settings, url or []), id, settings)
-    if not any(part.transactions or part.waiting for part in parts) and not silent:
+    found = gather(services_at(settings, url or []), id, settings)
+    answers, silent, now = found.answers, found.silent, found.now
+    if not any(answer.transactions or answer.waiting for answer in answers) and not silent:
         raise NotFound(
             f"no service knows {id[:200]!r}; it takes a correlation id, an idempotency key, a stream (Type/key), a key,"
             " a record (service@position) or a transaction"
         )
-    story = tell(id, parts, silent, now, settings.owners())
-    trail = build({part.service: part.records for part in parts})
+    trail = trail_of(answers)
+    story = tell(id, answers, trail, silent, now, settings.owners())
     if svg is not None:
         try:
-            svg.write_text(draw(trail, {part.service: part.owner for part in parts}), "utf-8")
+            svg.write_text(draw(trail, {answer.service: answer.owner for answer in answers}), "utf-8")
         except OSError as error:
             raise ConfigInvalid(f"--svg {str(svg)!r}: {error.strerror}") from None
     text = shown(story, trail if tree else None, now)
-    text += "".join(f"\n! {part.service} knows more than is shown" for part in parts if part.more or not part.complete)
+    cut = [answer.service for answer in answers if answer.more or not answer.complete]
+    text += "".join(f"\n! {service} knows more than is shown" for service in cut)
     value = {**msgspec.to_builtins(story), "silent": silent, "trail": as_value(trail)}
     say(value, as_json=as_json, text=text)
     return 0 if story.settled else 1

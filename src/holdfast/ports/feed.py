@@ -7,7 +7,7 @@ that passes `holdfast.testing.conformance.feed` is a feed. Failures are `holdfas
 
 from typing import Protocol
 
-from holdfast.core.frame import FeedPage, FeedRequest
+from holdfast.core.wire.frame import FeedPage, FeedRequest
 
 __all__ = ["Feed", "Producer"]
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
-from holdfast.core.record import Kind, Record
+from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.record import Kind, Record
 
 __all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Lent", "Loaded", "Opened", "Page", "Snapshot", "Store"]
 

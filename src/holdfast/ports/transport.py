@@ -8,8 +8,8 @@ Failures are `holdfast.errors.ExchangeError`s.
 
 from typing import Protocol
 
-from holdfast.core.frame import Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import Frame
 from holdfast.ports.feed import Feed, Producer
 
 __all__ = ["Neighbour", "Network", "Peer", "Transport"]

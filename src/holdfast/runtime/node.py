@@ -10,15 +10,14 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.record import Record
-from holdfast.core.service import Service
-from holdfast.core.stage import Standing
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import Record
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
@@ -300,63 +299,3 @@ class Node:
     async def records_of(self, *, tx: str = "", correlation: str = "", stream: str = "") -> list[Record]:
         """Every record of this service that belongs to one id."""
         return await self.store.related(tx=tx, correlation=correlation, stream=stream)
-
-    def progress(self) -> dict[str, Any]:
-        """How far everything is: cursors, checkpoints, what waits. Read from memory; see docs/operations.md."""
-        exchange = {
-            peer: {
-                "received": one.state.durable.position,
-                "incarnation": one.state.durable.incarnation,
-                "peer_head": one.state.peer_head,
-                "behind": one.state.behind,
-                "acknowledged": one.state.acked_upto,
-                "owed": one.state.owed,
-                "failure": _failure(one.failure),
-                "halted": one.state.halted,
-            }
-            for peer, one in self.conversations.conversations.items()
-        }
-        feeds = [
-            {
-                "consumer": one.consumer.name,
-                "producer": one.producer,
-                "position": one.position,
-                "lag": max(0, one.producer_head - one.position),
-                "failure": _failure(one.failure),
-            }
-            for one in self.feeds.subscriptions
-        ]
-        waiting = [
-            {
-                "stream": slot.stream,
-                "message": slot.message.id,
-                "type": slot.message.record.type,
-                "tx": slot.message.record.tx,
-                "since": slot.message.since,
-                "attempts": slot.message.attempts,
-                "next_at": slot.message.next_at,
-                "error": slot.message.error,
-                "parked": slot.message.parked,
-                "unknown": slot.message.unknown,
-            }
-            for slot in self.waiting.slots()
-        ]
-        return {
-            "service": self.name,
-            "owner": self.service.owner,
-            "head": self.writer.head,
-            "incarnation": self.history.current.id if self.history.incarnations else "",
-            "store": _failure(self.writer.failure),
-            "inbox": self.writer.waiting,
-            "timers": len(self.timers),
-            "sagas_open": self.dispatch.sagas.open,
-            "sagas_stuck": len(self.dispatch.sagas.stuck),
-            "exchange": exchange,
-            "feeds": feeds,
-            "waiting": waiting,
-            "rebuilding": self.views.rebuilding(),
-        }
-
-
-def _failure(error: Exception | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 
 import msgspec
 
-from holdfast.core.batch import Batch, Row
+from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
-from holdfast.core.record import Kind, Record
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.log.record import Kind, Record
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed
 from holdfast.ports.store import RECORD_BYTES_MAX, Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
 

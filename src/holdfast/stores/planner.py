@@ -9,8 +9,8 @@ cannot fail but with `LimitExceeded`.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.log.record import Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import RECORD_BYTES_MAX
 

@@ -6,11 +6,11 @@ schedule of faults that breaks a system, and `replay` plays it again. `holdfast.
 which nothing else here needs; `holdfast.testing.conformance` decides what an adapter is.
 """
 
-from holdfast.testing.explore import Exploration, Found, Schedule, explore, explored, replay
-from holdfast.testing.faults import Fault
-from holdfast.testing.given import Given, given
-from holdfast.testing.loop import VirtualClock, VirtualLoop, run_virtual, virtual_time
-from holdfast.testing.virtual import VirtualSystem
+from holdfast.testing.cases import Given, given
+from holdfast.testing.explorer.search import Exploration, Found, explore, explored, replay
+from holdfast.testing.simulation.faults import Fault, Schedule
+from holdfast.testing.simulation.loop import VirtualClock, VirtualLoop, run_virtual, virtual_time
+from holdfast.testing.simulation.system import VirtualSystem
 
 __all__ = [
     "Exploration",

@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 
 import pytest
 
-from holdfast.testing.loop import run_virtual
-from holdfast.testing.virtual import VirtualSystem
+from holdfast.testing.simulation.loop import run_virtual
+from holdfast.testing.simulation.system import VirtualSystem
 
 __all__ = ["holdfast_run", "holdfast_seed", "holdfast_system"]
 

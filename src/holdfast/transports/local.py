@@ -3,8 +3,8 @@
 A service that is not there, or has been taken away, is `Unreachable`, as over a network.
 """
 
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import Unreachable
 from holdfast.ports.transport import Neighbour
 

@@ -4,8 +4,8 @@ Comes after `transports.local` and the network for the rest, such as `transports
 two, by the name of the peer, and fails as that one does.
 """
 
-from holdfast.core.frame import FeedPage, FeedRequest, Frame
-from holdfast.core.stage import Standing
+from holdfast.core.saga.stage import Standing
+from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.ports.transport import Network
 from holdfast.transports.local import LocalTransport
 

@@ -7,32 +7,56 @@ logged and answered with a 500 that says nothing of it.
 """
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Mapping
 from functools import partial
 
-from holdfast.core.message import MessageType
-from holdfast.core.signature import HEADER, answer_path, sign, verify
-from holdfast.errors import HoldfastError, Misuse, NotFound, Unauthorized, Unavailable
+from holdfast.core.declare.message import MessageType
+from holdfast.core.wire.signature import HEADER, answer_path, sign
+from holdfast.errors import HoldfastError, Misuse, NotFound, Unavailable
 from holdfast.logs import correlation
 from holdfast.runtime.node import Node
+from holdfast.runtime.system import Running
 from holdfast.web import metrics
 from holdfast.web.commands import asking, correlation_of, decode_command, run, transaction
 from holdfast.web.events import EventRoutes
-from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from holdfast.web.http import Answer, Receive, Request, Scope, Send, json_answer, send_answer
 from holdfast.web.openapi import document
 from holdfast.web.ops import OpsRoutes
 from holdfast.web.problems import HttpError, Refused, problem_of
 from holdfast.web.repairs import RepairRoutes
-from holdfast.web.routes import Found, Table, handler_for, nothing_at
+from holdfast.web.routes import Found, Handler, Table, nothing_at, plain, taken
+from holdfast.web.surface import RESERVED, ROUTES, command_route, view_route
+from holdfast.web.trust import Trust
 from holdfast.web.userroutes import UserRoute, look_up
 
 logger = logging.getLogger("holdfast.web")
 
-TRUSTED = frozenset({"exchange", "events", "ops"})
-"""First parts of a path that are only for those who know the secret."""
+
+class RunningApp:
+    """The app of services that may be closed and started again: it always speaks for those that run. Raises Misuse for
+    a route that cannot work."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._starts = running.starts
+        self._app = self._made()
+
+    def _made(self) -> "App":
+        running = self._running
+        return make_app(running.nodes, secret=running.secret, operator_token=running.operator_token)
+
+    def stop(self) -> None:
+        """Say that the services drain: the server is about to stop."""
+        self._app.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self._starts != self._running.starts:
+            self._starts = self._running.starts
+            self._app = self._made()
+        await self._app(scope, receive, send)
 
 
 def make_app(nodes: Mapping[str, Node], *, secret: str = "", operator_token: str = "") -> "App":
@@ -49,15 +73,16 @@ class App:
     def __init__(self, nodes: Mapping[str, Node], *, secret: str = "", operator_token: str = "") -> None:
         if not nodes:
             raise Misuse("an app needs at least one node")
-        self._secret, self._token = secret, operator_token
+        self._secret = secret
+        self._trust = Trust(secret, operator_token)
         self._stopping = asyncio.Event()
-        self._sites = {name: Site(node, self._stopping) for name, node in nodes.items()}
-        self._only = next(iter(self._sites.values())) if len(self._sites) == 1 else None
+        self.sites = {name: Site(node, self._trust, self._stopping) for name, node in nodes.items()}
+        self._only = next(iter(self.sites.values())) if len(self.sites) == 1 else None
 
     def stop(self) -> None:
         """Say that the nodes drain, and answer those who wait for news at once: the server is about to stop."""
         self._stopping.set()
-        for site in self._sites.values():
+        for site in self.sites.values():
             site.node.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,8 +112,9 @@ class App:
         if found is None:
             raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
         methods, request.params = found
-        handler = handler_for(methods, request.method)
-        await self._trust(request)
+        route, handler = taken(methods, request.method)
+        request.body_bytes_max = route.body_bytes_max
+        await self._trust.check(route.guard, request)
         correlation.set(correlation_of(request))
         return await handler(request)
 
@@ -98,102 +124,73 @@ class App:
         if site is not None:
             found = site.table.find(request.path, request.method)
         if found is None:
-            name, slash, _ = request.path[1:].partition("/")
-            if name in self._sites:
-                site = self._sites[name]
+            first, slash, rest = request.path[1:].partition("/")
+            name = plain(first)
+            if name in self.sites:
+                site = self.sites[name]
                 request.mount += f"/{name}"
-                request.path = request.path[len(name) + 1 :] if slash else "/"
+                request.path = slash + rest or "/"
                 found = site.table.find(request.path, request.method)
         if site is None:
-            raise nothing_at(request.path, f"services: {', '.join(f'/{name}' for name in self._sites)}")
+            raise nothing_at(request.path, f"services: {', '.join(f'/{name}' for name in self.sites)}")
         request.site = site
         return site, found
-
-    async def _trust(self, request: Request) -> None:
-        """Raises Unauthorized where the caller may not ask this."""
-        part = request.path[1:].partition("/")[0]
-        if part not in TRUSTED:
-            return
-        operator = self._is_operator(request)
-        if part == "ops" and request.method == "POST" and not operator:
-            raise Unauthorized(
-                "writes under /ops take the operator's token (Authorization: Bearer ...)"
-                if self._token
-                else "writes under /ops take an operator's token, and none is configured: set operator_token"
-            )
-        if part == "ops" and operator:
-            return
-        if self._secret:
-            if part == "exchange":
-                request.body_bytes_max = FRAME_BODY_BYTES_MAX
-            given = request.headers.get(HEADER.lower(), "")
-            body = await request.body()
-            verify(self._secret, given, request.method, request.target, body, int(time.time()))
-        elif part == "ops" and self._token:
-            raise Unauthorized("/ops takes the operator's token (Authorization: Bearer ...)")
-
-    def _is_operator(self, request: Request) -> bool:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        return (
-            bool(self._token)
-            and kind.lower() == "bearer"
-            and hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
-        )
 
 
 class Site:
     """One service of the app: its table of routes."""
 
-    def __init__(self, node: Node, stopping: asyncio.Event) -> None:
+    def __init__(self, node: Node, trust: Trust, stopping: asyncio.Event) -> None:
         self.node = node
-        self.table = Table()
+        self.table = Table(RESERVED)
         self.requests: dict[int, int] = {}
         """Answers by status."""
-        self._add_own()
-        self._add_feeds(EventRoutes(node, stopping))
-        self._add_ops(OpsRoutes(node), RepairRoutes(node))
-        users = [UserRoute(node, route) for route in node.service.routes]
-        for user in users:
-            self.table.add(user.route.method, user.route.path, user)
-        self._document = json_answer(document(node.service, users))
+        self.handlers = self._handlers(EventRoutes(node, stopping), OpsRoutes(node), RepairRoutes(node))
+        """Of what every service answers, by the name of the route."""
+        for route in ROUTES:
+            self.table.add(route, self.handlers[route.name])
+        self._add_commands()
+        for user in [UserRoute(node, declared) for declared in node.service.routes]:
+            self.table.add(user.row(), user)
+        views = [view_route(name, view.shape.struct) for name, view in node.service.views.items()]
+        routes = [*(mounted.route for mounted in self.table.mounted), *views]
+        self._document = document(node.name, node.service.owner, routes, trust)
 
-    def _add_own(self) -> None:
+    def _handlers(self, feeds: EventRoutes, ops: OpsRoutes, repairs: RepairRoutes) -> dict[str, Handler]:
+        return {
+            "command": self._other_command,
+            "transaction": partial(transaction, self.node),
+            "view": self._view,
+            "events": feeds.events,
+            "exchange": feeds.exchange,
+            "standing": feeds.standing,
+            "healthz": self._healthz,
+            "readyz": self._readyz,
+            "metrics": self._metrics,
+            "openapi": self._openapi,
+            "trail": ops.trail,
+            "log": ops.log,
+            "progress": ops.progress,
+            "sagas": ops.sagas,
+            "saga": ops.saga,
+            "stages": ops.stages,
+            "why": ops.why,
+            "stuck": ops.stuck,
+            "parked": ops.parked,
+            "unsettled": ops.unsettled,
+            "aggregates": ops.aggregates,
+            "aggregate": ops.aggregate,
+            "rebuild": ops.rebuild,
+            "repair": repairs.repair,
+            "plan": repairs.planned,
+        }
+
+    def _add_commands(self) -> None:
+        """Each command at a path of its own, so that it is found by one look-up."""
         for message in self.node.service.contract.by_name.values():
             if message.kind == "command":
                 handler = partial(self._command, message, message.stored)
-                self.table.add("POST", f"/commands/{message.stored}", handler)
-                self.table.add("POST", f"/commands/{message.name}", handler)
-        add = self.table.add
-        add("POST", "/commands/{type}", self._other_command)
-        add("GET", "/transactions/{tx}", partial(transaction, self.node))
-        add("GET", "/views/{view}/{key}", self._view)
-        add("GET", "/healthz", self._healthz)
-        add("GET", "/readyz", self._readyz)
-        add("GET", "/metrics", self._metrics)
-        add("GET", "/openapi.json", self._openapi)
-
-    def _add_feeds(self, feeds: EventRoutes) -> None:
-        self.table.add("GET", "/events", feeds.events)
-        self.table.add("POST", "/exchange", feeds.exchange)
-        self.table.add("GET", "/exchange/{tx}", feeds.standing)
-
-    def _add_ops(self, ops: OpsRoutes, repairs: RepairRoutes) -> None:
-        add = self.table.add
-        add("GET", "/ops/trail", ops.trail)
-        add("GET", "/ops/log", ops.log)
-        add("GET", "/ops/progress", ops.progress)
-        add("GET", "/ops/sagas", ops.sagas)
-        add("GET", "/ops/sagas/{id}", ops.saga)
-        add("GET", "/ops/stages", ops.stages)
-        add("GET", "/ops/aggregates/{type}", ops.aggregates)
-        add("GET", "/ops/aggregates/{type}/{key}", ops.aggregate)
-        add("POST", "/ops/views/{view}/rebuild", ops.rebuild)
-        add("GET", "/ops/why", ops.why)
-        add("GET", "/ops/stuck", ops.stuck)
-        add("GET", "/ops/parked", ops.parked)
-        add("GET", "/ops/unsettled", ops.unsettled)
-        add("POST", "/ops/repairs", repairs.repair)
-        add("POST", "/ops/plans", repairs.planned)
+                self.table.add(command_route(message), handler, also=f"/commands/{message.name}")
 
     async def _command(self, message: MessageType, stored: str, request: Request) -> Answer:
         how = asking(request)
@@ -225,7 +222,8 @@ class Site:
         return Answer(metrics.render(self.node, self.requests), 200, {}, metrics.MEDIA_TYPE)
 
     async def _openapi(self, request: Request) -> Answer:
-        return Answer(self._document.body)
+        """Its paths begin where this service is mounted, as the caller knows it."""
+        return json_answer({**self._document, "servers": [{"url": request.mount or "/"}]})
 
 
 def _problem(error: Exception) -> Answer:

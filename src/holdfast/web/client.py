@@ -12,10 +12,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from holdfast.core.key import label
-from holdfast.core.message import Command, Rejection, decode_stored, encode, message_of
-from holdfast.core.problem import error_of
-from holdfast.core.record import parse_record_id
+from holdfast.core.declare.message import Command, Rejection, decode_stored, encode, message_of
+from holdfast.core.log.key import label
+from holdfast.core.log.record import parse_record_id
+from holdfast.core.wire.problem import error_of
 from holdfast.errors import NotFound, Rejected, Unreachable
 from holdfast.runtime.decide.outcomes import Outcome
 from holdfast.runtime.feeds.views import Answer

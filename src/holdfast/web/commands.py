@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.cloudevent import EVENT_TYPE
-from holdfast.core.key import LABEL_CHARACTERS_MAX, label
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED
-from holdfast.core.service import Every
+from holdfast.core.declare.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.service import Every
+from holdfast.core.log.key import LABEL_CHARACTERS_MAX, label
+from holdfast.core.log.record import REJECTED
+from holdfast.core.wire.cloudevent import EVENT_TYPE
 from holdfast.errors import Invalid, NotFound, Pending, Rejected, StoreError, Unavailable
 from holdfast.runtime.decide.outcomes import Outcome
 from holdfast.runtime.edge.commands import WAIT_SECONDS

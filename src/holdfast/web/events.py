@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from holdfast.core.cloudevent import BATCH_TYPE, to_batch, to_event
-from holdfast.core.frame import FeedPage, FeedRequest, decode_frame, encode_frame
-from holdfast.core.record import Record
-from holdfast.core.signature import HEAD, INCARNATION, UPTO
+from holdfast.core.log.record import Record
+from holdfast.core.wire.cloudevent import BATCH_TYPE, to_batch, to_event
+from holdfast.core.wire.frame import FeedPage, FeedRequest, decode_frame, encode_frame
+from holdfast.core.wire.signature import HEAD, INCARNATION, UPTO
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX, Node
-from holdfast.web.http import FRAME_BODY_BYTES_MAX, Answer, Request, race
+from holdfast.web.http import Answer, Request, race
 
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -35,7 +35,6 @@ class EventRoutes:
 
     async def exchange(self, request: Request) -> Answer:
         """Take a peer's frame and answer with one."""
-        request.body_bytes_max = FRAME_BODY_BYTES_MAX
         return Answer(encode_frame(await self._node.exchange(decode_frame(await request.json_body()))))
 
     async def events(self, request: Request) -> Answer:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -45,9 +45,8 @@ class Request:
         query = f"?{self.raw_query.decode('latin-1')}" if self.raw_query else ""
         self.target = raw.partition(b"?")[0].decode("latin-1") + query
         """The path as it was asked for, with its query: what a signature covers."""
-        root: str = scope.get("root_path", "")
         path = self.target.partition("?")[0]
-        self.mount = root if root and path.startswith(root) else ""
+        self.mount = _mount(scope.get("root_path", ""), path)
         """Where this service is mounted: what stands before `path`."""
         self.path = path[len(self.mount) :] or "/"
         """Not decoded, so that an escaped slash stays inside its part."""
@@ -113,6 +112,15 @@ class Request:
         """Returns when the caller has gone."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _mount(root: str, path: str) -> str:
+    """As much of a path as the root is (which comes decoded); nothing where the path does not begin with its parts."""
+    root = root.rstrip("/")
+    if not root:
+        return ""
+    begins = "/".join(path.split("/")[: root.count("/") + 1])
+    return begins if unquote(begins, errors="replace") == root else ""
 
 
 def bounded_seconds(name: str, text: str, default: float, most: float) -> float:

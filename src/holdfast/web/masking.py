@@ -1,8 +1,10 @@
-"""Masking: records and states as `/ops` may show them, every sensitive field replaced by `***`.
+"""Masking: records, messages, states and plans as `/ops` may show them, every sensitive field replaced by `***`.
 
-A message is masked by its type's own plan, also where a saga keeps it inside a record of its own. What holds values
-of messages without being one (state, facts of a rejection) is masked by name: a name that is sensitive in one message
-is so everywhere. A payload of unknown type is hidden whole. Comes after the store, before `web.ops`.
+A message is masked by its type's own plan, also where a record of holdfast's own holds one (`MESSAGE_IN`). What holds
+values of messages without being one (state, facts of a rejection) is masked by name: a name that is sensitive in one
+message is so everywhere. A payload of unknown type is hidden whole. Each method takes a value and returns the value of
+`core.explain.status`, `core.explain.overview` or `core.explain.plan` that may leave the service. Comes after the store,
+before `web.ops` and `web.repairs`. Never fails.
 """
 
 from collections.abc import Mapping
@@ -10,13 +12,19 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.cut import NOTHING, Seen
-from holdfast.core.message import MASK, Contract, encode, masked, masks_of
-from holdfast.core.record import REJECTED, Record, record_id
-from holdfast.core.service import Service
-from holdfast.core.state import Shape
+from holdfast.core.audit.cut import NOTHING, Seen
+from holdfast.core.declare.message import MASK, Contract, Rejection, encode, masked, masks_of, message_of
+from holdfast.core.declare.service import Service
+from holdfast.core.declare.state import Shape
+from holdfast.core.explain.overview import MessageStatus
+from holdfast.core.explain.plan import Plan
+from holdfast.core.explain.status import RecordStatus
+from holdfast.core.log.record import ANSWERED, BEGUN, REJECTED, Record
+from holdfast.core.saga.stage import HELD
+from holdfast.runtime.ops.repair import RETRIED
 
-SAGA = "holdfast.saga."
+MESSAGE_IN = {BEGUN: "message", ANSWERED: "answer", HELD: "event", RETRIED: "data"}
+"""Stored types of records that hold a message -> the field that it is in; the field `type` says of which type it is."""
 _ANY = msgspec.json.Decoder()
 
 
@@ -36,15 +44,28 @@ class Masking:
         self._sensitive: dict[str, bool] = {}
         """Stored type -> whether a payload of it has to be looked into."""
 
-    def record(self, log: str, record: Record) -> dict[str, Any]:
-        """A record as plain values, masked."""
-        return {
-            "id": record_id(log, record.position), "position": record.position, "kind": record.kind,
-            "type": record.type, "data": self._payload(record.type, record.data), "tx": record.tx,
-            "cause": record.cause, "at": record.at, "correlation": record.correlation, "stream": record.stream,
-            "version": record.version, "destination": record.destination,
-            "headers": msgspec.to_builtins(record.headers),
-        }  # fmt: skip
+    def record(self, log: str, record: Record) -> RecordStatus:
+        """A record of a log."""
+        return RecordStatus.of(log, record, self._payload(record.type, record.data))
+
+    def kept(self, message: Any) -> MessageStatus:
+        """A message, or the rejection that answers one, as a saga keeps it."""
+        stored = REJECTED if isinstance(message, Rejection) else message_of(message).stored
+        value = msgspec.to_builtins(message, str_keys=True)
+        return MessageStatus(stored, self._message(stored, value))
+
+    def rejection(self, rejection: Rejection) -> Rejection:
+        """A rejection with its facts masked."""
+        facts = msgspec.to_builtins(rejection.facts, str_keys=True)
+        return msgspec.structs.replace(rejection, facts=self._by_name(facts))
+
+    def plan(self, plan: Plan) -> Plan:
+        """A plan with the answer masked that another service would get."""
+        if plan.answer is None:
+            return plan
+        value = self._message(plan.answer.type, msgspec.json.decode(plan.answer.data))
+        answer = msgspec.structs.replace(plan.answer, data=msgspec.Raw(encode(value)))
+        return msgspec.structs.replace(plan, answer=answer)
 
     def brief(self, record: Seen) -> Seen:
         """A record as an audit sees it, masked; its payload untouched where nothing in it is sensitive."""
@@ -60,32 +81,32 @@ class Masking:
             self._sensitive[stored] = not plain and bool(self._names or not stored.startswith("holdfast."))
         return self._sensitive[stored]
 
-    def message(self, stored: str, value: Any) -> Any:
+    def _message(self, stored: str, value: Any) -> Any:
         """A message as plain values, masked by its type."""
         if stored == REJECTED:
-            return self.by_name(value)
+            return self._by_name(value)
         contract = self._contracts.get(stored.partition(".")[0])
         found = contract.find(stored) if contract is not None else None
         if found is None:
             return MASK
         message, upcasts = found
         # An older version may have had its sensitive fields elsewhere: then names decide as well.
-        return masked(message.masks, self.by_name(value) if upcasts else value)
+        return masked(message.masks, self._by_name(value) if upcasts else value)
 
-    def by_name(self, value: Any) -> Any:
+    def _by_name(self, value: Any) -> Any:
         """Plain values, masked by the names of their fields."""
         if isinstance(value, Mapping):
             rows = cast(Mapping[str, Any], value)
-            return {key: MASK if key in self._names else self.by_name(item) for key, item in rows.items()}
+            return {key: MASK if key in self._names else self._by_name(item) for key, item in rows.items()}
         if isinstance(value, list | tuple):
-            return [self.by_name(item) for item in cast(list[Any], value)]
+            return [self._by_name(item) for item in cast(list[Any], value)]
         return value
 
     def state(self, shape: Shape, instance: Any) -> Any:
         """The fields of an aggregate or a view as plain values, masked."""
         if id(shape) not in self._shapes:
             self._shapes[id(shape)] = masks_of(shape.struct)
-        return masked(self._shapes[id(shape)], self.by_name(_ANY.decode(shape.encode(instance))))
+        return masked(self._shapes[id(shape)], self._by_name(_ANY.decode(shape.encode(instance))))
 
     def _payload(self, stored: str, data: bytes) -> Any:
         try:
@@ -93,12 +114,12 @@ class Masking:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return MASK
         if not stored.startswith("holdfast."):
-            return self.message(stored, value)
-        if stored in (SAGA + "begun", SAGA + "answered") and isinstance(value, dict):
+            return self._message(stored, value)
+        field = MESSAGE_IN.get(stored, "")
+        if isinstance(value, dict) and field in value:
             body = cast(dict[str, Any], value)
-            part = "message" if "message" in body else "answer"
-            return body | {part: self.message(str(body.get("type", "")), body.get(part))}
-        return self.by_name(value)
+            return body | {field: self._message(str(body.get("type", "")), body[field])}
+        return self._by_name(value)
 
 
 def _collect(plan: Any, names: set[str]) -> None:

@@ -1,13 +1,14 @@
 """`GET /metrics`: what one node counts and how far it is, in the Prometheus text format (version 0.0.4).
 
 Read from memory: a scrape costs the store nothing. Every series carries the service's name. Comes after
-`Node.progress`. (Exposition format: Prometheus, "Exposition formats".)
+`runtime.ops.status`. (Exposition format: Prometheus, "Exposition formats".)
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from holdfast.runtime.node import Node
+from holdfast.runtime.ops.status import progress
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS = {
@@ -48,28 +49,28 @@ def render(node: Node, requests: dict[int, int]) -> bytes:
 
 def samples(node: Node, requests: dict[int, int]) -> Iterable[Sample]:
     """(metric, labels, value) of everything that is counted."""
-    found = node.progress()
-    yield "holdfast_up", {}, float(node.takes_work and not found["store"])
-    yield "holdfast_log_position", {}, found["head"]
+    found = progress(node)
+    yield "holdfast_up", {}, float(node.takes_work and not found.store)
+    yield "holdfast_log_position", {}, found.head
     yield "holdfast_groups_total", {}, node.writer.groups
     yield "holdfast_batches_total", {}, node.writer.batches
-    yield "holdfast_inbox", {}, found["inbox"]
-    yield "holdfast_waiting", {}, len(found["waiting"])
-    yield "holdfast_parked", {}, sum(bool(one["parked"]) for one in found["waiting"])
-    yield "holdfast_unknown", {}, sum(one["unknown"] for one in found["waiting"])
-    yield "holdfast_timers", {}, found["timers"]
-    yield "holdfast_sagas_open", {}, found["sagas_open"]
-    yield "holdfast_sagas_stuck", {}, found["sagas_stuck"]
-    yield "holdfast_views_rebuilding", {}, len(found["rebuilding"])
-    for peer, one in found["exchange"].items():
+    yield "holdfast_inbox", {}, found.inbox
+    yield "holdfast_waiting", {}, len(found.waiting)
+    yield "holdfast_parked", {}, sum(bool(one.parked) for one in found.waiting)
+    yield "holdfast_unknown", {}, sum(one.unknown for one in found.waiting)
+    yield "holdfast_timers", {}, found.timers
+    yield "holdfast_sagas_open", {}, found.sagas_open
+    yield "holdfast_sagas_stuck", {}, found.sagas_stuck
+    yield "holdfast_views_rebuilding", {}, len(found.rebuilding)
+    for peer, one in found.exchange.items():
         labels = {"peer": peer}
-        yield "holdfast_exchange_owed", labels, one["owed"]
-        yield "holdfast_exchange_behind", labels, one["behind"]
-        yield "holdfast_exchange_failing", labels, float(bool(one["failure"] or one["halted"]))
-    for one in found["feeds"]:
-        labels = {"consumer": one["consumer"], "producer": one["producer"]}
-        yield "holdfast_feed_lag", labels, one["lag"]
-        yield "holdfast_feed_failing", labels, float(bool(one["failure"]))
+        yield "holdfast_exchange_owed", labels, one.owed
+        yield "holdfast_exchange_behind", labels, one.behind
+        yield "holdfast_exchange_failing", labels, float(bool(one.failure or one.halted))
+    for one in found.feeds:
+        labels = {"consumer": one.consumer, "producer": one.producer}
+        yield "holdfast_feed_lag", labels, one.lag
+        yield "holdfast_feed_failing", labels, float(bool(one.failure))
     for status, count in sorted(requests.items()):
         yield "holdfast_http_requests_total", {"status": status}, count
 

@@ -1,21 +1,21 @@
-"""`GET /openapi.json`: what a service answers, as OpenAPI 3.1, generated from its messages, views and routes.
+"""`GET /openapi.json`: what a service answers, as OpenAPI 3.1, generated from its routes.
 
-Schemas come from msgspec; every refusal is the one `Problem` schema. Comes after the service is compiled; made once,
-when the app is. (OpenAPI 3.1.0.)
+Schemas come from msgspec; every refusal is the one `Problem` schema; what a caller has to show stands at each route
+that asks for it here. Comes after the table of routes (`web.surface`, `web.userroutes`), and knows nothing but them;
+made once, when the app is. (OpenAPI 3.1.0.)
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
-from holdfast.core.cloudevent import BATCH_TYPE, CloudEvent
-from holdfast.core.message import MessageType
-from holdfast.core.problem import MEDIA_TYPE
-from holdfast.core.service import Service
-from holdfast.web.commands import WAIT_SECONDS_MAX
-from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
-from holdfast.web.userroutes import UserRoute
+from holdfast.core.wire.problem import MEDIA_TYPE
+from holdfast.core.wire.signature import HEADER
+from holdfast.web.routes import Parameter, Route
+from holdfast.web.trust import Trust
 
 SCHEMAS = "#/components/schemas/{name}"
 PROBLEM: dict[str, Any] = {
@@ -47,37 +47,45 @@ REFUSALS: Mapping[str, str] = {
     "409": "The service decided against it, or the position is of another history",
     "413": "The body is too large",
     "415": "The media type is not taken",
+    "421": "The frame is for another service",
     "422": "The input is invalid, or the idempotency key was used for something else",
     "500": "The handler failed; nothing was recorded",
     "503": "Busy or not available now; see Retry-After",
     "504": "Not known in time; ask with the same key, or for the transaction",
 }
+PROOFS: Mapping[str, Mapping[str, str]] = {
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": HEADER,
+        "description": "t=SECONDS,v1=HEX: HMAC-SHA256 with the secret over time, method, path with query, body.",
+    },
+    "operator": {"type": "http", "scheme": "bearer", "description": "The operator's token."},
+}
+OBJECT = {"type": "object"}
+TEXT: dict[str, Any] = {"type": "string"}
 
 
-def document(service: Service, users: Sequence[UserRoute]) -> dict[str, Any]:
-    """The OpenAPI document of a service."""
-    commands = [message for message in service.contract.by_name.values() if message.kind == "command"]
-    answers = [answer for message in commands for answer in message.answers]
-    views = {name: view.shape.struct for name, view in service.views.items()}
-    bodies = [user.body for user in users if user.body is not None]
-    types: list[Any] = [*(message.cls for message in commands), *answers, *views.values(), *bodies, CloudEvent]
+def document(title: str, owner: str, routes: Sequence[Route], trust: Trust) -> dict[str, Any]:
+    """The OpenAPI document of a service that answers these routes."""
+    types = [one for route in routes for one in _types(route)]
     schemas, components = msgspec.json.schema_components(types, ref_template=SCHEMAS)
     # The same class may stand there several times: each of its schemas says the same.
     schema = {id(found): one for found, one in zip(types, schemas, strict=True)}
-    paths: dict[str, Any] = {}
-    for message in commands:
-        paths[f"/commands/{message.stored}"] = {"post": _command(message, schema)}
-    for name, struct in views.items():
-        path = [_parameter("key", "path", {"type": "string", "minLength": 1})]
-        paths[f"/views/{name}/{{key}}"] = {"get": _view(name, schema[id(struct)], path)}
-    for user in users:
-        paths.setdefault(user.route.path, {})[user.route.method.lower()] = _user(user, schema, service)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema, trust)
     return {
         "openapi": "3.1.0",
-        "info": {"title": service.name, "version": "1", "description": _description(service)},
-        "paths": paths | _own(schema[id(CloudEvent)]),
+        "info": {
+            "title": title,
+            "version": "1",
+            "description": f"Owned by {owner}." if owner else "A service of a holdfast system.",
+        },
+        "paths": paths,
         "components": {
             "schemas": {**components, "Problem": PROBLEM},
+            "securitySchemes": PROOFS,
             "responses": {
                 f"Refusal{status}": {
                     "description": text,
@@ -89,102 +97,61 @@ def document(service: Service, users: Sequence[UserRoute]) -> dict[str, Any]:
     }
 
 
-def _description(service: Service) -> str:
-    return f"Owned by {service.owner}." if service.owner else "A service of a holdfast system."
+def _types(route: Route) -> list[Any]:
+    """All types that a route names."""
+    found = [route.body, *_members(route.answer), *(parameter.type for parameter in route.parameters)]
+    return [one for one in found if one is not None]
 
 
-def _operation(
-    summary: str, ok: Mapping[str, Any], *, parameters: Sequence[Any] = (), body: Any = None, tag: str
-) -> dict[str, Any]:
-    found: dict[str, Any] = {"summary": summary, "tags": [tag], "parameters": list(parameters)}
-    if body is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    refusals = {status: {"$ref": f"#/components/responses/Refusal{status}"} for status in REFUSALS}
-    return found | {"responses": {**ok, **refusals}}
+def _members(answer: Any) -> tuple[Any, ...]:
+    """The types of a union, each by itself: msgspec has no schema for several structs in one place."""
+    return get_args(answer) if get_origin(answer) in (Union, UnionType) else (answer,)
 
 
-def _answer(schema: Any, text: str = "What was asked for", kind: str = "application/json") -> dict[str, Any]:
-    return {"description": text, "content": {kind: {"schema": schema}}}
-
-
-def _parameter(name: str, where: str, schema: Any, text: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "in": where, "required": where == "path", "schema": schema}
-    return found | ({"description": text} if text else {})
-
-
-def _asking() -> list[dict[str, Any]]:
-    label = {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 200,
-        "pattern": "^[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?$",
+def _operation(route: Route, schema: Mapping[int, Any], trust: Trust) -> dict[str, Any]:
+    found: dict[str, Any] = {"summary": route.summary, "tags": [route.tag], "parameters": _parameters(route, schema)}
+    if route.name:
+        found["operationId"] = route.name
+    if route.body is not None:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema[id(route.body)]}}}
+    proofs = trust.proofs(route.guard)
+    if proofs:
+        found["security"] = [{proof: []} for proof in proofs]
+    refusals = {
+        status: {"$ref": f"#/components/responses/Refusal{status}"} for status in REFUSALS if status != "401" or proofs
     }
-    return [
-        _parameter("Idempotency-Key", "header", label, "The same key gets the recorded answer."),
-        _parameter("X-Correlation-Id", "header", label, "A label that all that follows carries."),
-        _parameter(
-            "Prefer", "header", {"type": "string"},
-            f"respond-async: a 202 at once; wait=SECONDS (at most {WAIT_SECONDS_MAX:g}): how long to wait.",
-        ),
-    ]  # fmt: skip
+    return found | {"responses": {**_answers(route, schema), **refusals}}
 
 
-def _command(message: MessageType, schema: Mapping[int, Any]) -> dict[str, Any]:
-    answers = [schema[id(answer)] for answer in message.answers]
-    ok = {
-        "200": _answer(answers[0] if len(answers) == 1 else {"anyOf": answers}, "The event that accepts it"),
-        "202": _answer({"type": "object"}, "Taken; Location says where its outcome will be"),
-    }
-    text = (message.cls.__doc__ or message.cls.__name__).strip().splitlines()[0]
-    body = schema[id(message.cls)]
-    return _operation(text, ok, parameters=_asking(), body=body, tag="commands")
+def _answers(route: Route, schema: Mapping[int, Any]) -> dict[str, Any]:
+    """The answers by status: the first of them has the route's own type, the others are plain objects."""
+    found: dict[str, Any] = {}
+    for status, text in route.statuses.items():
+        first = not found
+        content = {route.media_type if first else "application/json": {"schema": _answer(route, schema, first)}}
+        found[str(status)] = {"description": text, "content": content}
+    return found
 
 
-def _view(name: str, schema: Any, path: Sequence[Any]) -> dict[str, Any]:
-    parameters = [
-        *path,
-        _parameter(
-            "transaction", "query", {"type": "string"}, "Wait until the view has all of this committed transaction."
-        ),
-        _parameter("at_least", "query", {"type": "string"}, "service@position[,..]: wait until the view has seen it."),
-        _parameter("wait", "query", {"type": "number", "minimum": 0}, "Seconds to wait for it."),
-    ]
-    return _operation(f"One row of {name}", {"200": _answer(schema, "The row")}, parameters=parameters, tag="views")
+def _answer(route: Route, schema: Mapping[int, Any], first: bool) -> Any:
+    if route.answer is None or not first:
+        return OBJECT
+    several = [schema[id(one)] for one in _members(route.answer)]
+    return several[0] if len(several) == 1 else {"anyOf": several}
 
 
-def _user(user: UserRoute, schema: Mapping[int, Any], service: Service) -> dict[str, Any]:
-    path = [_parameter(name, "path", _schema_of(user.hints[name])) for name in user.names]
-    text = (user.route.function.__doc__ or user.route.function.__name__).strip().splitlines()[0]
-    if user.route.method == "GET":
-        return _view(text, {}, path) | {"summary": text}
-    ok = {"200": _answer({"type": "object"}, "The event that accepts it"), "202": _answer({"type": "object"}, "Taken")}
-    body = schema[id(user.body)] if user.body is not None else None
-    return _operation(text, ok, parameters=[*path, *_asking()], body=body, tag=service.name)
+def _parameters(route: Route, schema: Mapping[int, Any]) -> list[dict[str, Any]]:
+    """Those of the path in its order, then the others; what is not declared of a path is text."""
+    declared = {one.name: one for one in route.parameters if one.place == "path"}
+    named: list[str] = re.findall(r"\{(\w+)\}", route.path)
+    path = [declared.get(name) or Parameter(name, place="path") for name in named]
+    return [_parameter(one, schema) for one in (*path, *(one for one in route.parameters if one.place != "path"))]
 
 
-def _schema_of(hint: Any) -> dict[str, Any]:
-    found = msgspec.json.schema(hint, ref_template=SCHEMAS)
-    return {"type": "string", "minLength": 1} if found == {"type": "string"} else found
-
-
-def _own(event: Any) -> dict[str, Any]:
-    """What every service answers; `/exchange` and `/ops` are described in docs/http.md."""
-    number = {"type": "integer", "minimum": 0}
-    feed = [
-        _parameter("after", "query", number, "Position after which to begin."),
-        _parameter("limit", "query", {**number, "maximum": EVENTS_MAX, "default": EVENTS_DEFAULT}),
-        _parameter("types", "query", {"type": "string"}, "Stored types, separated by commas; none: all."),
-        _parameter("wait", "query", {"type": "number", "minimum": 0, "maximum": 1}, "Seconds to wait for the first."),
-        _parameter("incarnation", "query", {"type": "string"}, "Of the position: Holdfast-Incarnation of its page."),
-    ]
-    any_ = {"type": "object"}
-    tx = [_parameter("tx", "path", {"type": "string", "minLength": 1})]
-    batch = _answer({"type": "array", "items": event}, "Events in commit order", BATCH_TYPE)
-    return {
-        "/events": {"get": _operation("The feed", {"200": batch}, parameters=feed, tag="feed")},
-        "/transactions/{tx}": {
-            "get": _operation("A command's outcome", {"200": _answer(any_)}, parameters=tx, tag="commands")
-        },
-        "/healthz": {"get": _operation("The process lives", {"200": _answer(any_)}, tag="health")},
-        "/readyz": {"get": _operation("The service takes work", {"200": _answer(any_)}, tag="health")},
-    }
+def _parameter(one: Parameter, schema: Mapping[int, Any]) -> dict[str, Any]:
+    on_path = one.place == "path"
+    found = schema.get(id(one.type), TEXT)
+    if on_path and found == TEXT:
+        found = TEXT | {"minLength": 1}
+    described = {"description": one.text} if one.text else {}
+    return {"name": one.name, "in": one.place, "required": on_path, "schema": found} | described

@@ -6,26 +6,44 @@ Fails with `NotFound`, `Invalid` and `StoreError`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import REJECTED
+from holdfast.core.explain.overview import (
+    AggregateList,
+    AggregateStatus,
+    ListedSaga,
+    ListedWaiting,
+    LogPage,
+    RecordList,
+    SagaDetail,
+    SagaEntries,
+    SagaEntry,
+    SagaList,
+    StepDetail,
+    ViewRebuild,
+    WaitingList,
+)
+from holdfast.core.saga.progress import SagaState
 from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
-from holdfast.runtime.inbox.doubt import coordinator_of
+from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops import why as inquiry
 from holdfast.runtime.ops.audit import reading
+from holdfast.runtime.ops.status import progress, stages
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.masking import Masking
+
+Listed = TypeVar("Listed", ListedSaga, ListedWaiting)
 
 PAGE_DEFAULT, PAGE_MAX, BRIEF_MAX = 100, 1000, 10_000
 TRAIL_MAX = 10_000
 POSITION_MAX = 2**63 - 1
+FILTERS = ("type", "fingerprint", "from", "stream", "message", "tx")
+"""Fields of what is listed that a query may name."""
 STATUSES = ("running", "undoing", "committed", "cancelling", "stuck")
 
 
@@ -43,8 +61,8 @@ class OpsRoutes:
             raise Invalid("name one of tx, correlation, stream", errors=[("tx", "exactly one of the three is given")])
         limit = max(1, request.number("limit", PAGE_MAX, TRAIL_MAX))
         records = await self._running().store.related(**asked, limit=limit)
-        rows = [self._masking.record(self._node.name, record) for record in records]
-        return json_answer({"records": rows, "complete": len(rows) < limit})
+        rows = tuple(self._masking.record(self._node.name, record) for record in records)
+        return json_answer(RecordList(rows, complete=len(rows) < limit))
 
     async def log(self, request: Request) -> Answer:
         """Records of every kind after a position; `brief=1`: as an audit reads them, with what was received."""
@@ -56,12 +74,12 @@ class OpsRoutes:
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         head = self._running().writer.head
         page = await self._node.store.read(after, limit, upto=head) if after < head else None
-        rows = [self._masking.record(self._node.name, record) for record in (page.records if page else ())]
-        return json_answer({"records": rows, "upto": page.upto if page else after, "head": head})
+        rows = tuple(self._masking.record(self._node.name, record) for record in (page.records if page else ()))
+        return json_answer(LogPage(rows, page.upto if page else after, head))
 
     async def progress(self, request: Request) -> Answer:
         """How far everything is."""
-        return json_answer(self._node.progress())
+        return json_answer(progress(self._node))
 
     async def sagas(self, request: Request) -> Answer:
         """Sagas that have not ended."""
@@ -70,8 +88,8 @@ class OpsRoutes:
             raise Invalid(f"status: one of {', '.join(STATUSES)}", errors=[("status", "not a status of an open saga")])
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         found = await self._running().sagas(status=status, after=request.query.get("after", ""), limit=limit)
-        items = [{"id": stream, **_entry(entry)} for stream, entry in found]
-        return json_answer({"items": items, "next": items[-1]["id"] if len(items) == limit else None})
+        items = tuple(_entry(stream, entry) for stream, entry in found)
+        return json_answer(SagaEntries(items, next=items[-1].id if len(items) == limit else None))
 
     async def saga(self, request: Request) -> Answer:
         """One saga, ended or not: what was asked, answered and undone."""
@@ -85,57 +103,39 @@ class OpsRoutes:
             raise NotFound(f"{self._node.name} has no saga {stream[:200]}")
         return json_answer(self._saga(stream, state, loaded))
 
-    def _saga(self, stream: str, state: SagaState, loaded: Loaded) -> Mapping[str, Any]:
-        first, last = loaded.records[0], loaded.records[-1]
-        steps = [
-            {
-                "version": version, "step": asked.step, "index": asked.index, "attempt": asked.attempt,
-                "undoes": asked.undoes or None, "command": self._shown(asked.command),
-                "answer": self._shown(state.answers[version]) if version in state.answers else None,
-            }
+    def _saga(self, stream: str, state: SagaState, loaded: Loaded) -> SagaDetail:
+        first, last, masking = loaded.records[0], loaded.records[-1], self._masking
+        steps = (
+            StepDetail(
+                version=version,
+                step=asked.step,
+                index=asked.index,
+                attempt=asked.attempt,
+                undoes=asked.undoes or None,
+                command=masking.kept(asked.command),
+                answer=masking.kept(state.answers[version]) if version in state.answers else None,
+            )
             for version, asked in sorted(state.asked.items())
-        ]  # fmt: skip
-        return {
-            "id": stream, "status": state.status, "tx": first.tx, "correlation": first.correlation,
-            "begun_at": first.at, "at": last.at, "version": state.version,
-            "message": self._shown(state.begun.message) if state.begun else None, "steps": steps,
-            "skipped": sorted(state.skipped), "overdue": sorted(state.overdue),
-            "cause": self._masking.by_name(msgspec.to_builtins(state.cause)) if state.cause else None,
-            "stuck": msgspec.to_builtins(state.stuck) if state.stuck else None,
-        }  # fmt: skip
-
-    def _shown(self, message: Any) -> Mapping[str, Any]:
-        value = msgspec.to_builtins(message, str_keys=True)
-        stored = REJECTED if isinstance(message, Rejection) else message_of(message).stored
-        return {"type": stored, "data": self._masking.message(stored, value)}
+        )
+        return SagaDetail(
+            id=stream,
+            status=state.status,
+            tx=first.tx,
+            correlation=first.correlation,
+            begun_at=first.at,
+            at=last.at,
+            version=state.version,
+            message=masking.kept(state.begun.message) if state.begun else None,
+            steps=tuple(steps),
+            skipped=tuple(sorted(state.skipped)),
+            overdue=tuple(sorted(state.overdue)),
+            cause=masking.rejection(state.cause) if state.cause else None,
+            stuck=state.stuck,
+        )
 
     async def stages(self, request: Request) -> Answer:
         """What staged transactions hold here, since when, and who waits for it; of one also what is known of it."""
-        node, tx = self._running(), request.query.get("tx", "")
-        held = [
-            {
-                "stream": stream, "tx": hold.tx, "correlation": hold.correlation, "stage": hold.stage,
-                "coordinator": coordinator_of(hold.stage), "began": hold.at, "since": hold.since,
-                "beside": hold.beside, "commands": len(hold.parts), "waiting": self._waiters(stream),
-            }
-            for stream, hold in node.dispatch.stages.items() if tx in ("", hold.tx)
-        ]  # fmt: skip
-        decisions = [msgspec.to_builtins(one) for one in node.dispatch.stages.decisions.values()]
-        found: dict[str, Any] = {"held": held, "resolved": decisions}
-        if tx:
-            found["standing"] = msgspec.to_builtins(await node.standing(tx))
-        return json_answer(found)
-
-    def _waiters(self, stream: str) -> list[dict[str, Any]]:
-        exchanged = [
-            {"tx": one.record.tx, "type": one.record.type, "from": one.producer, "since": one.since}
-            for one in self._node.waiting.on(stream)
-        ]
-        edge = [
-            {"tx": tx, "type": stored, "from": "", "since": at}
-            for found, tx, stored, at in self._node.turns.waiters() if found == stream
-        ]  # fmt: skip
-        return exchanged + edge
+        return json_answer(await stages(self._running(), request.query.get("tx", "")))
 
     async def aggregates(self, request: Request) -> Answer:
         """Aggregates of one type by key, with their state now."""
@@ -144,10 +144,8 @@ class OpsRoutes:
         after = request.query.get("after", "")
         rows = await self._running().store.streams(f"{name}/", after=f"{name}/{after}" if after else "", limit=limit)
         loaded = await self._load([stream for stream, _ in rows])
-        items: list[dict[str, Any]] = []
-        for (stream, _), found in zip(rows, loaded, strict=True):
-            items.append({"key": stream.partition("/")[2], **self._folded(name, stream, found)})
-        return json_answer({"items": items, "next": items[-1]["key"] if len(items) == limit else None})
+        items = tuple(self._folded(name, stream, found) for (stream, _), found in zip(rows, loaded, strict=True))
+        return json_answer(AggregateList(items, next=items[-1].key if len(items) == limit else None))
 
     async def aggregate(self, request: Request) -> Answer:
         """One aggregate, now or as it was at a position of the log."""
@@ -159,7 +157,7 @@ class OpsRoutes:
         (loaded,) = await self._load([stream], at)
         if not loaded.records and loaded.snapshot is None:
             raise NotFound(f"there is no {stream[:200]}" + (f" at position {at}" if at else ""))
-        return json_answer({"key": key, **self._folded(name, stream, loaded), "at": at or head})
+        return json_answer(msgspec.structs.replace(self._folded(name, stream, loaded), at=at or head))
 
     async def _load(self, streams: list[str], at: int = 0) -> list[Loaded]:
         """Streams from their snapshots; from their records alone where a snapshot is of another shape."""
@@ -175,21 +173,21 @@ class OpsRoutes:
             raise NotFound(f"{self._node.name} has no aggregate {name[:200]!r}; it has {there}")
         return name
 
-    def _folded(self, name: str, stream: str, loaded: Loaded) -> dict[str, Any]:
+    def _folded(self, name: str, stream: str, loaded: Loaded) -> AggregateStatus:
         """Version and state; where the log cannot be folded, why in the place of the state."""
-        aggregate = self._node.service.aggregates[name]
+        key = stream.partition("/")[2]
         try:
             state, version = self._node.dispatch.folder_of(stream).fold(stream, loaded)
         except Exception as error:  # noqa: BLE001 - a user's evolver: the list goes on
             last = loaded.records[-1].version if loaded.records else 0
-            return {"version": last, "state": None, "error": f"cannot be folded: {type(error).__name__}"}
-        return {"version": version, "state": self._masking.state(aggregate.shape, state)}
+            return AggregateStatus(key, last, None, error=f"cannot be folded: {type(error).__name__}")
+        return AggregateStatus(key, version, self._masking.state(self._node.service.aggregates[name].shape, state))
 
     async def rebuild(self, request: Request) -> Answer:
         """Build a view anew; the old one serves meanwhile."""
         name = request.params["view"]
         await self._running().views.rebuild(name)
-        return json_answer({"view": name, "generation": self._node.views.rebuilding().get(name)}, 202)
+        return json_answer(ViewRebuild(name, self._node.views.rebuilding().get(name)), 202)
 
     async def why(self, request: Request) -> Answer:
         """All that is known here of an id, or of one transaction."""
@@ -197,27 +195,28 @@ class OpsRoutes:
         if len(asked) != 1:
             raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
         found, records = await inquiry.why(self._running(), **asked)
-        rows = [self._masking.record(self._node.name, record) for record in records]
-        return json_answer({**found, "records": rows})
+        rows = tuple(self._masking.record(self._node.name, record) for record in records)
+        return json_answer(msgspec.structs.replace(found, records=rows))
 
     async def stuck(self, request: Request) -> Answer:
         """Sagas that need a person."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
-        items = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
-        return _listed(request, items, _blocked, limit)
+        found = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
+        return _saga_list(request, found, limit)
 
     async def parked(self, request: Request) -> Answer:
         """Messages that are parked; with `all=1` whatever waits."""
-        items = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
-        return _listed(request, items, lambda one: str(one["error"]), 0)
+        found = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
+        items, totals = _filtered(request, found, lambda message: message.error)
+        return json_answer(WaitingList(items, totals))
 
     async def unsettled(self, request: Request) -> Answer:
         """Sagas that have not ended; `older`: seconds since they began."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         older = request.number("older", 0, 10**9) * 1_000_000
         after = request.query.get("after", "")
-        items = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
-        return _listed(request, items, _blocked, limit)
+        found = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
+        return _saga_list(request, found, limit)
 
     def _running(self) -> Node:
         if not self._node.takes_work:
@@ -225,28 +224,32 @@ class OpsRoutes:
         return self._node
 
 
-def _entry(entry: Any) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in ("status", "step", "cause", "overdue", "tx", "at")}
+def _entry(stream: str, saga: OpenSaga) -> SagaEntry:
+    return SagaEntry(stream, saga.status, saga.step, saga.cause, saga.overdue, saga.tx, saga.at)
 
 
-def _blocked(saga: Mapping[str, Any]) -> str:
-    """What a saga does not go on for."""
-    waits = sorted({f"{'undo of ' if one['undo'] else ''}{one['step']} of {one['service']}" for one in saga["waits"]})
-    return str(saga["stuck"] or (f"waits for {', '.join(waits)}" if waits else saga["status"]))
+def _saga_list(request: Request, found: list[ListedSaga], limit: int) -> Answer:
+    """A page of sagas, filtered; the next one begins after the last that was found, filtered out or not."""
+    items, totals = _filtered(request, found, lambda saga: saga.blocked_by)
+    return json_answer(SagaList(items, totals, next=found[-1].id if len(found) == limit else None))
 
 
-def _listed(
-    request: Request, items: list[dict[str, Any]], cause: Callable[[dict[str, Any]], str], limit: int
-) -> Answer:
-    """A page of a list: filtered, with how many there are by cause. `limit` 0: all of it is here."""
-    more = items[-1]["id"] if limit and len(items) == limit else None
-    oldest = request.number("older", 0, 10**9) * 1_000_000
-    for name in ("type", "fingerprint", "from", "stream", "message", "tx"):
+def _filtered(
+    request: Request, found: Sequence[Listed], cause: Callable[[Listed], str]
+) -> tuple[tuple[Listed, ...], dict[str, int]]:
+    """What the query leaves, and how many of these there are by cause."""
+    items = list(found)
+    for name in FILTERS:
         if name in request.query:
-            items = [one for one in items if str(one.get(name, "")) == request.query[name]]
+            items = [one for one in items if _field(one, name) == request.query[name]]
     if text := request.query.get("cause", ""):
-        items = [one for one in items if text in cause(one) or text == one.get("cause")]
-    if oldest:
-        items = [one for one in items if one["now"] - one.get("begun", one["since"]) >= oldest]
+        items = [one for one in items if text in cause(one) or text == _field(one, "cause")]
+    if oldest := request.number("older", 0, 10**9) * 1_000_000:
+        items = [one for one in items if one.now - one.counted_from >= oldest]
     totals = Counter(map(cause, items))
-    return json_answer({"items": items, "totals": dict(totals.most_common()), "next": more})
+    return tuple(items), dict(totals.most_common())
+
+
+def _field(one: ListedSaga | ListedWaiting, name: str) -> str:
+    """A field by the name that it has in the query; empty for what has no such field."""
+    return str(getattr(one, "producer" if name == "from" else name, ""))

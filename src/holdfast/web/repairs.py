@@ -5,13 +5,14 @@ is recorded by the runtime. With `dry_run` nothing is written: the answer is the
 (`web.app`). Fails with `Invalid`, `NotFound`, `Contradicted` and `Unavailable`.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from holdfast.core.explain.plan import Given, PeerRestored, StageResolved, StandingPlan, StoreRestored
 from holdfast.errors import Invalid, Unavailable
 from holdfast.runtime.node import Node
-from holdfast.runtime.ops.plan import Given, Plan, plan, plan_answer
+from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
@@ -22,8 +23,8 @@ T = TypeVar("T")
 KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
 
 
-class _Repair(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /ops/repairs`."""
+class Repair(msgspec.Struct, forbid_unknown_fields=True):
+    """A person's word on what does not go on by itself."""
 
     kind: str
     by: str
@@ -32,7 +33,7 @@ class _Repair(msgspec.Struct, forbid_unknown_fields=True):
     """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
     stream: str = ""
     """Of a message that waits on several: which."""
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
     decision: str = ""
     """Of `resolve`: `done`, `refused`, `undone`; of a staged transaction `commit` or `cancel`."""
@@ -55,7 +56,7 @@ class RepairRoutes:
 
     async def repair(self, request: Request) -> Answer:
         """Record a repair, and act on it; or say what it would do."""
-        asked = await _body(request, _Repair, "a repair")
+        asked = await _body(request, Repair, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
             raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
@@ -63,48 +64,38 @@ class RepairRoutes:
             return await self._staged(asked)
         if asked.kind in ("restored", "peer_restored"):
             return await self._restored(asked)
-        data = asked.data if bytes(asked.data) not in (b"", b"null") else None
+        data = asked.data if isinstance(asked.data, msgspec.Raw) and bytes(asked.data) != b"null" else None
         ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision, asked.stream)
         if asked.dry_run:
-            return json_answer(self._shown(await plan(node, ask)))
-        return json_answer(msgspec.to_builtins(await mend(node, ask)))
+            return json_answer(self._masking.plan(await plan(node, ask)))
+        return json_answer(await mend(node, ask))
 
     async def planned(self, request: Request) -> Answer:
         """What a saga here would do with an answer that a repair elsewhere would give."""
         given = await _body(request, Given, "an answer")
-        return json_answer(self._shown(await plan_answer(self._running(), given)))
+        return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
-    def _shown(self, found: Plan) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(found, answer=None))
-        if found.answer is not None:
-            answer = found.answer
-            value = self._masking.message(answer.type, msgspec.json.decode(bytes(answer.data)))
-            body["answer"] = {
-                "service": answer.service, "stream": answer.stream, "version": answer.version, "type": answer.type,
-                "data": value,
-            }  # fmt: skip
-        return {**body, "dry_run": True}
-
-    async def _staged(self, asked: _Repair) -> Answer:
+    async def _staged(self, asked: Repair) -> Answer:
         if asked.decision not in ("commit", "cancel"):
             raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
         if asked.dry_run:
-            return json_answer({**msgspec.to_builtins(await node.standing(asked.tx)), "dry_run": True})
+            standing = await node.standing(asked.tx)
+            return json_answer(StandingPlan(**msgspec.structs.asdict(standing), dry_run=True))
         done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
-        return json_answer({"kind": asked.kind, **msgspec.to_builtins(done)})
+        return json_answer(StageResolved(asked.kind, **msgspec.structs.asdict(done)))
 
-    async def _restored(self, asked: _Repair) -> Answer:
+    async def _restored(self, asked: Repair) -> Answer:
         node = self._running()
         if asked.dry_run:
             raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
         if asked.kind == "peer_restored":
             await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
-            return json_answer({"kind": asked.kind, "peer": asked.peer})
+            return json_answer(PeerRestored(asked.kind, asked.peer))
         if bad := [peer for peer, at in asked.cursors.items() if not 0 <= at < 2**62]:
             raise Invalid(f"cursors.{bad[0]}: not a position", errors=[(f"$.cursors.{bad[0]}", "not a position")])
         first = await restored(node, asked.cursors, by=asked.by, why=asked.why)
-        return json_answer({"kind": asked.kind, "first": first})
+        return json_answer(StoreRestored(asked.kind, first))
 
     def _running(self) -> Node:
         if not self._node.takes_work:

@@ -12,18 +12,21 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.aggregate import parameters
-from holdfast.core.key import join_key
-from holdfast.core.message import Command, MessageType, invalid
-from holdfast.core.record import parse_record_id
-from holdfast.core.service import Every, Keyed, Query, Route
+from holdfast.core.declare.aggregate import parameters
+from holdfast.core.declare.message import Command, MessageType, invalid
+from holdfast.core.declare.service import Every, Keyed, Query
+from holdfast.core.declare.service import Route as Declared
+from holdfast.core.log.key import join_key
+from holdfast.core.log.record import parse_record_id
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import Node
 from holdfast.web.commands import asking, run, run_every
 from holdfast.web.http import Answer, Request, json_answer
 from holdfast.web.problems import Refused
-from holdfast.web.routes import RESERVED
+from holdfast.web.routes import Parameter, Route, plain
+from holdfast.web.surface import ASKING, DECIDED, LOOKING, RESERVED, summary_of
+from holdfast.web.trust import Guard
 
 POSITIONS, BEHIND, STALE = "Holdfast-Positions", "Holdfast-Behind", "Holdfast-Stale"
 VIEW_WAIT_SECONDS = 5.0
@@ -32,11 +35,12 @@ VIEW_WAIT_SECONDS = 5.0
 class UserRoute:
     """One route of a service, compiled."""
 
-    def __init__(self, node: Node, route: Route) -> None:
+    def __init__(self, node: Node, route: Declared) -> None:
         self.node, self.route = node, route
         where = f"{node.name}: {route.method} {route.path}"
-        if route.path.split("/")[1] in RESERVED:
-            raise Misuse(f"{where}: /{route.path.split('/')[1]} is answered by holdfast itself; choose another path")
+        first = plain(route.path).split("/")[1]
+        if first in RESERVED:
+            raise Misuse(f"{where}: /{first} is answered by holdfast itself; choose another path")
         self.hints, _ = parameters(route.function, where)
         self.names: list[str] = re.findall(r"\{(\w+)\}", route.path)
         for name in self.names:
@@ -47,6 +51,15 @@ class UserRoute:
                 raise Misuse(f"{where}: parameter {name!r} is neither in the path nor the body")
         self.body: Any = self.hints.get("body") if "body" not in self.names else None
         self._decode = self._decoder(where) if self.body is not None else None
+
+    def row(self) -> Route:
+        """What is said of it: anybody may ask it; what it answers is the user's."""
+        method, path, function = self.route.method, self.route.path, self.route.function
+        parameters = tuple(Parameter(name, self.hints[name], place="path") for name in self.names)
+        about = (method, path, Guard.PUBLIC, "", summary_of(function), self.node.name)
+        if method == "GET":
+            return Route(*about, parameters + LOOKING, answer=Any)
+        return Route(*about, parameters + ASKING, body=self.body, statuses=DECIDED)
 
     def _decoder(self, where: str) -> Any:
         found = vars(self.body).get("__holdfast__") if isinstance(self.body, type) else None
@@ -84,7 +97,7 @@ class UserRoute:
         if isinstance(asked, Every | list):
             sweeps = cast("list[Any]", asked if isinstance(asked, list) else [asked])
             if self.route.method == "GET" or not all(isinstance(one, Every) for one in sweeps):
-                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `every`")
+                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `Every`")
             return await run_every(self.node, sweeps, request, how)
         if isinstance(asked, Keyed):
             how.key = how.key or asked.key

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Move, Row
-from holdfast.core.message import Context, Event, Rejection, encode, message_of
-from holdfast.core.record import NO_HEADERS, REJECTED, Headers, Kind, Record
-from holdfast.core.stage import Carried
+from holdfast.core.declare.message import Context, Event, Rejection, encode, message_of
+from holdfast.core.log.batch import Batch, Move, Row
+from holdfast.core.log.record import NO_HEADERS, REJECTED, Headers, Kind, Record
+from holdfast.core.saga.stage import Carried
 from holdfast.errors import Rejected
 from holdfast.runtime.decide.locks import Lock
 from holdfast.runtime.log.streams import Entry, Streams

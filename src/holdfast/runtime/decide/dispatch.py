@@ -9,14 +9,14 @@ message decides whether it waits.
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.core.aggregate import AggregateType, as_events
-from holdfast.core.effect import EffectType
-from holdfast.core.escrow import decide
-from holdfast.core.handler import HandlerType
-from holdfast.core.message import Command, Event, MessageType, decode_stored, encode, message_of
-from holdfast.core.record import Headers, Record
-from holdfast.core.saga import SagaType
-from holdfast.core.service import Service
+from holdfast.core.declare.aggregate import AggregateType, as_events
+from holdfast.core.declare.effect import EffectType
+from holdfast.core.declare.escrow import decide
+from holdfast.core.declare.handler import HandlerType
+from holdfast.core.declare.message import Command, Event, MessageType, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.declare.service import Service
+from holdfast.core.log.record import Headers, Record
 from holdfast.errors import CommandFailed, Rejected
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.decision import Decision

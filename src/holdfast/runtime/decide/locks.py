@@ -1,13 +1,13 @@
 """Locks: what one transaction holds of a stream, as a value in memory.
 
-`runtime.decide.stages` keeps them by stream and by stage, and stores their rows (`core.stage.Hold`); a decision
+`runtime.decide.stages` keeps them by stream and by stage, and stores their rows (`core.saga.stage.Hold`); a decision
 remembers those that it took or released, so that it can be taken back.
 """
 
 from typing import Any
 
-from holdfast.core.escrow import Moves
-from holdfast.core.stage import Hold
+from holdfast.core.declare.escrow import Moves
+from holdfast.core.saga.stage import Hold
 
 
 class StreamLocked(Exception):

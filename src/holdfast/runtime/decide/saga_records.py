@@ -2,8 +2,8 @@
 
 A command that is asked is a command record, the final answer an event or a rejection, an operator's repair a repair,
 the rest `holdfast.saga.*`. For each class of progress one function writes its record, and one reads it; that the two
-are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.progress` says what they mean. Reading fails
-with what decoding raises.
+are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.saga.progress` says what they mean. Reading
+fails with what decoding raises.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.message import Rejection, decode_stored, encode, message_of
-from holdfast.core.progress import (
+from holdfast.core.declare.message import Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, REJECTED, SAGA, Headers, Kind, Record
+from holdfast.core.saga.progress import (
     Again,
     Answered,
     Asked,
@@ -32,12 +34,9 @@ from holdfast.core.progress import (
     Undoing,
     Undone,
 )
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Kind, Record
-from holdfast.core.saga import SagaType
-from holdfast.core.stage import CANCEL, CONFIRM, DONE, HELD, StageAttempt, Vote, written
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD, StageAttempt, Vote, written
 from holdfast.runtime.decide.decision import Envelope
 
-SAGA = "holdfast.saga."
 REPAIRED = "holdfast.repair.saga"
 """The stored type of an operator's repair of a saga."""
 
@@ -122,8 +121,8 @@ def _read_rejected(saga: SagaType, record: Record) -> Undone | Cancelled:
 
 
 _READERS: dict[str, Callable[[SagaType, Record], Progress]] = {
-    SAGA + "begun": _read_begun,
-    SAGA + "answered": _read_answered,
+    BEGUN: _read_begun,
+    ANSWERED: _read_answered,
     SAGA + "completed": lambda saga, record: Completed(),
     SAGA + "committed": lambda saga, record: Committed(),
     SAGA + "undone": lambda saga, record: Undone(msgspec.json.decode(record.data, type=Rejection)),
@@ -192,7 +191,7 @@ def _write_begun(saga: SagaType, item: Begun, state: SagaState, envelope: Envelo
         "destination": item.destination,
         "answers": item.answers,
     }
-    return _Written(SAGA + "begun", encode(body | {"at": item.at} if item.at else body))
+    return _Written(BEGUN, encode(body | {"at": item.at} if item.at else body))
 
 
 def _write_asked(saga: SagaType, item: Asked, state: SagaState, envelope: Envelope) -> _Written:
@@ -216,7 +215,7 @@ def _write_asked(saga: SagaType, item: Asked, state: SagaState, envelope: Envelo
 def _write_answered(saga: SagaType, item: Answered, state: SagaState, envelope: Envelope) -> _Written:
     data = encode({"to": item.to, "type": _type_of(item.answer), "answer": item.answer})
     asked = state.asked.get(item.to)
-    return _Written(SAGA + "answered", data, headers=_of_step(envelope, asked) if asked is not None else None)
+    return _Written(ANSWERED, data, headers=_of_step(envelope, asked) if asked is not None else None)
 
 
 def _write_told(saga: SagaType, item: Told, state: SagaState, envelope: Envelope) -> _Written:

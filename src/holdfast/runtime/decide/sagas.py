@@ -1,19 +1,20 @@
 """Sagas at run time: what begins, answers, wakes, calls off or mends one, and what of it goes into a batch.
 
-`core.advance` and `core.mending` decide what happens next; here it becomes records (`runtime.decide.saga_records`),
-timers and the saga's row in the open-saga index, in the batch of the message that led to it. Comes between
-dispatch and the writer. Fails with what a user's step raises.
+`core.saga.advance` and `core.saga.repair` decide what happens next; here it becomes records
+(`runtime.decide.saga_records`), timers and the saga's row in the open-saga index, in the batch of the message that led
+to it. Comes between dispatch and the writer. Fails with what a user's step raises.
 """
 
 from typing import Any
 
 import msgspec
 
-from holdfast.core.advance import advance, answered, called_off, timers, woken
-from holdfast.core.batch import Row
-from holdfast.core.mending import Verb, mended
-from holdfast.core.message import HOPS_MAX, Rejection, encode
-from holdfast.core.progress import (
+from holdfast.core.declare.message import HOPS_MAX, Rejection, encode
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Row
+from holdfast.core.saga.advance import advance, answered, called_off, timers, woken
+from holdfast.core.saga.progress import (
     Again,
     Answered,
     Begun,
@@ -27,8 +28,7 @@ from holdfast.core.progress import (
     Undoing,
     apply,
 )
-from holdfast.core.saga import SagaType
-from holdfast.core.service import Service
+from holdfast.core.saga.repair import Verb, mended
 from holdfast.errors import CommandFailed
 from holdfast.ports.store import Loaded, Store
 from holdfast.runtime.decide.decision import Decision

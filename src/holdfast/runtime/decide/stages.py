@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.aggregate import AggregateType
-from holdfast.core.batch import Row
-from holdfast.core.escrow import Differs, Moves, beside, decide, moves_of
-from holdfast.core.message import Command, Event, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED, Record
-from holdfast.core.service import Service
-from holdfast.core.stage import DONE, HELD, Carried, Hold, Part
+from holdfast.core.declare.aggregate import AggregateType
+from holdfast.core.declare.escrow import Differs, Moves, beside, decide, moves_of
+from holdfast.core.declare.message import Command, Event, Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Row
+from holdfast.core.log.record import REJECTED, Record
+from holdfast.core.saga.stage import DONE, HELD, Carried, Hold, Part
 from holdfast.errors import Rejected
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.decision import Decision, Envelope

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Duplicate, Row
-from holdfast.core.effect import EffectType
-from holdfast.core.handler import HandlerType
-from holdfast.core.key import label
-from holdfast.core.message import Command, MessageType, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import REJECTED, Record
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.effect import EffectType
+from holdfast.core.declare.handler import HandlerType
+from holdfast.core.declare.message import Command, MessageType, Rejection, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.log.batch import Batch, Duplicate, Row
+from holdfast.core.log.key import label
+from holdfast.core.log.record import REJECTED, Record
 from holdfast.errors import Busy, CommandError, CommandFailed, KeyReused, NotFound, Pending, StoreError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.decision import Decision, Envelope

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.key import split_key
-from holdfast.core.message import Command, MessageType, Rejection, message_type
-from holdfast.core.service import Every
+from holdfast.core.declare.message import Command, MessageType, Rejection, message_type
+from holdfast.core.declare.service import Every
+from holdfast.core.log.key import split_key
 from holdfast.errors import CommandFailed, Invalid, StoreError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.edge.commands import Edge

@@ -1,20 +1,20 @@
 """The driver of a conversation: it asks one peer, over a transport that brings an answer back, and answers it.
 
-`core.conversation` decides; this driver has what the decisions need: the task that asks, the timers, the transport, the
-store to catch up from and the writer that what comes is handed to. `runtime.exchange.exchange` owns all of the drivers;
-a transport comes after. A cursor that this log has never given out halts this one conversation with `Forked`; every
-other failure is logged and tried again with backoff.
+`core.wire.conversation` decides; this driver has what the decisions need: the task that asks, the timers, the
+transport, the store to catch up from and the writer that what comes is handed to. `runtime.exchange.exchange` owns all
+of the drivers; a transport comes after. A cursor that this log has never given out halts this one conversation with
+`Forked`; every other failure is logged and tried again with backoff.
 """
 
 import asyncio
 import logging
 from typing import Protocol
 
-from holdfast.core.batch import Cursor
-from holdfast.core.conversation import Conversation
-from holdfast.core.frame import FRAME_RECORDS_MAX, Frame
-from holdfast.core.log_name import exchange_cursor
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.name import exchange_cursor
+from holdfast.core.log.record import Record
+from holdfast.core.wire.conversation import Conversation
+from holdfast.core.wire.frame import FRAME_RECORDS_MAX, Frame
 from holdfast.errors import CommandError, ExchangeError, HoldfastError, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store

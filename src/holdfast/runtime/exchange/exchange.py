@@ -8,11 +8,11 @@ that a cursor that falls back later is known for what it is: a restored store (`
 import asyncio
 import logging
 
-from holdfast.core.batch import Batch, Cursor, Row
-from holdfast.core.conversation import BACKOFF_LAST_SECONDS
-from holdfast.core.frame import Frame, check, to_wire
-from holdfast.core.log_name import exchange_cursor, peer_of
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Cursor, Row
+from holdfast.core.log.name import exchange_cursor, peer_of
+from holdfast.core.log.record import Record
+from holdfast.core.wire.conversation import BACKOFF_LAST_SECONDS
+from holdfast.core.wire.frame import Frame, check, to_wire
 from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store

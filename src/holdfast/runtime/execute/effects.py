@@ -10,10 +10,10 @@ import asyncio
 import logging
 from typing import Any
 
-from holdfast.core.batch import Batch, Row
-from holdfast.core.effect import ATTEMPTED, PROBED, UNKNOWN, Attempt, EffectType, key_of
-from holdfast.core.message import encode
-from holdfast.core.record import Record
+from holdfast.core.declare.effect import ATTEMPTED, PROBED, UNKNOWN, Attempt, EffectType, key_of
+from holdfast.core.declare.message import encode
+from holdfast.core.log.batch import Batch, Row
+from holdfast.core.log.record import Record
 from holdfast.errors import CommandFailed, Contradicted, HoldfastError, NotDone, Rejected, Unavailable
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import accept_done, reject_done

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Move, Row
-from holdfast.core.frame import FeedPage, WireRecord, to_wire
-from holdfast.core.message import HOPS_MAX, Context, decode_stored, encode, message_of
-from holdfast.core.record import Headers, Record, record_id
-from holdfast.core.saga import SagaType
-from holdfast.core.view import ReactionType, ViewType
+from holdfast.core.declare.message import HOPS_MAX, Context, decode_stored, encode, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.declare.view import ReactionType, ViewType
+from holdfast.core.log.batch import Batch, Cursor, Move, Row
+from holdfast.core.log.record import Headers, Record, record_id
+from holdfast.core.wire.frame import FeedPage, WireRecord, to_wire
 from holdfast.errors import CommandFailed
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.decision import Decision, Envelope

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from holdfast.core.batch import Batch, Cursor, Move
-from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.core.record import Record, record_id
+from holdfast.core.log.batch import Batch, Cursor, Move
+from holdfast.core.log.record import Record, record_id
+from holdfast.core.wire.frame import FeedPage, FeedRequest
 from holdfast.errors import HoldfastError, Invalid, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Row
-from holdfast.core.message import encode
-from holdfast.core.service import Service
-from holdfast.core.stage import Standing
-from holdfast.core.view import ViewType
+from holdfast.core.declare.message import encode
+from holdfast.core.declare.service import Service
+from holdfast.core.declare.view import ViewType
+from holdfast.core.log.batch import Batch, Row
+from holdfast.core.saga.stage import Standing
 from holdfast.errors import ExchangeError, HoldfastError, Invalid, NotFound, StoreError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.runtime.ending import end

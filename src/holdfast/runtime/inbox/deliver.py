@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.frame import WireRecord
-from holdfast.core.message import decode_stored
-from holdfast.core.record import record_id
-from holdfast.core.stage import CONFIRM, HELD, StageAttempt, Vote, read, stage_of
+from holdfast.core.declare.message import decode_stored
+from holdfast.core.log.record import record_id
+from holdfast.core.saga.stage import CONFIRM, HELD, StageAttempt, Vote, read, stage_of
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Rejected
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import Dispatch

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from holdfast.core.batch import Batch
-from holdfast.core.message import encode
-from holdfast.core.service import Service
-from holdfast.core.stage import CANCEL, CONFIRM, DONE, Carried, Hold, StageAttempt, Standing, stage_of
+from holdfast.core.declare.message import encode
+from holdfast.core.declare.service import Service
+from holdfast.core.log.batch import Batch
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, Carried, Hold, StageAttempt, Standing, stage_of
 from holdfast.errors import Contradicted, ExchangeError, HoldfastError, Unavailable
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport

@@ -6,9 +6,9 @@ them. Nothing here can fail.
 
 import msgspec
 
-from holdfast.core.batch import Row
-from holdfast.core.frame import WireRecord
-from holdfast.core.message import encode
+from holdfast.core.declare.message import encode
+from holdfast.core.log.batch import Row
+from holdfast.core.wire.frame import WireRecord
 
 
 class WaitingMessage(msgspec.Struct, omit_defaults=True):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Move
-from holdfast.core.frame import WireRecord
-from holdfast.core.log_name import exchange_cursor
-from holdfast.core.message import Rejection
-from holdfast.core.record import CALL_OFF
-from holdfast.core.stage import CANCEL, CONFIRM, DIED, gives_way, read
+from holdfast.core.declare.message import Rejection
+from holdfast.core.log.batch import Batch, Cursor, Move
+from holdfast.core.log.name import exchange_cursor
+from holdfast.core.log.record import CALL_OFF
+from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, gives_way, read
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Rejected, StoreError
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.locks import StreamLocked

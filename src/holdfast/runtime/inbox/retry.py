@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.core.batch import Batch
+from holdfast.core.log.batch import Batch
 from holdfast.errors import Rejected, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.runtime.decide.decision import Decision, Envelope
@@ -188,6 +188,11 @@ class Retrier:
     def trying(self, stream: str) -> bool:
         """True while something waits on the stream, or is being tried."""
         return self.waiting.holds(stream) or stream in self._trying
+
+    @property
+    def streams_tried(self) -> list[str]:
+        """Streams whose first message is being tried: it may wait no more, and its outcome not be durable yet."""
+        return sorted(self._trying)
 
     def _ready(self, stream: str) -> Slot | None:
         """The first message of a stream, if it may be tried: None while it is being tried or changed, is not durable,

@@ -7,8 +7,8 @@ raises.
 
 import logging
 
-from holdfast.core.message import encode
-from holdfast.core.stage import DONE, Carried
+from holdfast.core.declare.message import encode
+from holdfast.core.saga.stage import DONE, Carried
 from holdfast.errors import Rejected
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.stages import Stages

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from holdfast.core.batch import Batch, Row
-from holdfast.core.stage import read
+from holdfast.core.log.batch import Batch, Row
+from holdfast.core.saga.stage import read
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.inbox.deliver import known, stream_now

@@ -6,7 +6,7 @@ store that was restored: `Forked`. Comes after the store said them; exchange, fe
 
 from collections.abc import Sequence
 
-from holdfast.core.batch import Cursor
+from holdfast.core.log.batch import Cursor
 from holdfast.errors import Forked
 from holdfast.ports.store import Incarnation
 

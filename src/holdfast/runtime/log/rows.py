@@ -8,7 +8,7 @@ with `StoreError`.
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from holdfast.core.batch import RowKind
+from holdfast.core.log.batch import RowKind
 from holdfast.ports.store import Store
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from holdfast.core.batch import Batch, Duplicate
+from holdfast.core.log.batch import Batch, Duplicate
 from holdfast.errors import StoreError
 
 Result = TypeVar("Result")

@@ -15,8 +15,8 @@ from contextlib import nullcontext
 
 import msgspec
 
-from holdfast.core.batch import Batch, Committed, Duplicate, Outcome
-from holdfast.core.record import Record
+from holdfast.core.log.batch import Batch, Committed, Duplicate, Outcome
+from holdfast.core.log.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
 from holdfast.ports.store import Lent, Loaded, Store
 from holdfast.runtime.ending import end

@@ -2,8 +2,8 @@
 
 What was received is asked of the store before its head is: cursors first, then what waits; then the group that is
 being flushed is awaited, and the head taken. A message at or before a cursor that does not wait any more was decided by
-a commit, and that commit is at or before the head. Comes after the store; before `core.audit`. Fails with StoreError
-and Unavailable.
+a commit, and that commit is at or before the head. Comes after the store; before `core.audit.audit`. Fails with
+StoreError and Unavailable.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.core.audit import Audit, Report
-from holdfast.core.cut import Seen, seen
-from holdfast.core.service import System
-from holdfast.core.settled import Mark
+from holdfast.core.audit.audit import Audit, Report
+from holdfast.core.audit.cut import Seen, seen
+from holdfast.core.audit.settled import Mark
+from holdfast.core.system import System
 from holdfast.errors import Unavailable
 
 if TYPE_CHECKING:

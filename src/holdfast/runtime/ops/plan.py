@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.advance import answered
-from holdfast.core.mending import mended
-from holdfast.core.message import Rejection, message_of
-from holdfast.core.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
-from holdfast.core.record import CALL_OFF, REJECTED
-from holdfast.core.saga import SagaType
+from holdfast.core.declare.message import Rejection, message_of
+from holdfast.core.declare.saga import SagaType
+from holdfast.core.explain.plan import Given, Plan, Sent
+from holdfast.core.log.record import CALL_OFF, REJECTED
+from holdfast.core.saga.advance import answered
+from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
+from holdfast.core.saga.repair import mended
 from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.dispatch import Dispatch
@@ -35,46 +36,6 @@ from holdfast.runtime.ops.repair import (
     slot_of,
     verb_of,
 )
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """A message that a repair would send."""
-
-    service: str
-    type: str
-    key: str = ""
-    what: str = ""
-    """The saga's step, `undo of STEP`, or `cancel of STEP`."""
-
-
-class Given(msgspec.Struct, frozen=True):
-    """The answer that another service would get: to which command, and what."""
-
-    service: str
-    stream: str
-    version: int
-    type: str
-    data: msgspec.Raw
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What a repair would do."""
-
-    service: str
-    kind: str
-    target: str
-    how: str
-    """`apply`, or `already`: nothing would change."""
-    does: tuple[str, ...] = ()
-    """In sentences."""
-    sends: tuple[Sent, ...] = ()
-    events: tuple[str, ...] = ()
-    """Stored types of the events that would be recorded."""
-    saga: str = ""
-    """Of a saga: the status that it would have."""
-    calls: tuple[str, ...] = ()
-    """Calls of others that would be made: effects, probes."""
-    answer: Given | None = None
 
 
 async def plan(node: Node, ask: Ask) -> Plan:

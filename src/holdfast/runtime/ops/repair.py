@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from holdfast.core.batch import Batch
-from holdfast.core.frame import WireRecord
-from holdfast.core.mending import Verb
-from holdfast.core.message import decode_stored, encode, message_of
-from holdfast.core.record import Record, parse_record_id, record_id
+from holdfast.core.declare.message import decode_stored, encode, message_of
+from holdfast.core.log.batch import Batch
+from holdfast.core.log.record import Record, parse_record_id, record_id
+from holdfast.core.saga.repair import Verb
+from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Contradicted, Invalid, NotFound, Rejected
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.execute.effects import OutcomeWork
@@ -25,7 +25,7 @@ from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.inbox.waiting import Removed
 from holdfast.runtime.log.work import AwaitedWork, BatchWork
 from holdfast.runtime.node import Node
-from holdfast.runtime.ops.why import undeclared
+from holdfast.runtime.ops.status import undeclared
 
 RETRIED, SKIPPED, RESOLVED = "holdfast.repair.retried", "holdfast.repair.skipped", "holdfast.repair.outcome"
 """Stored types of an operator's repair on a message."""

@@ -10,9 +10,9 @@ import logging
 
 import msgspec
 
-from holdfast.core.batch import Batch
-from holdfast.core.message import Rejection
-from holdfast.core.stage import Carried, attempt_of
+from holdfast.core.declare.message import Rejection
+from holdfast.core.log.batch import Batch
+from holdfast.core.saga.stage import Carried, attempt_of
 from holdfast.errors import Contradicted, Invalid, NotFound, Unavailable, Unreachable
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.inbox.doubt import coordinator_of, note_resolved

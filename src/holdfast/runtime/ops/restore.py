@@ -9,9 +9,9 @@ Both write a `repair` record with who and why, and change nothing when said twic
 import asyncio
 from collections.abc import Mapping
 
-from holdfast.core.batch import Batch
-from holdfast.core.message import encode
-from holdfast.core.record import Record
+from holdfast.core.declare.message import encode
+from holdfast.core.log.batch import Batch
+from holdfast.core.log.record import Record
 from holdfast.errors import Invalid, NotFound
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.node import Node

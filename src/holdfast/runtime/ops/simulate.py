@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.frame import WireRecord, to_wire
-from holdfast.core.mending import Verb
-from holdfast.core.message import Context, Rejection, decode_stored, encode, message_of
-from holdfast.core.record import CALL_OFF, REJECTED, Headers, Record, record_id
-from holdfast.core.service import System
-from holdfast.core.stage import CANCEL, CONFIRM
+from holdfast.core.declare.message import Context, Rejection, decode_stored, encode, message_of
+from holdfast.core.log.record import BEGUN, CALL_OFF, REJECTED, Headers, Record, record_id
+from holdfast.core.saga.repair import Verb
+from holdfast.core.saga.stage import CANCEL, CONFIRM
+from holdfast.core.system import System
+from holdfast.core.wire.frame import WireRecord, to_wire
 from holdfast.errors import HoldfastError
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.decision import Decision, Envelope
@@ -79,7 +79,7 @@ class Foretelling:
 
     def open_sagas(self, known: Iterable[tuple[str, str]]) -> list[str]:
         """Of these (service, stream), and of those that began, the sagas that would not have ended."""
-        began = {(name, r.stream) for name, r in self.records if r.type == "holdfast.saga.begun"}
+        began = {(name, r.stream) for name, r in self.records if r.type == BEGUN}
         found: list[str] = []
         for name, stream in dict.fromkeys((*known, *sorted(began))):
             self._load(name, stream)

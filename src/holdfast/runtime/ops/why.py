@@ -2,24 +2,22 @@
 
 `why` finds what an id names (a transaction, a correlation label, an idempotency key, a record, a stream, a bare key),
 and gives every record of it here with where its sagas stand, what waits and why, and which repairs are possible.
-`stuck`, `parked` and `unsettled` are the lists an operator begins with. Reads only. Fails with `StoreError`.
+`stuck`, `parked` and `unsettled` are the lists an operator begins with. The records are given as they are: whoever
+shows them masks them first. Comes after `runtime.ops.status`, which says how one thing stands. Reads only. Fails with
+`StoreError`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.core.mending import Action, actions
-from holdfast.core.message import message_of
-from holdfast.core.progress import SagaState
-from holdfast.core.record import Record, parse_record_id
-from holdfast.core.saga import SagaType
-from holdfast.ports.store import Loaded
-from holdfast.runtime.decide.sagas import timer_key
+from holdfast.core.explain.overview import ListedSaga, ListedWaiting
+from holdfast.core.explain.status import SagaStatus, WhyAnswer
+from holdfast.core.log.record import Record, parse_record_id
 from holdfast.runtime.edge.commands import Request
-from holdfast.runtime.inbox.doubt import coordinator_of
-from holdfast.runtime.inbox.message import Slot, WaitingMessage
+from holdfast.runtime.inbox.message import Slot
+from holdfast.runtime.ops.status import failure_of, held_of, peers_of, sagas_at, waiting_of
 
 if TYPE_CHECKING:
     from holdfast.runtime.node import Node
@@ -58,9 +56,10 @@ async def find(node: "Node", id: str) -> Found:
         return Found("idempotency key", [msgspec.json.decode(row, type=Request).tx])
     service = node.service
     records = [
-        record for name in (*service.aggregates, *service.handlers, *service.effects)
+        record
+        for name in (*service.aggregates, *service.handlers, *service.effects)
         for record in await _of_stream(node, f"{name}/{id}")
-    ]  # fmt: skip
+    ]
     if records:
         return _found("key", sorted(records, key=lambda record: record.position), waiting)
     return _found("waiting", [], waiting)
@@ -95,7 +94,7 @@ async def records_of(node: "Node", transactions: list[str]) -> tuple[list[Record
     return [found[position] for position in sorted(found)], complete
 
 
-async def sagas_of(node: "Node", records: list[Record]) -> list[dict[str, Any]]:
+async def sagas_of(node: "Node", records: list[Record]) -> tuple[SagaStatus, ...]:
     """Where the sagas of these records stand that have not ended."""
     known = node.service.sagas
     streams = dict.fromkeys(
@@ -106,202 +105,57 @@ async def sagas_of(node: "Node", records: list[Record]) -> list[dict[str, Any]]:
     return await sagas_at(node, open_)
 
 
-async def sagas_at(node: "Node", streams: Sequence[str]) -> list[dict[str, Any]]:
-    """Where these sagas stand: what each waits for, what comes next, when it is woken, what a person can do."""
-    timers = await _timers(node, streams)
-    loaded = await node.store.load(list(streams)) if streams else []
-    found = [_saga(node, stream, one, timers.get(stream, [])) for stream, one in zip(streams, loaded, strict=True)]
-    return [one for one in found if one is not None]
-
-
-async def _timers(node: "Node", streams: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
-    """Saga -> (name, due) of its timers that are set still: what was answered in time is woken by none."""
-    set_ = [
-        (stream, one) for stream, found in (node.timers.of(set(streams)) if streams else {}).items() for one in found
-    ]
-    rows = await node.store.get("timer", [timer_key(due, stream, name) for stream, (name, due) in set_]) if set_ else []
-    there: dict[str, list[tuple[str, int]]] = {}
-    for (stream, one), row in zip(set_, rows, strict=True):
-        if row is not None:
-            there.setdefault(stream, []).append(one)
-    return there
-
-
-def _saga(node: "Node", stream: str, loaded: Loaded, timers: list[tuple[str, int]]) -> dict[str, Any] | None:
-    if not loaded.records:
-        return None
-    name = stream.partition("/")[0]
-    if (saga := node.service.sagas.get(name)) is None:
-        return _undeclared(stream, name, loaded)
-    state: SagaState = node.dispatch.folder_of(stream).fold(stream, loaded)[0]
-    first, at = loaded.records[0], {record.version: record.at for record in loaded.records}
-    waits = [
-        {
-            "step": asked.step, "service": message_of(asked.command).contract, "type": message_of(asked.command).stored,
-            "key": message_of(asked.command).key_of(asked.command) if message_of(asked.command).key_fields else "",
-            "since": at.get(version, first.at), "undo": bool(asked.undoes), "overdue": asked.step in state.overdue,
-        }
-        for version, asked in sorted(state.asked.items()) if version not in state.answers and _current(state, version)
-    ]  # fmt: skip
-    return {
-        "id": stream, "tx": first.tx, "correlation": first.correlation, "status": state.status,
-        "begun": first.at, "since": loaded.records[-1].at, "cause": state.cause.code if state.cause else "",
-        "stuck": state.stuck.cause if state.stuck else "", "step": state.stuck.step if state.stuck else "",
-        "waits": waits, "next": upcoming(saga, state),
-        "timers": [{"name": name, "due": due} for name, due in timers],
-        "actions": [msgspec.to_builtins(one) for one in actions(saga, state, stream)],
-    }  # fmt: skip
-
-
-def undeclared(name: str) -> str:
-    """What is said of an open saga whose class is not there."""
-    return f"{name} is no saga of this release: run one that has it"
-
-
-def _undeclared(stream: str, name: str, loaded: Loaded) -> dict[str, Any]:
-    """An open saga whose class the release that runs does not have: nothing goes on until one does."""
-    first, stuck = loaded.records[0], f"undeclared: {undeclared(name)}"
-    return {
-        "id": stream, "tx": first.tx, "correlation": first.correlation, "status": "stuck", "begun": first.at,
-        "since": loaded.records[-1].at, "cause": "", "stuck": stuck, "step": "", "waits": [], "next": [], "timers": [],
-        "actions": [],
-    }  # fmt: skip
-
-
-def _current(state: SagaState, version: int) -> bool:
-    """Whether a command is of the attempt that counts."""
-    asked = state.asked[version]
-    if asked.undoes:
-        return state.undos.get(asked.undoes) == version
-    return state.latest.get(asked.step, {}).get(asked.index) == version
-
-
-def upcoming(saga: SagaType, state: SagaState) -> list[str]:
-    """The declared steps that are still to come, in order."""
-    if state.ended or state.status in ("stuck", "cancelling"):
-        return []
-    if state.status == "undoing":
-        done = {state.asked[version].step for version in state.undos}
-        return [f"undo of {step.name}" for step in reversed(saga.steps)
-                if step.undo and step.name not in done and _any_accepted(state, step.name)]  # fmt: skip
-    left = [step for step in saga.steps if step.name not in state.latest and step.name not in state.skipped]
-    named = [f"{step.name} (the pivot)" if step.pivot else step.name for step in left]
-    if saga.staged and state.status == "committed":
-        return []
-    named += ["commit"] if saga.staged else []
-    return [*named, f"answer {saga.answer.function.__name__}"] if saga.answer else named
-
-
-def _any_accepted(state: SagaState, step: str) -> bool:
-    versions = state.latest.get(step, {}).values()
-    return any(version in state.answers and not hasattr(state.answers[version], "code") for version in versions)
-
-
-def waiting_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str, Any]]:
-    """What waits here, of these transactions or all: why, behind what, and what a person can do."""
-    found: list[dict[str, Any]] = []
-    for slot in node.waiting.slots():
-        first = node.waiting.head(slot.stream)
-        if transactions is None or slot.message.record.tx in transactions:
-            found.append(_waits(node, slot, first if first is not slot else None))
-    return found
-
-
-def _waits(node: "Node", slot: Slot, first: Slot | None = None) -> dict[str, Any]:
-    """One that waits; `first`: the one that is before it on its stream and holds it up."""
-    held, stream = slot.message, slot.stream
-    holders = [] if first else [lock.hold.tx for lock in node.dispatch.stages.held.get(stream, {}).values()]
-    return {
-        "stream": stream, "message": held.id, "from": held.producer, "type": held.record.type, "tx": held.record.tx,
-        "correlation": held.record.correlation, "since": held.since, "attempts": held.attempts,
-        "next_at": held.next_at, "error": held.error, "where": held.where, "fingerprint": held.fingerprint,
-        "parked": held.parked, "unknown": held.unknown, "running": slot.running,
-        "behind": first.message.id if first else "", "first": _waits(node, first) if first else None,
-        "locked": holders[0] if holders else "",
-        "actions": [msgspec.to_builtins(one) for one in message_actions(node, stream, held)],
-    }  # fmt: skip
-
-
-def message_actions(node: "Node", stream: str, held: WaitingMessage) -> list[Action]:
-    """The repairs that a message which waits can take."""
-    effect = node.service.effects.get(stream.partition("/")[0])
-    found: list[Action] = []
-    if not held.error and not held.parked:
-        return []
-    if effect is not None and held.unknown:
-        if effect.probe is not None or effect.idempotent:
-            asks = "asks the probe what became of it" if effect.probe is not None else "makes the call again"
-            found.append(Action("retry", held.id, asks))
-        found.append(Action("resolve", held.id, "says that it was done, with its event", "--done --data EVENT"))
-        found.append(Action("resolve", held.id, "says that nothing was done, and nothing will be", "--refused"))
-        return found
-    found.append(Action("retry", held.id, "tries it again now, its attempts counted anew; --data changes it"))
-    if held.feed:
-        found.append(Action("skip", held.id, f"{held.feed} leaves this event out"))
-    elif held.record.kind == "command":
-        found.append(
-            Action("skip", held.id, f"answers {held.producer} rejected (skipped); what waits behind it goes on")
-        )
-    return found
-
-
-def held_of(node: "Node", transactions: set[str] | None = None) -> list[dict[str, Any]]:
-    """What staged transactions hold here, of these or all."""
-    return [
-        {"stream": stream, "tx": hold.tx, "stage": hold.stage, "coordinator": coordinator_of(hold.stage),
-         "since": hold.since, "waiting": node.waiting.count(stream)}
-        for stream, hold in node.dispatch.stages.items() if transactions is None or hold.tx in transactions
-    ]  # fmt: skip
-
-
-def peers_of(node: "Node") -> dict[str, dict[str, Any]]:
-    """Conversations that fail or owe something."""
-    found: dict[str, dict[str, Any]] = {}
-    for peer, one in (node.conversations.conversations).items():
-        behind, owed = one.state.behind, one.state.owed
-        if one.failure is not None or owed or behind:
-            failure = f"{type(one.failure).__name__}: {one.failure}" if one.failure is not None else ""
-            found[peer] = {"failure": failure, "owed": owed, "behind": behind}
-    return found
-
-
-async def why(node: "Node", *, id: str = "", tx: str = "") -> tuple[dict[str, Any], list[Record]]:
-    """All that this service knows of an id, or of one transaction, and the records of it."""
+async def why(node: "Node", *, id: str = "", tx: str = "") -> tuple[WhyAnswer, list[Record]]:
+    """All that this service knows of an id, or of one transaction; the records of it apart, since they are not masked
+    yet."""
     found = await find(node, id) if id else Found("transaction", [tx])
     records, complete = await records_of(node, found.transactions)
-    named = found.named if found.transactions and (id or records) else ""
+    known = bool(found.transactions and (id or records))
     transactions = set(found.transactions)
-    store = node.writer.failure
-    return {
-        "service": node.name, "owner": node.service.owner, "now": node.clock.now_us(), "named": named,
-        "transactions": found.transactions if named else [], "more": found.more, "complete": complete,
-        "sagas": await sagas_of(node, records), "waiting": waiting_of(node, transactions),
-        "held": held_of(node, transactions), "peers": peers_of(node),
-        "store": f"{type(store).__name__}: {store}" if store else "",
-    }, records  # fmt: skip
+    answer = WhyAnswer(
+        service=node.name,
+        owner=node.service.owner,
+        now=node.clock.now_us(),
+        named=found.named if known else "",
+        transactions=tuple(found.transactions) if known and found.named else (),
+        more=found.more,
+        complete=complete,
+        sagas=await sagas_of(node, records),
+        waiting=waiting_of(node, transactions),
+        held=held_of(node, transactions),
+        peers=peers_of(node),
+        store=failure_of(node.writer.failure),
+    )
+    return answer, records
 
 
-async def stuck(node: "Node", *, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
+async def stuck(node: "Node", *, after: str = "", limit: int = 100) -> list[ListedSaga]:
     """Sagas that need a person, with owner, cause, age and what can be done."""
     found = await node.sagas(status="stuck", after=after, limit=limit)
-    return [_owned(node, one) for one in await sagas_at(node, [stream for stream, _ in found])]
+    return [_listed(node, saga) for saga in await sagas_at(node, [stream for stream, _ in found])]
 
 
-def parked(node: "Node", *, everything: bool = False) -> list[dict[str, Any]]:
+def parked(node: "Node", *, everything: bool = False) -> list[ListedWaiting]:
     """Messages that are parked; with `everything` also those that fail and are tried again, or wait behind another."""
-    found = [one for one in waiting_of(node) if one["parked"] or everything]
-    return [_owned(node, one) for one in found]
+    service, owner, now = node.name, node.service.owner, node.clock.now_us()
+    return [
+        ListedWaiting(**msgspec.structs.asdict(message), service=service, owner=owner, now=now)
+        for message in waiting_of(node)
+        if message.parked or everything
+    ]
 
 
-async def unsettled(node: "Node", *, older_us: int = 0, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
+async def unsettled(node: "Node", *, older_us: int = 0, after: str = "", limit: int = 100) -> list[ListedSaga]:
     """Sagas that have not ended and are older than that, with what each waits for."""
-    now, found = node.clock.now_us(), list[dict[str, Any]]()
+    now, found = node.clock.now_us(), list[ListedSaga]()
     while len(found) < limit and (page := await node.sagas(after=after, limit=limit)):
         after = page[-1][0]
         there = await sagas_at(node, [stream for stream, _ in page])
-        found += [_owned(node, one) for one in there if now - one["begun"] >= older_us]
+        found += [_listed(node, saga) for saga in there if now - saga.begun >= older_us]
     return found[:limit]
 
 
-def _owned(node: "Node", one: dict[str, Any]) -> dict[str, Any]:
-    return {"service": node.name, "owner": node.service.owner, "now": node.clock.now_us(), **one}
+def _listed(node: "Node", saga: SagaStatus) -> ListedSaga:
+    """A saga with whose it is."""
+    service, owner, now = node.name, node.service.owner, node.clock.now_us()
+    return ListedSaga(**msgspec.structs.asdict(saga), service=service, owner=owner, now=now)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast.core.record import NO_HEADERS, Headers, Kind, Record
+from holdfast.core.log.record import NO_HEADERS, Headers, Kind, Record
 from holdfast.stores.prefixes import end_of
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
-from holdfast.core.record import Kind, Record
+from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.record import Kind, Record
 from holdfast.errors import StoreError, StoreFailed
 from holdfast.ports.store import Capabilities, Lent, Loaded, Opened, Page, Snapshot
 from holdfast.stores.server.columns import (

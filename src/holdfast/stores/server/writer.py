@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Incarnation, Opened
 from holdfast.stores.planner import Group, Key, Planner

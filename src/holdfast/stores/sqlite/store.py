@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from holdfast.core.batch import Batch, Cursor, Outcome, RowKind
-from holdfast.core.record import Headers, Kind, Record
+from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
 from holdfast.stores.prefixes import end_of

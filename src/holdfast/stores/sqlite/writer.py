@@ -15,8 +15,8 @@ from typing import Any
 import apsw
 import msgspec
 
-from holdfast.core.batch import Batch, Committed, Cursor, Outcome, RowKind
-from holdfast.core.record import NO_HEADERS, Record
+from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed, TransactionRefused
 from holdfast.ports.store import Incarnation
 from holdfast.stores.planner import Group, Key, Planner

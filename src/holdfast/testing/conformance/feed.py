@@ -16,8 +16,8 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import pytest
 
-from holdfast.core.frame import FeedPage, FeedRequest
-from holdfast.core.record import Headers, Record
+from holdfast.core.log.record import Headers, Record
+from holdfast.core.wire.frame import FeedPage, FeedRequest
 from holdfast.errors import Busy, Forked, Garbled, HoldfastError, Misdirected, Unavailable, Unreachable
 from holdfast.ports.feed import Feed, Producer
 

@@ -6,8 +6,8 @@ promise of the port it was.
 
 import asyncio
 
-from holdfast.core.batch import Batch, Committed
-from holdfast.core.record import Kind, Record
+from holdfast.core.log.batch import Batch, Committed
+from holdfast.core.log.record import Kind, Record
 from holdfast.ports.store import Store
 
 __all__ = ["append", "event", "everything", "race"]

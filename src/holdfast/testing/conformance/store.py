@@ -21,8 +21,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from holdfast.core.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
-from holdfast.core.record import Headers, Kind, Record
+from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
+from holdfast.core.log.record import Headers, Kind, Record
 from holdfast.errors import LimitExceeded, StoreError
 from holdfast.ports.store import RECORD_BYTES_MAX, Incarnation, Page, Snapshot, Store
 from holdfast.testing.conformance.records import append, event, everything, race

@@ -16,10 +16,10 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import pytest
 
-from holdfast.core.batch import Cursor
-from holdfast.core.frame import Frame, to_wire
-from holdfast.core.record import Record
-from holdfast.core.stage import Carried, Standing
+from holdfast.core.log.batch import Cursor
+from holdfast.core.log.record import Record
+from holdfast.core.saga.stage import Carried, Standing
+from holdfast.core.wire.frame import Frame, to_wire
 from holdfast.errors import (
     Busy,
     Forked,
