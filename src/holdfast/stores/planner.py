@@ -9,7 +9,7 @@ cannot fail but with `LimitExceeded`.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Conflict, Cursor, Duplicate, RowKind
 from holdfast.core.log.record import Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import RECORD_BYTES_MAX
@@ -31,7 +31,7 @@ class Group:
         self.first = head + 1
         self.head = head
         """The last position when the group is there."""
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[CommitOutcome] = []
         self.records: list[Record] = []
         """In the order of their positions, `first` and on; the positions are not in them."""
         self.streams: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Planner:
         self.cursors.update(group.cursors)
         self.head = group.head
 
-    def _refusal(self, group: Group, batch: Batch) -> Outcome | None:
+    def _refusal(self, group: Group, batch: Batch) -> CommitOutcome | None:
         """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
         streams = group.streams
         for stream, expected in batch.reads:

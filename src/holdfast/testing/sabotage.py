@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from holdfast.cli import child
-from holdfast.core.log.batch import Batch, Cursor, Move, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, Move
 from holdfast.core.log.record import Record
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
@@ -50,7 +50,7 @@ class LazyCursors(_Store):
         super().__init__(store)
         self._written: dict[str, tuple[float, int]] = {}
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit without most of the moves."""
         if not self._written:
             found = await self._store.cursors()
@@ -73,7 +73,7 @@ class LazyCursors(_Store):
 class EmptyUndo(_Store):
     """The event of an undo is kept with a quantity of nothing: its sender is content, and nothing has happened."""
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit with the undos' events emptied."""
         return await self._store.commit(
             [

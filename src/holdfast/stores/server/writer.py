@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Incarnation, Opened
 from holdfast.stores.planner import Group, Key, Planner
@@ -94,7 +94,7 @@ class Writer:
 
     # Commits.
 
-    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[CommitOutcome]:
         """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
         tried again on a new one, for as long as `SETTLE_SECONDS`."""
         group = self.opened().begin(batches)
@@ -133,7 +133,7 @@ class Writer:
             self.committing = None
             committing.set_result(None)
 
-    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[Outcome]:
+    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """A group with what a handler did; nothing where a batch is refused."""
         await self.settle()
         planner, tenure = self.opened(), self.tenure

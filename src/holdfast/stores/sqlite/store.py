@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
@@ -162,7 +162,7 @@ class SQLiteStore:
         finally:
             self._turn.release()
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """One group, one transaction, one fsync."""
         if within is None:
             return await self._write(lambda writer: writer.commit(batches))

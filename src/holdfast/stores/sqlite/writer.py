@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.core.log.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed, TransactionRefused
 from holdfast.ports.store import Incarnation
@@ -143,7 +143,7 @@ class Writer:
         """Close the connection, which brings the file up to date."""
         self.connection.close()
 
-    def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit a group in one transaction."""
         group = self.planner.begin(batches)
         self.settle()
@@ -175,7 +175,7 @@ class Writer:
         except apsw.Error as error:
             raise store_error(self._path, error) from error
 
-    def commit_within(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def commit_within(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit a group with what handlers did in the transaction that is open; nothing where a batch is refused."""
         if self.connection.get_autocommit():
             raise TransactionRefused("the transaction of the handlers has ended before its commit")
@@ -201,7 +201,7 @@ class Writer:
         self.planner.keep(group)
         return group.outcomes
 
-    def _refused(self, group: Group, batches: Sequence[Batch], error: apsw.ConstraintError) -> list[Outcome]:
+    def _refused(self, group: Group, batches: Sequence[Batch], error: apsw.ConstraintError) -> list[CommitOutcome]:
         """Why a group rests on what is not so. Nothing of it is there."""
         if group.assumed or group.absent:
             self._look_up(group)
