@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.explain.plan import Given, PeerRestored, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import AnswerGiven, PeerRestored, StageResolved, StandingPlan, StoreRestored
 from holdfast.errors import Invalid, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import plan, plan_answer
@@ -72,7 +72,7 @@ class RepairRoutes:
 
     async def planned(self, request: Request) -> Answer:
         """What a saga here would do with an answer that a repair elsewhere would give."""
-        given = await _body(request, Given, "an answer")
+        given = await _body(request, AnswerGiven, "an answer")
         return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
     async def _staged(self, asked: Repair) -> Answer:

@@ -24,7 +24,7 @@ from holdfast.core.explain.overview import (
     ViewRebuild,
     WaitingList,
 )
-from holdfast.core.explain.plan import Given, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import AnswerGiven, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
 from holdfast.core.saga.stage import Standing
@@ -260,7 +260,7 @@ ROUTES: tuple[Route, ...] = (
         "plan",
         "What a saga here would do with an answer",
         "ops",
-        body=Given,
+        body=AnswerGiven,
         answer=Plan,
     ),
 )
