@@ -18,7 +18,7 @@ from holdfast.core.log.record import CALL_OFF, REJECTED, SAGA, Record, body_of
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD
 
 
-class Line(msgspec.Struct, frozen=True):
+class StoryLine(msgspec.Struct, frozen=True):
     """One thing that happened."""
 
     at: int
@@ -51,7 +51,7 @@ class Story(msgspec.Struct, frozen=True):
 
     title: str
     settled: bool
-    happened: tuple[Line, ...]
+    happened: tuple[StoryLine, ...]
     stands: tuple[str, ...]
     next: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -120,11 +120,11 @@ def _title(id: str, answers: Sequence[WhyAnswer], trail: Trail, silent: Mapping[
     return f"{what} is settled: nothing is left to happen", True
 
 
-def _happened(trail: Trail) -> Iterator[Line]:
+def _happened(trail: Trail) -> Iterator[StoryLine]:
     """Every record as a line: a cause always before what it caused, else by time."""
     for item, depth in walk(trail):
         if text := sentence(item.service, item.record):
-            yield Line(item.record.at, item.service, item.id, text, depth)
+            yield StoryLine(item.record.at, item.service, item.id, text, depth)
 
 
 def sentence(service: str, record: Record) -> str:
