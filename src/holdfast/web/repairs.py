@@ -23,7 +23,7 @@ T = TypeVar("T")
 KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
 
 
-class Repair(msgspec.Struct, forbid_unknown_fields=True):
+class RepairRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A person's word on what does not go on by itself."""
 
     kind: str
@@ -56,7 +56,7 @@ class RepairRoutes:
 
     async def repair(self, request: Request) -> Answer:
         """Record a repair, and act on it; or say what it would do."""
-        asked = await _body(request, Repair, "a repair")
+        asked = await _body(request, RepairRequest, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
             raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
@@ -75,7 +75,7 @@ class RepairRoutes:
         given = await _body(request, AnswerGiven, "an answer")
         return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
-    async def _staged(self, asked: Repair) -> Answer:
+    async def _staged(self, asked: RepairRequest) -> Answer:
         if asked.decision not in ("commit", "cancel"):
             raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
@@ -85,7 +85,7 @@ class RepairRoutes:
         done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
         return json_answer(StageResolved(asked.kind, **msgspec.structs.asdict(done)))
 
-    async def _restored(self, asked: Repair) -> Answer:
+    async def _restored(self, asked: RepairRequest) -> Answer:
         node = self._running()
         if asked.dry_run:
             raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])

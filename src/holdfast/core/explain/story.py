@@ -39,7 +39,7 @@ class Block(msgspec.Struct, frozen=True):
     since: int = 0
 
 
-class Repair(msgspec.Struct, frozen=True):
+class PossibleRepair(msgspec.Struct, frozen=True):
     """One repair that is possible: what to type, and what it would do."""
 
     command: str
@@ -55,7 +55,7 @@ class Story(msgspec.Struct, frozen=True):
     stands: tuple[str, ...]
     next: tuple[str, ...]
     blocks: tuple[Block, ...]
-    repairs: tuple[Repair, ...]
+    repairs: tuple[PossibleRepair, ...]
 
 
 def trail_of(answers: Iterable[WhyAnswer]) -> Trail:
@@ -296,15 +296,15 @@ def _timer(name: str) -> str:
     return told.get(what, name)
 
 
-def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[Repair]:
+def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[PossibleRepair]:
     """What can be typed: of sagas, of what waits, of what that waits behind; each once."""
     waits = [message for answer in answers for message in answer.waiting]
     items: list[SagaStatus | WaitingStatus] = [saga for answer in answers for saga in answer.sagas]
     items += [*waits, *(message.first for message in waits if message.first is not None)]
-    found: dict[str, Repair] = {}
+    found: dict[str, PossibleRepair] = {}
     for action in (action for item in items for action in item.actions):
         command = f"holdfast {action.typed} --by YOU --why REASON"
-        found.setdefault(command, Repair(command, action.does))
+        found.setdefault(command, PossibleRepair(command, action.does))
     return found.values()
 
 
