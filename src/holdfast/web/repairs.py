@@ -16,7 +16,7 @@ from holdfast.runtime.ops.plan import plan, plan_answer
 from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
-from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.masking import Masking
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class RepairRoutes:
         self._node = node
         self._masking = Masking(node.service)
 
-    async def repair(self, request: Request) -> Answer:
+    async def repair(self, request: Request) -> Response:
         """Record a repair, and act on it; or say what it would do."""
         asked = await _body(request, RepairRequest, "a repair")
         node = self._running()
@@ -70,12 +70,12 @@ class RepairRoutes:
             return json_answer(self._masking.plan(await plan(node, ask)))
         return json_answer(await mend(node, ask))
 
-    async def planned(self, request: Request) -> Answer:
+    async def planned(self, request: Request) -> Response:
         """What a saga here would do with an answer that a repair elsewhere would give."""
         given = await _body(request, AnswerGiven, "an answer")
         return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
-    async def _staged(self, asked: RepairRequest) -> Answer:
+    async def _staged(self, asked: RepairRequest) -> Response:
         if asked.decision not in ("commit", "cancel"):
             raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
@@ -85,7 +85,7 @@ class RepairRoutes:
         done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
         return json_answer(StageResolved(asked.kind, **msgspec.structs.asdict(done)))
 
-    async def _restored(self, asked: RepairRequest) -> Answer:
+    async def _restored(self, asked: RepairRequest) -> Response:
         node = self._running()
         if asked.dry_run:
             raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])

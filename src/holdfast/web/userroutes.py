@@ -22,7 +22,7 @@ from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFou
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import Node
 from holdfast.web.commands import asking, run, run_every
-from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.problems import Refused
 from holdfast.web.routes import Parameter, Route, plain
 from holdfast.web.surface import ASKING, DECIDED, LOOKING, RESERVED, summary_of
@@ -79,7 +79,7 @@ class UserRoute:
 
         return decode
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Response:
         """Answer a request."""
         how = asking(request)
         values = {name: self._convert(name, request.params[name]) for name in self.names}
@@ -118,7 +118,7 @@ class UserRoute:
 
 async def look_up(
     node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
-) -> Answer:
+) -> Response:
     """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
