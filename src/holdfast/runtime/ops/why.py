@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.explain.overview import ListedSaga, ListedWaiting
 from holdfast.core.explain.status import SagaStatus, WhyAnswer
 from holdfast.core.log.record import Record, parse_record_id
-from holdfast.runtime.edge.commands import Request
+from holdfast.runtime.edge.commands import KeyedRequest
 from holdfast.runtime.inbox.message import Slot
 from holdfast.runtime.ops.status import failure_of, held_of, peers_of, sagas_at, waiting_of
 
@@ -53,7 +53,7 @@ async def find(node: "Node", id: str) -> Found:
         return _found("correlation", records)
     (row,) = await store.get("request", [id])
     if row is not None:
-        return Found("idempotency key", [msgspec.json.decode(row, type=Request).tx])
+        return Found("idempotency key", [msgspec.json.decode(row, type=KeyedRequest).tx])
     service = node.service
     records = [
         record
