@@ -26,7 +26,7 @@ from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened
 from holdfast.stores.prefixes import end_of
 from holdfast.stores.sqlite.file import (
     Connection,
-    Lock,
+    FileLock,
     connect_reader,
     connect_writer,
     create,
@@ -85,7 +85,7 @@ class SQLiteStore:
         self.path = Path(path).absolute()
         self.log = log
         self._vfs = vfs
-        self._lock = Lock(self.path)
+        self._lock = FileLock(self.path)
         self._writing: Threads | None = None
         self._reading: Threads | None = None
         self._writer: Writer | None = None
