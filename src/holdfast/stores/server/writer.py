@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Incarnation, Opened
-from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.planner import Key, PlannedGroup, Planner
 from holdfast.stores.prefixes import end_of
 from holdfast.stores.server.columns import HEAD, in_order, text
 from holdfast.stores.server.engine import Broken, Connection, Engine, Unfit, drop
@@ -169,7 +169,7 @@ class Writer:
         position, groups, incarnation = (await self._engine.query(self.connection, HEAD, ()))[0]
         self.tenure.compare(Head(position, groups, text(incarnation)))
 
-    async def _look_up(self, group: Group) -> None:
+    async def _look_up(self, group: PlannedGroup) -> None:
         """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
         try:
             await self._compare()
