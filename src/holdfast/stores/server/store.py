@@ -32,7 +32,7 @@ from holdfast.stores.server.engine import Broken, Engine, drop
 from holdfast.stores.server.lent import Lending, ServerLent
 from holdfast.stores.server.migrations import Schema, connect_writer
 from holdfast.stores.server.readers import Readers
-from holdfast.stores.server.writer import Writer
+from holdfast.stores.server.writer import ServerWriter
 
 __all__ = ["ServerStore"]
 
@@ -43,7 +43,7 @@ class ServerStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.log = engine.log
-        self.writer = Writer(engine)
+        self.writer = ServerWriter(engine)
         self._readers = Readers(engine, self.writer)
         self._lending = Lending(engine, self.writer.settle)
 

@@ -23,7 +23,7 @@ from holdfast.stores.server.lent import ServerLent
 from holdfast.stores.server.migrations import connect_writer
 from holdfast.stores.server.tenure import Doubt, Head, Tenure, taken
 
-__all__ = ["Writer"]
+__all__ = ["ServerWriter"]
 
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
@@ -35,7 +35,7 @@ AGAIN_SECONDS = 0.05
 logger = logging.getLogger("holdfast.store")
 
 
-class Writer:
+class ServerWriter:
     """Writes as long as its tenure lasts. No method is called while another commit, leap or clear is under way."""
 
     def __init__(self, engine: Engine) -> None:

@@ -36,7 +36,7 @@ from holdfast.stores.sqlite.file import (
 )
 from holdfast.stores.sqlite.lent import Guard, SQLiteLent
 from holdfast.stores.sqlite.threads import Threads
-from holdfast.stores.sqlite.writer import Writer
+from holdfast.stores.sqlite.writer import SqliteWriter
 
 __all__ = ["SQLiteStore"]
 
@@ -88,7 +88,7 @@ class SQLiteStore:
         self._lock = FileLock(self.path)
         self._writing: Threads | None = None
         self._reading: Threads | None = None
-        self._writer: Writer | None = None
+        self._writer: SqliteWriter | None = None
         self._turn = asyncio.Lock()
         """Held by who writes; by handlers for as long as their transaction lasts."""
         self._guard: Guard | None = None
@@ -106,7 +106,7 @@ class SQLiteStore:
         self._reading = Threads(f"holdfast-read-{self.log}", READERS, ending=_close_reader)
         return opened
 
-    def _open(self, incarnation: str, at: int) -> tuple[Writer, Opened]:
+    def _open(self, incarnation: str, at: int) -> tuple[SqliteWriter, Opened]:
         peek(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class SQLiteStore:
         except (apsw.Error, OSError) as error:
             raise store_error(self.path, error) from error
         try:
-            writer = Writer(self.path, connection)
+            writer = SqliteWriter(self.path, connection)
             incarnations = writer.begin(incarnation, at, writer.planner.head + 1, 0)
         except (apsw.Error, StoreError) as error:
             connection.close()
@@ -144,7 +144,7 @@ class SQLiteStore:
         """Lend the connection that writes."""
         await self._turn.acquire()
         try:
-            await self._run(Writer.begin_lent)
+            await self._run(SqliteWriter.begin_lent)
             connection = self._opened().connection
             self._guard = self._guard or Guard(connection)
         except BaseException:
@@ -156,7 +156,7 @@ class SQLiteStore:
         """Handlers are done with the connection."""
         try:
             if self._writer is not None:
-                await self._run(Writer.end_lent)
+                await self._run(SqliteWriter.end_lent)
         except StoreError as error:
             logger.warning("the transaction of a handler could not be rolled back: %s", error)
         finally:
@@ -178,7 +178,7 @@ class SQLiteStore:
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
 
-        def leap(writer: Writer) -> tuple[list[Incarnation], int]:
+        def leap(writer: SqliteWriter) -> tuple[list[Incarnation], int]:
             return writer.leap(incarnation, at, first), writer.planner.head
 
         incarnations, head = await self._write(leap)
@@ -286,16 +286,16 @@ class SQLiteStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def _opened(self) -> Writer:
+    def _opened(self) -> SqliteWriter:
         if self._writer is None:
             raise StoreFailed(f"{self.path.name} is closed")
         return self._writer
 
-    async def _write(self, call: Callable[[Writer], T]) -> T:
+    async def _write(self, call: Callable[[SqliteWriter], T]) -> T:
         async with self._turn:
             return await self._run(call)
 
-    async def _run(self, call: Callable[[Writer], T]) -> T:
+    async def _run(self, call: Callable[[SqliteWriter], T]) -> T:
         writer, writing = self._opened(), self._writing
         if writing is None:
             raise StoreFailed(f"{self.path.name} is closed")

@@ -22,7 +22,7 @@ from holdfast.ports.store import Incarnation
 from holdfast.stores.planner import Key, PlannedGroup, Planner
 from holdfast.stores.sqlite.file import Connection, store_error
 
-__all__ = ["Writer", "text_or_blob"]
+__all__ = ["SqliteWriter", "text_or_blob"]
 
 WRITING = """
 -- What a group writes, one row each, and what it takes for granted. Nothing is ever in it: its triggers do the work.
@@ -102,7 +102,7 @@ def _parameters(group: PlannedGroup) -> list[Any]:
 NOTHING = (None,) * COLUMNS
 
 
-class Writer:
+class SqliteWriter:
     """Commits groups. Every method runs on the writer thread, one at a time."""
 
     def __init__(self, path: Path, connection: Connection) -> None:
