@@ -34,7 +34,7 @@ from holdfast.stores.sqlite.file import (
     store_error,
     sync_folder,
 )
-from holdfast.stores.sqlite.lent import Guard, SQLiteLent
+from holdfast.stores.sqlite.lent import SQLiteLent, StatementGuard
 from holdfast.stores.sqlite.threads import Threads
 from holdfast.stores.sqlite.writer import SqliteWriter
 
@@ -91,7 +91,7 @@ class SQLiteStore:
         self._writer: SqliteWriter | None = None
         self._turn = asyncio.Lock()
         """Held by who writes; by handlers for as long as their transaction lasts."""
-        self._guard: Guard | None = None
+        self._guard: StatementGuard | None = None
 
     async def open(self, incarnation: str, at: int) -> Opened:
         """Check the file, take the lock, and begin an incarnation."""
@@ -146,7 +146,7 @@ class SQLiteStore:
         try:
             await self._run(SqliteWriter.begin_lent)
             connection = self._opened().connection
-            self._guard = self._guard or Guard(connection)
+            self._guard = self._guard or StatementGuard(connection)
         except BaseException:
             await self._ended()
             raise
