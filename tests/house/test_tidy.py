@@ -61,7 +61,7 @@ REJECTED_YET = """
 """
 """Names that still hold a rejected word. The list only gets shorter."""
 TWINS_YET = """
-    Report:2 UserRoute:2
+    Report:2
 """
 """Names that classes of several modules still share, and of how many. The list only gets shorter."""
 

@@ -1,9 +1,9 @@
 """What a group of batches comes to: checked in memory, one batch after another, before anything is sent to an engine.
 
-Comes before the engines' writers, which make a `PlannedGroup` durable in one transaction of one or few statements. A planner
-knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks that in the
-same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again. Pure: it
-cannot fail but with `LimitExceeded`.
+Comes before the engines' writers, which make a `PlannedGroup` durable in one transaction of one or few statements. A
+planner knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks
+that in the same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again.
+Pure: it cannot fail but with `LimitExceeded`.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from holdfast.core.log.record import Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import RECORD_BYTES_MAX
 
-__all__ = ["PlannedGroup", "Key", "Planner"]
+__all__ = ["Key", "PlannedGroup", "Planner"]
 
 VERSIONS_MAX = 50_000
 """Streams whose version is kept in memory; of others the engine is asked."""

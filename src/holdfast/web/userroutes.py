@@ -14,8 +14,7 @@ import msgspec
 
 from holdfast.core.declare.aggregate import parameters
 from holdfast.core.declare.message import Command, MessageType, invalid
-from holdfast.core.declare.service import Every, Keyed, Query
-from holdfast.core.declare.service import UserRoute as Declared
+from holdfast.core.declare.service import DeclaredRoute, Every, Keyed, Query
 from holdfast.core.log.key import join_key
 from holdfast.core.log.record import parse_record_id
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
@@ -24,7 +23,7 @@ from holdfast.runtime.node import Node
 from holdfast.web.commands import asking, run, run_every
 from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.problems import Refused
-from holdfast.web.routes import Parameter, UserRoute, plain
+from holdfast.web.routes import Parameter, Route, plain
 from holdfast.web.surface import ASKING, DECIDED, LOOKING, RESERVED, summary_of
 from holdfast.web.trust import Guard
 
@@ -35,7 +34,7 @@ VIEW_WAIT_SECONDS = 5.0
 class UserRoute:
     """One route of a service, compiled."""
 
-    def __init__(self, node: Node, route: Declared) -> None:
+    def __init__(self, node: Node, route: DeclaredRoute) -> None:
         self.node, self.route = node, route
         where = f"{node.name}: {route.method} {route.path}"
         first = plain(route.path).split("/")[1]
@@ -52,14 +51,14 @@ class UserRoute:
         self.body: Any = self.hints.get("body") if "body" not in self.names else None
         self._decode = self._decoder(where) if self.body is not None else None
 
-    def row(self) -> UserRoute:
+    def row(self) -> Route:
         """What is said of it: anybody may ask it; what it answers is the user's."""
         method, path, function = self.route.method, self.route.path, self.route.function
         parameters = tuple(Parameter(name, self.hints[name], place="path") for name in self.names)
         about = (method, path, Guard.PUBLIC, "", summary_of(function), self.node.name)
         if method == "GET":
-            return UserRoute(*about, parameters + LOOKING, answer=Any)
-        return UserRoute(*about, parameters + ASKING, body=self.body, statuses=DECIDED)
+            return Route(*about, parameters + LOOKING, answer=Any)
+        return Route(*about, parameters + ASKING, body=self.body, statuses=DECIDED)
 
     def _decoder(self, where: str) -> Any:
         found = vars(self.body).get("__holdfast__") if isinstance(self.body, type) else None

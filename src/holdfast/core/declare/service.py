@@ -75,7 +75,7 @@ def every(aggregate: type[Any], command: type[Any], **values: Any) -> Every:
     return Every(aggregate, command, values)
 
 
-class UserRoute(msgspec.Struct, frozen=True):
+class DeclaredRoute(msgspec.Struct, frozen=True):
     """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command, an Every (or
     several), or a Query."""
 
@@ -101,7 +101,7 @@ class Service:
         self.sagas: dict[str, SagaType] = {}
         self.reactions: dict[str, ReactionType] = {}
         self.views: dict[str, ViewType] = {}
-        self.routes: list[UserRoute] = []
+        self.routes: list[DeclaredRoute] = []
         self.deciders: dict[str, Decides] = {}
         """Command name -> what decides it."""
 
@@ -258,7 +258,7 @@ class Service:
             for route in self.routes:
                 if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
                     raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
-            self.routes.append(UserRoute(method, path, function))
+            self.routes.append(DeclaredRoute(method, path, function))
             return function
 
         return register

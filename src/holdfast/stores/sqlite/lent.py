@@ -13,7 +13,7 @@ import apsw
 from holdfast.errors import StoreFailed, TransactionRefused
 from holdfast.stores.sqlite.file import Connection
 
-__all__ = ["StatementGuard", "SQLiteLent"]
+__all__ = ["SQLiteLent", "StatementGuard"]
 
 OWN_TABLES = {"log", "rows", "cursors", "meta", "incarnations", "writing"}
 SAVEPOINT = "holdfast_handler"
