@@ -25,7 +25,7 @@ FUNCTION_LINES_MAX = 60
 LONG: dict[str, tuple[int, str, str]] = {}
 """Modules that may be longer: path in src/holdfast -> (lines, date it was allowed, why)."""
 
-FORMAT_MARKS = 44
+FORMAT_MARKS = 43
 """How many lines of src are kept from the formatter. The number only goes down; ten are enough."""
 
 REJECTED_WORDS = {
@@ -61,8 +61,7 @@ REJECTED_YET = """
 """
 """Names that still hold a rejected word. The list only gets shorter."""
 TWINS_YET = """
-    Answer:3 Answered:2 Begun:2 Committed:2 Context:2 Cursor:2 Found:2 Given:2 Group:2 Guard:2 Line:2 Lock:2 Outcome:2
-    Repair:2 Report:2 Request:2 Route:2 Server:2 Store:2 Transport:2 Writer:3
+    Report:2
 """
 """Names that classes of several modules still share, and of how many. The list only gets shorter."""
 
@@ -81,7 +80,7 @@ RINGS = {
     "cli": {"*"},
     "compose": {"*"},
     "testing": {"*"},
-    "": {"core", "errors", "runtime", "client", "compose"},
+    "": {"core", "errors", "runtime", "client", "compose", "config"},
 }
 """Which part of holdfast may import which others (itself always). `""` is the package face; `*` is everything.
 core <- ports <- {runtime, stores, transports} <- {web, cli}: runtime knows no adapter and no adapter knows runtime."""

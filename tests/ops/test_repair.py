@@ -9,7 +9,7 @@ import pytest
 from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, step
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.explain.overview import ListedSaga
-from holdfast.core.explain.plan import Given, Plan
+from holdfast.core.explain.plan import AnswerGiven, Plan
 from holdfast.core.saga.advance import advance, answered, woken
 from holdfast.core.saga.progress import Begun, SagaState, apply
 from holdfast.core.saga.repair import Action, actions, mended
@@ -272,7 +272,7 @@ async def test_a_plan_goes_on_in_the_service_that_would_be_answered() -> None:
         assert skipped.answer is not None
         then = await plan_answer(virtual.nodes["desk"], skipped.answer)
         assert [one.what for one in then.sends] == ["undo of take"] and then.saga == "undoing"
-        wrong = Given("desk", "Sale/none", 1, "holdfast.rejected", msgspec.Raw(b'{"code":"x"}'))
+        wrong = AnswerGiven("desk", "Sale/none", 1, "holdfast.rejected", msgspec.Raw(b'{"code":"x"}'))
         with pytest.raises(NotFound):
             await plan_answer(virtual.nodes["desk"], wrong)
         await mend(virtual.nodes["till"], ask("skip", waits.message))

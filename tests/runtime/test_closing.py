@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor
 from holdfast.core.wire.frame import Frame
 from holdfast.errors import StoreError, Unavailable
 from holdfast.ports.store import Lent, Loaded
@@ -30,7 +30,7 @@ class Hanging(MemoryStore):
         self.stubborn = stubborn
         self.at_work = 0
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         await self._work()
         return await super().commit(batches, within=within)
 

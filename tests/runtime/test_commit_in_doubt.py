@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection, Running
-from holdfast.core.log.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome
 from holdfast.errors import Busy, Pending, StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
@@ -35,7 +35,7 @@ class Doubtful(MemoryStore):
         self.doubts = {True: 0, False: 0}
         self.asking = 0
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit, or not, and do not know it."""
         await asyncio.sleep(0)
         self._sure()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor
 from holdfast.core.log.record import CALL_OFF
 from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import StoreError, StoreFailed, Unavailable
@@ -25,7 +25,7 @@ class Failing(MemoryStore):
 
     broken = False
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         if self.broken:
             await asyncio.sleep(0)
             raise StoreFailed("the disk is full")
@@ -42,7 +42,7 @@ class Gated(MemoryStore):
         self.at_gate = 0
         self.cannot_load = False
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         self.at_gate += 1
         await self.gate.wait()
         self.at_gate -= 1

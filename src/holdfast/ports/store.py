@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Kind, Record
 
 __all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Lent", "Loaded", "Opened", "Page", "Snapshot", "Store"]
@@ -135,7 +135,7 @@ class Store(Protocol):
         `within` it. Raises StoreFailed, and StoreError where the engine lends none."""
         ...
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit each batch whole or not at all, all of them in one durable flush; one outcome for each, in order.
 
         A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at

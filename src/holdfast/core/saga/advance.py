@@ -19,10 +19,10 @@ from holdfast.core.saga.progress import (
     Begun,
     CalledOff,
     Cancelled,
-    Committed,
     Completed,
     Overdue,
     Progress,
+    SagaCommitted,
     SagaState,
     Settled,
     Skipped,
@@ -194,7 +194,7 @@ def _staged(saga: SagaType, state: SagaState) -> Progress | None:
         found = state.plan.pop(0) if state.plan else _forward(saga, state)
         if isinstance(found, Undoing):
             return Cancelled(found.cause)
-        return Committed(found.answer) if isinstance(found, Completed) else found
+        return SagaCommitted(found.answer) if isinstance(found, Completed) else found
     if state.status not in ("committed", "cancelling"):
         return None
     asked = (state.asked[version] for versions in state.latest.values() for version in versions.values())

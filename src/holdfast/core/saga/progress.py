@@ -95,7 +95,7 @@ class Undone(msgspec.Struct, frozen=True):
     cause: Rejection
 
 
-class Committed(msgspec.Struct, frozen=True):
+class SagaCommitted(msgspec.Struct, frozen=True):
     """The commit point of a staged saga: all have voted yes. `answer` is the final event where there is one."""
 
     answer: Any = None
@@ -128,7 +128,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 Progress = (
     Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
-    | Committed | Cancelled | Told | Again | Settled | CalledOff | Repaired
+    | SagaCommitted | Cancelled | Told | Again | Settled | CalledOff | Repaired
 )  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.called_off.add(progress.to)
         case Repaired():
             _repaired(state, progress)
-        case Committed():
+        case SagaCommitted():
             state.status, state.concluded = "committed", True
         case Cancelled():
             state.status, state.cause, state.again = "cancelling", progress.cause, progress.again

@@ -19,10 +19,10 @@ from holdfast.core.saga.progress import (
     Answered,
     Begun,
     Cancelled,
-    Committed,
     Overdue,
     Progress,
     Repaired,
+    SagaCommitted,
     SagaState,
     Stuck,
     Undoing,
@@ -35,7 +35,7 @@ from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.saga_records import decode_answer, from_record, outcome, to_record
 from holdfast.runtime.log.rows import scanned
 
-NOTED = frozenset({Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired})
+NOTED = frozenset({Undoing, Stuck, Overdue, SagaCommitted, Cancelled, Again, Repaired})
 """Progress that updates a saga's row in the open-saga index."""
 
 
@@ -258,7 +258,7 @@ def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
     """Timers of steps that have all their answers now, and of what is decided."""
     keys: list[str] = []
     for item in progress:
-        if isinstance(item, Committed | Cancelled):
+        if isinstance(item, SagaCommitted | Cancelled):
             keys += [key] if (key := state.timers.pop(f"stage:{state.attempt}", "")) else []
         if isinstance(item, Answered) and item.to in state.asked and not state.asked[item.to].undoes:
             step = state.asked[item.to].step

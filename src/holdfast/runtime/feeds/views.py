@@ -41,7 +41,7 @@ class _Meta(msgspec.Struct, omit_defaults=True):
     building_fingerprint: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ViewAnswer(msgspec.Struct, frozen=True):
     """What a view says of one key."""
 
     row: Any
@@ -116,7 +116,7 @@ class Views:
     async def query(
         self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> Answer:  # fmt: skip
+    ) -> ViewAnswer:  # fmt: skip
         """The row of one key, as of these positions, and with all that a transaction has committed in the logs that
         feed it. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
         self._view(name)
@@ -125,9 +125,9 @@ class Views:
         (data,) = await self._store.get("view", [consumer.row_key(key)])
         positions = {found.producer: found.position for found in self.subscriptions(name)}
         if data is None:
-            return Answer(None, positions, behind)
+            return ViewAnswer(None, positions, behind)
         row = msgspec.json.decode(data, type=ViewRow)
-        return Answer(msgspec.json.decode(row.state), positions, behind, row.stale)
+        return ViewAnswer(msgspec.json.decode(row.state), positions, behind, row.stale)
 
     def subscriptions(self, name: str) -> list[Subscription]:
         """The feeds of the generation of a view that serves."""

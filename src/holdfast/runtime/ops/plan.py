@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.explain.plan import Given, Plan, Sent
+from holdfast.core.explain.plan import AnswerGiven, Plan, Sent
 from holdfast.core.log.record import CALL_OFF, REJECTED
 from holdfast.core.saga.advance import answered
 from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
@@ -70,7 +70,7 @@ async def plan(node: Node, ask: Ask) -> Plan:
     )
 
 
-async def plan_answer(node: Node, given: Given) -> Plan:
+async def plan_answer(node: Node, given: AnswerGiven) -> Plan:
     """What a saga of this service would do with an answer. Raises NotFound, Invalid."""
     saga, state = await _folded(node, given.stream)
     before = state.status
@@ -186,8 +186,8 @@ def _with_answer(node: Node, ask: Ask, message: WaitingMessage, does: str, store
     return Plan(node.name, ask.kind, ask.target, "apply", (does,), answer=given)
 
 
-def _given(message: WaitingMessage, stored: str, data: bytes) -> Given | None:
+def _given(message: WaitingMessage, stored: str, data: bytes) -> AnswerGiven | None:
     record = message.record
     if not record.stream:
         return None
-    return Given(message.producer, record.stream, record.version, stored, msgspec.Raw(data))
+    return AnswerGiven(message.producer, record.stream, record.version, stored, msgspec.Raw(data))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Kind, Record
 from holdfast.errors import StoreError, StoreFailed
 from holdfast.ports.store import Capabilities, Lent, Loaded, Opened, Page, Snapshot
@@ -32,7 +32,7 @@ from holdfast.stores.server.engine import Broken, Engine, drop
 from holdfast.stores.server.lent import Lending, ServerLent
 from holdfast.stores.server.migrations import Schema, connect_writer
 from holdfast.stores.server.readers import Readers
-from holdfast.stores.server.writer import Writer
+from holdfast.stores.server.writer import ServerWriter
 
 __all__ = ["ServerStore"]
 
@@ -43,7 +43,7 @@ class ServerStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.log = engine.log
-        self.writer = Writer(engine)
+        self.writer = ServerWriter(engine)
         self._readers = Readers(engine, self.writer)
         self._lending = Lending(engine, self.writer.settle)
 
@@ -90,7 +90,7 @@ class ServerStore:
         """Lend a connection of its own, in a transaction."""
         return await self._lending.begin()
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """One group, one transaction; `within` the one of a handler."""
         if within is not None and not isinstance(within, ServerLent):
             raise StoreError("the transaction to commit within is another store's")

@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Incarnation, Opened
-from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.planner import Key, PlannedGroup, Planner
 from holdfast.stores.prefixes import end_of
 from holdfast.stores.server.columns import HEAD, in_order, text
 from holdfast.stores.server.engine import Broken, Connection, Engine, Unfit, drop
@@ -23,7 +23,7 @@ from holdfast.stores.server.lent import ServerLent
 from holdfast.stores.server.migrations import connect_writer
 from holdfast.stores.server.tenure import Doubt, Head, Tenure, taken
 
-__all__ = ["Writer"]
+__all__ = ["ServerWriter"]
 
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
@@ -35,7 +35,7 @@ AGAIN_SECONDS = 0.05
 logger = logging.getLogger("holdfast.store")
 
 
-class Writer:
+class ServerWriter:
     """Writes as long as its tenure lasts. No method is called while another commit, leap or clear is under way."""
 
     def __init__(self, engine: Engine) -> None:
@@ -94,7 +94,7 @@ class Writer:
 
     # Commits.
 
-    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[CommitOutcome]:
         """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
         tried again on a new one, for as long as `SETTLE_SECONDS`."""
         group = self.opened().begin(batches)
@@ -133,7 +133,7 @@ class Writer:
             self.committing = None
             committing.set_result(None)
 
-    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[Outcome]:
+    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """A group with what a handler did; nothing where a batch is refused."""
         await self.settle()
         planner, tenure = self.opened(), self.tenure
@@ -169,7 +169,7 @@ class Writer:
         position, groups, incarnation = (await self._engine.query(self.connection, HEAD, ()))[0]
         self.tenure.compare(Head(position, groups, text(incarnation)))
 
-    async def _look_up(self, group: Group) -> None:
+    async def _look_up(self, group: PlannedGroup) -> None:
         """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
         try:
             await self._compare()
