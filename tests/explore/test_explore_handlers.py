@@ -14,7 +14,7 @@ import pytest
 
 from cards.contracts import Bought, Buy, Charge, Charged, Refund, Refunded, wallet
 from cards.services import order_service
-from holdfast import Rejected, Service, System, Transaction
+from holdfast import LocalTransaction, Rejected, Service, System
 from holdfast.core.log.batch import Batch, CommitOutcome, Committed
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Capabilities, Lent
@@ -125,7 +125,7 @@ def office() -> System:
     service = Service(wallet, owner="team-money", retry=FAST)
 
     @service.handle
-    async def charge(command: Charge, tx: Transaction) -> Charged:
+    async def charge(command: Charge, tx: LocalTransaction) -> Charged:
         order = command.order_id
         tries[order] += 1
         await asyncio.sleep(ORDERS[order] if tries[order] == 1 else 0.05)
@@ -135,7 +135,7 @@ def office() -> System:
         return Charged(order, command.amount_cents, "c")
 
     @service.handle
-    async def refund(command: Refund, tx: Transaction) -> Refunded:
+    async def refund(command: Refund, tx: LocalTransaction) -> Refunded:
         await asyncio.sleep(0.02)
         tx.connection.added[command.order_id] -= command.amount_cents
         return Refunded(command.order_id, command.amount_cents)

@@ -204,7 +204,7 @@ async def test_a_key_that_no_store_could_hold_is_refused() -> None:
 
 
 async def test_a_route_may_bring_the_key_along() -> None:
-    """`keyed` makes a part of the path the idempotency key; a header goes before it."""
+    """`Keyed` makes a part of the path the idempotency key; a header goes before it."""
     async with site(lab_service) as at:
         first = [await at.web.ask("PATCH", "/once/t1") for _ in range(3)]
         assert {one.headers["holdfast-position"] for one in first} == {"1"}
@@ -214,7 +214,7 @@ async def test_a_route_may_bring_the_key_along() -> None:
 
 
 async def test_a_route_may_sweep_every_aggregate() -> None:
-    """`every` runs one recorded command on each aggregate of a type, whatever its key; the same idempotency key
+    """`Every` runs one recorded command on each aggregate of a type, whatever its key; the same idempotency key
     sweeps once; where one command fails the sweep ends with what it failed of."""
     async with site(lab_service) as at:
         keys = [("r", "a"), ("r/1", "%2F"), *((f"r{number}", "b") for number in range(700))]

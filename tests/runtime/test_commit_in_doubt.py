@@ -15,6 +15,7 @@ from holdfast import Client, Rejection, Running
 from holdfast.core.log.batch import Batch, CommitOutcome
 from holdfast.errors import Busy, Pending, StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
+from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
 from shop.contracts import Checkout, Item, Restock
@@ -74,7 +75,10 @@ async def test_what_was_in_doubt_and_is_there_goes_on(seed: int, monkeypatch: py
     monkeypatch.setattr("holdfast.runtime.node.RECOVER_SECONDS", 0.01)
     transport = LocalTransport()
     stores = {name: Doubtful(name, seed * 10 + number) for number, name in enumerate(shop.services)}
-    running = Running(shop, store=lambda one: stores[one.name], transport=lambda one: transport, clock=SystemClock())
+    clock, peers = SystemClock(), shop.services
+    running = Running(
+        shop, lambda: {name: Node(one, stores[name], transport, clock, peers=peers) for name, one in peers.items()}
+    )
     transport.peers.update(running.nodes)
     async with running:
         client = Client.of(running)

@@ -1,44 +1,49 @@
-"""A running system: nodes in one process that reach each other by the local transport, or one node among remote ones.
+"""A running system: the nodes of one process, started and closed together.
 
-Comes last: `compose` (or a test) gives it stores and transports. Starting fails whole: what had started is stopped.
+Comes last: `compose` (or a test) says how its nodes are made. Starting fails whole: what had started is stopped.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 
 from holdfast.core.audit.audit import Report
-from holdfast.core.declare.service import Service
 from holdfast.core.explain.overview import ProgressStatus
 from holdfast.core.system import System
-from holdfast.ports.clock import Clock
-from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.audit import audit
 from holdfast.runtime.ops.status import progress
 
 
 class Running:
-    """Nodes of one process, by service name."""
+    """Services of one process, by name."""
 
     def __init__(
         self,
         system: System,
+        make: Callable[[], Mapping[str, Node]],
         *,
-        store: Callable[[Service], Store],
-        transport: Callable[[Service], Transport],
-        clock: Clock,
-        services: Mapping[str, Service] | None = None,
+        urls: Mapping[str, str] | None = None,
+        secret: str = "",
+        operator_token: str = "",
     ) -> None:
-        chosen = system.services if services is None else services
         self.system = system
-        self.nodes: dict[str, Node] = {
-            name: Node(service, store(service), transport(service), clock, peers=system.services)
-            for name, service in chosen.items()
-        }
+        self._make = make
+        """Makes the nodes: a node is started once, so each start after the first has new ones."""
+        self.nodes: dict[str, Node] = dict(make())
+        self.urls: Mapping[str, str] = urls or {}
+        """Where the services that do not run here are reached."""
+        self.secret, self.operator_token = secret, operator_token
+        """What opens these services over HTTP; empty for none."""
+        self.starts = 0
+        """How often new nodes took the place of closed ones."""
+        self._closed = False
 
     async def start(self) -> None:
-        """Start every node. Raises what the first failing start raised, the others stopped again."""
+        """Start every service, again after `close`. Raises what the first failing start raised, the others stopped."""
+        if self._closed:
+            self.nodes.update(self._make())
+            self.starts += 1
+            self._closed = False
         try:
             for node in self.nodes.values():
                 await node.start()
@@ -47,8 +52,12 @@ class Running:
             raise
 
     async def close(self, *, drain: bool = True) -> None:
-        """Stop every node; with `drain` what waits is committed first."""
-        await asyncio.gather(*(node.close(drain=drain) for node in self.nodes.values()))
+        """Stop every service; with `drain` what waits is committed first. Safe to call twice."""
+        self._closed = True
+        nodes = list(self.nodes.values())
+        await asyncio.gather(*(node.close(drain=drain and node.takes_work) for node in nodes))
+        for transport in dict.fromkeys(node.transport for node in nodes):
+            await transport.close()
 
     async def audit(self, *, seconds: float = 0.0) -> Report:
         """What the system's invariants say of all that has happened; waits so long for what is in flight."""

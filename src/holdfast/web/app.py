@@ -17,6 +17,7 @@ from holdfast.core.wire.signature import HEADER, answer_path, sign
 from holdfast.errors import HoldfastError, Misuse, NotFound, Unavailable
 from holdfast.logs import correlation
 from holdfast.runtime.node import Node
+from holdfast.runtime.system import Running
 from holdfast.web import metrics
 from holdfast.web.commands import asking, correlation_of, decode_command, run, transaction
 from holdfast.web.events import EventRoutes
@@ -31,6 +32,31 @@ from holdfast.web.trust import Trust
 from holdfast.web.userroutes import UserRoute, look_up
 
 logger = logging.getLogger("holdfast.web")
+
+
+class RunningApp:
+    """The app of services that may be closed and started again: it always speaks for those that run. Raises Misuse for
+    a route that cannot work."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._starts = running.starts
+        self._app = self._made()
+
+    def _made(self) -> "App":
+        running = self._running
+        return make_app(running.nodes, secret=running.secret, operator_token=running.operator_token)
+
+    def stop(self) -> None:
+        """Say that the services drain: the server is about to stop."""
+        self._app.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self._starts != self._running.starts:
+            self._starts = self._running.starts
+            self._app = self._made()
+        await self._app(scope, receive, send)
 
 
 def make_app(nodes: Mapping[str, Node], *, secret: str = "", operator_token: str = "") -> "App":

@@ -96,7 +96,7 @@ class UserRoute:
         if isinstance(asked, Every | list):
             sweeps = cast("list[Any]", asked if isinstance(asked, list) else [asked])
             if self.route.method == "GET" or not all(isinstance(one, Every) for one in sweeps):
-                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `every`")
+                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `Every`")
             return await run_every(self.node, sweeps, request, how)
         if isinstance(asked, Keyed):
             how.key = how.key or asked.key

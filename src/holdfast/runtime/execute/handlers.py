@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-from holdfast.core.declare.handler import HandlerType, Transaction
+from holdfast.core.declare.handler import HandlerType, LocalTransaction
 from holdfast.core.declare.message import message_of
 from holdfast.core.log.batch import Batch, Committed, Conflict, Duplicate
 from holdfast.errors import (
@@ -214,7 +214,7 @@ class Handlers:
         if not isinstance(by, HandlerType):
             raise CommandFailed(f"{by.name} is no handler")
         context = decision.envelope.context(stream.partition("/")[2])
-        tx = Transaction(lent.connection, context, self._engine)
+        tx = LocalTransaction(lent.connection, context, self._engine)
         limit = asyncio.timeout(by.seconds)
         try:
             async with limit:

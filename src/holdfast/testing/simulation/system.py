@@ -83,10 +83,7 @@ class VirtualSystem:
             )
             for name in self.services
         }
-        self.running = Running(
-            self.system, store=lambda s: self.stores[s.name], transport=lambda s: self.transport, clock=self.clock,
-            services={},
-        )  # fmt: skip
+        self.running = Running(self.system, dict)  # services come and go one by one
         self.client = Client.of(self.running)
         self.crashes: list[str] = []
         """What has crashed, in order."""
