@@ -57,7 +57,6 @@ REJECTED_YET = """
     runtime/ops/repair.py:Mended runtime/ops/repair.py:_mend_message runtime/ops/repair.py:_mend_saga
     runtime/ops/repair.py:mend
     runtime/ops/simulate.py:Foretelling runtime/ops/simulate.py:_call_off runtime/ops/simulate.py:mend
-    runtime/tasks.py:Chore
 """
 """Names that still hold a rejected word. The list only gets shorter."""
 TWINS_YET = """

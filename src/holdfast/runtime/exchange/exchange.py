@@ -16,13 +16,12 @@ from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.ending import end
 from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
 from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.log.incarnations import History
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic, cancel_all
 
 logger = logging.getLogger("holdfast.exchange")
 
@@ -41,7 +40,7 @@ class Exchange:
         self.conversations: dict[str, Conversation] = {}
         self._mine = Cursor()
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving = Chore(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+        self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -90,7 +89,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Say no more."""
-        await end((self._own_broken,))
+        await cancel_all((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
