@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.saga.advance import advance, called_off, past_return
+from holdfast.core.saga.advance import advance, cancelled, past_return
 from holdfast.core.saga.progress import Asked, Completed, Progress, Repaired, SagaState, Settled, Undone, apply
 from holdfast.errors import Contradicted
 
@@ -60,7 +60,7 @@ def mended(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> l
     done: list[Progress] = [word]
     if verb == "undo":
         cause = Rejection("undone", f"undone by {by}: {why}", {"by": by, "why": why})
-        return [*done, *called_off(saga, state, cause)]
+        return [*done, *cancelled(saga, state, cause)]
     if verb == "retry" and stuck is not None:
         asked = state.asked[stuck.to]
         again = Asked(asked.step, asked.index, asked.command, 0, asked.undoes)

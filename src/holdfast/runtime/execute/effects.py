@@ -103,7 +103,7 @@ class Effects:
             unknown = f"what became of attempt {message.started} is unknown, and there is no probe to ask"
             return self._keep(slot, CommandFailed(unknown))
         message = slot.message
-        if message.called_off and not message.unknown:
+        if message.cancel_came and not message.unknown:
             return self._keep(slot, NotDone("it was called off"))
         message.started, message.unknown = message.started + 1, True
         attempt = {"attempt": message.started}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.declare.message import Context, Rejection, decode_stored, encode, message_of
-from holdfast.core.log.record import BEGUN, CALL_OFF, REJECTED, Headers, Record, record_id
+from holdfast.core.log.record import BEGUN, CANCEL_COMMAND, REJECTED, Headers, Record, record_id
 from holdfast.core.saga.repair import Verb
 from holdfast.core.saga.stage import CANCEL, CONFIRM
 from holdfast.core.system import System
@@ -103,8 +103,8 @@ class Foretelling:
     def _deliver(self, service: str, producer: str, record: WireRecord) -> None:
         dispatch, streams = self._dispatch[service], self._streams[service]
         stream = stream_of(dispatch, producer, record)
-        if record.type == CALL_OFF:
-            self._call_off(producer, record)
+        if record.type == CANCEL_COMMAND:
+            self._cancel(producer, record)
         elif record.headers.stage or record.type in (CONFIRM, CANCEL):
             self.unknown.append(f"how {service} votes on {record.type}: it is staged")
         elif stream.partition("/")[0] in dispatch.apart:
@@ -120,8 +120,8 @@ class Foretelling:
             except Exception as error:  # noqa: BLE001 - a handler's own failure is what would happen
                 self.unknown.append(f"{service} fails at {record.type}: {type(error).__name__}: {error}")
 
-    def _call_off(self, producer: str, record: WireRecord) -> None:
-        """What is called off waits, or it would have been answered: it is answered `cancelled`."""
+    def _cancel(self, producer: str, record: WireRecord) -> None:
+        """What is cancelled waits, or it would have been answered: it is answered `cancelled`."""
         version = msgspec.json.decode(record.data, type=Target).version
         no = Rejection("cancelled", "its caller called it off")
         envelope = Envelope(record_id(producer, record.position), record.tx, self._now, record.correlation)
