@@ -136,9 +136,9 @@ class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
     __slots__ = (
-        "again", "answers", "asked", "attempt", "begun", "cancel_sent", "cause", "closed", "concluded", "ended", "front",
-        "instance", "latest", "open", "overdue", "plan", "resumes", "skipped", "status", "stuck", "timers", "told",
-        "undos", "version", "waived",
+        "again", "answers", "asked", "attempt", "begun", "cancel_sent", "cause", "closed", "concluded", "ended",
+        "front", "instance", "latest", "open", "overdue", "plan", "resumes", "skipped", "status", "stuck", "timers",
+        "told", "undos", "version", "waived",
     )  # fmt: skip
 
     def __init__(self) -> None:
