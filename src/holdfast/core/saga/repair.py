@@ -1,6 +1,6 @@
 """What a person can do about a running saga, and what that leads to: retry, skip, undo, close by hand.
 
-`actions` says which of these are possible and what each would do; `mended` does one: the word goes on record, then all
+`actions` says which of these are possible and what each would do; `repaired` does one: the word goes on record, then all
 that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after `core.saga.advance`;
 `runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
 """
@@ -50,7 +50,7 @@ def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]
     return tuple(found)
 
 
-def mended(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> list[Progress]:
+def repaired(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> list[Progress]:
     """Carry out a person's word; all that follows is folded into the state. Raises Contradicted."""
     if no := refusal(saga, state, verb):
         raise Contradicted(no)

@@ -28,7 +28,7 @@ from holdfast.core.saga.progress import (
     Undoing,
     apply,
 )
-from holdfast.core.saga.repair import Verb, mended
+from holdfast.core.saga.repair import Verb, repaired
 from holdfast.errors import CommandFailed
 from holdfast.ports.store import Loaded, Store
 from holdfast.runtime.decide.decision import Decision
@@ -175,11 +175,11 @@ class Sagas:
             before = entry.version
             self._take(saga, stream, before, cancelled(saga, entry.state, cause), decision)
 
-    def mend(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
+    def repair(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
         """Carry out an operator's repair of a saga. Raises Contradicted where it cannot be, or what a step raises."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         before, ended = entry.version, entry.state.ended
-        progress = mended(saga, entry.state, verb, by, why)
+        progress = repaired(saga, entry.state, verb, by, why)
         self._take(saga, stream, before, progress, decision, ended=ended)
 
     def _saga_of(self, stream: str) -> SagaType:

@@ -103,7 +103,7 @@ class Exchange:
         """The same for what this service told itself, once the writer takes work again."""
         if self._own_broken is not None:
             self._own_broken.cancel()
-        self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+        self._own_broken = asyncio.get_running_loop().create_task(self._repair_own())
 
     def away(self, peer: str) -> bool:
         """True while a peer cannot be reached, and for who is none."""
@@ -137,9 +137,9 @@ class Exchange:
     def _own_ended(self, error: Exception | None) -> None:
         if error is not None and self._own_broken is None:
             pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
-            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
+            self._own_broken = asyncio.get_running_loop().create_task(self._repair_own(pause))
 
-    async def _mend_own(self, pause_seconds: float = 0.0) -> None:
+    async def _repair_own(self, pause_seconds: float = 0.0) -> None:
         while True:
             await asyncio.sleep(pause_seconds)
             pause_seconds = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)

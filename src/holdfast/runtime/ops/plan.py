@@ -16,7 +16,7 @@ from holdfast.core.explain.plan import AnswerGiven, Plan, Sent
 from holdfast.core.log.record import CANCEL_COMMAND, REJECTED
 from holdfast.core.saga.advance import answered
 from holdfast.core.saga.progress import Asked, CancelSent, Completed, Progress, SagaState, Undone
-from holdfast.core.saga.repair import mended
+from holdfast.core.saga.repair import repaired
 from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.dispatch import Dispatch
@@ -100,7 +100,7 @@ async def _plan_saga(node: Node, ask: Ask) -> Plan:
     verb = verb_of(ask)
     if note := already(state, verb):
         return Plan(node.name, ask.kind, ask.target, "already", (note,), saga=state.status)
-    progress = mended(saga, state, verb, ask.by, ask.why)
+    progress = repaired(saga, state, verb, ask.by, ask.why)
     return _of_progress(node, ask.kind, ask.target, state, progress)
 
 

@@ -1,4 +1,4 @@
-"""Foretelling: how a transaction would go on after a repair, played to its end on copies, in memory.
+"""Simulating: how a transaction would go on after a repair, played to its end on copies, in memory.
 
 The streams that the rest of it touches are folded from their records, wherever they are; the same deciders, sagas and
 reactions as in the services run on them, and messages go from one to the other at once. What lies outside (an effect, a
@@ -35,7 +35,7 @@ Read = Callable[[str, str], list[Record]]
 """The records of a stream of a service, oldest first."""
 
 
-class Foretelling:
+class Simulation:
     """The rest of one transaction, as it would be."""
 
     def __init__(self, system: System, read: Read, now_us: int) -> None:
@@ -48,15 +48,15 @@ class Foretelling:
         self.records: list[tuple[str, Record]] = []
         """(service, record) of all that would be recorded, causes before effects."""
         self.unknown: list[str] = []
-        """What cannot be foretold, in sentences."""
+        """What cannot be simulated, in sentences."""
 
-    def mend(self, service: str, stream: str, verb: Verb, by: str, why: str) -> None:
+    def repair(self, service: str, stream: str, verb: Verb, by: str, why: str) -> None:
         """An operator's repair of a saga, and all that follows. Raises Contradicted where it cannot be."""
         self._load(service, stream)
         first = self._read(service, stream)[0]
         envelope = Envelope(record_id(service, first.position), first.tx, self._now, first.correlation)
         decision = Decision(envelope, self._streams[service])
-        self._dispatch[service].sagas.mend(stream, verb, by, why, decision)
+        self._dispatch[service].sagas.repair(stream, verb, by, why, decision)
         self._took(service, decision.records)
         self._play()
 
