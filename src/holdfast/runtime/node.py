@@ -279,7 +279,7 @@ class Node:
         while True:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
-                self.writer.head = await self.store.settle()
+                self.writer.head = await self.store.recover()
                 self.conversations.reread(await self.store.cursors())
                 await self._reload()
                 self.writer.resume()

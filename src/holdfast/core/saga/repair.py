@@ -2,7 +2,8 @@
 
 `actions` says which of these are possible and what each would do; `repaired` does one: the word goes on record, then
 all that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after
-`core.saga.advance`; `runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
+`core.saga.advance`; `runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out,
+saying why.
 """
 
 from typing import Any, Literal
