@@ -91,9 +91,9 @@ class Subscription:
         work = BatchWork(batch)
         self.writer.submit(work)
         await work.done
-        self.settle(Cursor(page.incarnation, to))
+        self.durably_at(Cursor(page.incarnation, to))
 
-    def settle(self, cursor: Cursor) -> None:
+    def durably_at(self, cursor: Cursor) -> None:
         """The checkpoint stands durably here."""
         self.durable, self.known = cursor, True
         self.at(cursor)
@@ -165,7 +165,7 @@ class Feeds:
             for producer in sorted({stored.partition(".")[0] for stored in consumer.types}):
                 found = Subscription(consumer, producer, self._writer)
                 if cursor := cursors.get(found.cursor_name):
-                    found.settle(cursor)
+                    found.durably_at(cursor)
                 made.append((producer, found))
                 together.setdefault((producer, found.position), []).append(found)
         self.subscriptions += [found for _, found in made]
@@ -305,7 +305,7 @@ class Feeds:
                 member.failure = error
                 await asyncio.sleep(BACKOFF_LAST_SECONDS)
         if cursor is not None:
-            member.settle(cursor)
+            member.durably_at(cursor)
         elif not member.known:
             member.at(Cursor())
         if member in self.subscriptions:
