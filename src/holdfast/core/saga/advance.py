@@ -19,12 +19,12 @@ from holdfast.core.saga.progress import (
     Begun,
     Cancelled,
     CancelSent,
+    CarriedOut,
     Completed,
     Overdue,
     Progress,
     SagaCommitted,
     SagaState,
-    Settled,
     Skipped,
     Stuck,
     Told,
@@ -205,7 +205,7 @@ def _staged(saga: SagaType, state: SagaState) -> Progress | None:
         return None
     if mixed := [name for name, version in state.told.items() if isinstance(state.answers[version], Rejection)]:
         return Stuck("", f"mixed: resolved otherwise at {', '.join(mixed)}")
-    return None if state.again else Settled()
+    return None if state.again else CarriedOut()
 
 
 def _carried_out(state: SagaState) -> bool:

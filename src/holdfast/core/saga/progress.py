@@ -122,13 +122,13 @@ class Again(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Settled(msgspec.Struct, frozen=True):
+class CarriedOut(msgspec.Struct, frozen=True):
     """The end of a staged saga: every participant has carried out the decision."""
 
 
 Progress = (
     Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
-    | SagaCommitted | Cancelled | Told | Again | Settled | CancelSent | Repaired
+    | SagaCommitted | Cancelled | Told | Again | CarriedOut | CancelSent | Repaired
 )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.attempt, state.status, state.cause, state.again = progress.attempt, "running", None, False
             state.latest, state.open, state.told, state.skipped, state.front = {}, {}, {}, set(), 0
             state.plan = []
-        case Settled():
+        case CarriedOut():
             state.status, state.ended = ("completed" if state.status == "committed" else "undone"), True
 
 

@@ -13,7 +13,7 @@ import msgspec
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.saga.advance import advance, cancelled, past_return
-from holdfast.core.saga.progress import Asked, Completed, Progress, Repaired, SagaState, Settled, Undone, apply
+from holdfast.core.saga.progress import Asked, CarriedOut, Completed, Progress, Repaired, SagaState, Undone, apply
 from holdfast.errors import Contradicted
 
 Verb = Literal["retry", "skip", "undo", "done", "undone"]
@@ -128,7 +128,7 @@ def _has(saga: SagaType, state: SagaState, name: str) -> bool:
 
 def _end(saga: SagaType, state: SagaState, verb: str, by: str, why: str) -> Progress:
     if saga.staged:
-        return Settled()
+        return CarriedOut()
     if verb == "undone":
         return Undone(Rejection("resolved", f"closed by {by}: {why}", {"by": by, "why": why}))
     if saga.answer is None:
