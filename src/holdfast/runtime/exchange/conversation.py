@@ -30,7 +30,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.tasks import cancel_all
 
@@ -57,7 +57,7 @@ class Party(Protocol):
     inbox: Inbox
     transport: Transport
     clock: Clock
-    history: History
+    history: Incarnations
 
 
 class _Landing(asyncio.Future[None]):

@@ -18,7 +18,7 @@ from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
 from holdfast.runtime.tasks import Periodic, cancel_all
@@ -33,7 +33,7 @@ class Exchange:
 
     def __init__(
         self, name: str, peers: frozenset[str], store: Store, writer: Writer, inbox: Inbox, transport: Transport,
-        clock: Clock, history: History,
+        clock: Clock, history: Incarnations,
     ) -> None:  # fmt: skip
         self.name, self.peers, self.store, self.writer = name, peers, store, writer
         self.inbox, self.transport, self.clock, self.history = inbox, transport, clock, history
