@@ -97,12 +97,12 @@ def repeat_an_effect(patch: Patch) -> None:
 
 
 def forget_an_undo(patch: Patch) -> None:
-    """What is accepted after its command was called off is not undone."""
+    """What is accepted after its command was cancelled is not undone."""
     backward = advance._backward
 
     def forgetful(saga: SagaType, state: SagaState) -> Any:
         answers = state.answers
-        off = {version: Rejection("cancelled") for version in state.called_off if version in answers}
+        off = {version: Rejection("cancelled") for version in state.cancel_sent if version in answers}
         state.answers = answers | off
         try:
             return backward(saga, state)

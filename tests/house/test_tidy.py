@@ -49,16 +49,7 @@ REJECTED_WORDS = {
     "why": ("inquire", "inquiry"),
 }
 """What a name should say -> the words that stand for it elsewhere; for modules, classes and functions."""
-REJECTED_YET = """
-    cli/judging.py:foretold
-    core/saga/advance.py:called_off core/saga/progress.py:CalledOff core/saga/repair.py:mended
-    runtime/decide/saga_records.py:_write_called_off runtime/decide/sagas.py:call_off runtime/decide/sagas.py:mend
-    runtime/exchange/exchange.py:_mend_own
-    runtime/ops/repair.py:Mended runtime/ops/repair.py:_mend_message runtime/ops/repair.py:_mend_saga
-    runtime/ops/repair.py:mend
-    runtime/ops/simulate.py:Foretelling runtime/ops/simulate.py:_call_off runtime/ops/simulate.py:mend
-    runtime/tasks.py:Chore
-"""
+REJECTED_YET = ""
 """Names that still hold a rejected word. The list only gets shorter."""
 TWINS_YET = """
     Report:2

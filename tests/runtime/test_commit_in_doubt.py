@@ -1,6 +1,6 @@
 """A commit whose outcome is unknown for a while: the service pauses, finds out, and nobody is left waiting (G3, G8).
 
-The store here commits, or does not, and says in either case that it cannot tell, until `settle` has been called a few
+The store here commits, or does not, and says in either case that it cannot tell, until `recover` has been called a few
 times. What was in such a group and is there after all must reach whom it is for, though it never landed in memory.
 """
 
@@ -48,11 +48,11 @@ class Doubtful(MemoryStore):
         self.asking = 3
         raise StoreFailed("the connection broke")
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Not to be asked at first."""
         self.asking = max(0, self.asking - 1)
         self._sure()
-        return await super().settle()
+        return await super().recover()
 
     async def read(self, *args: Any, **named: Any) -> Any:
         """Nothing is said in doubt."""

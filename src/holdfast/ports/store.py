@@ -146,7 +146,7 @@ class Store(Protocol):
 
         Raises StoreFailed when the engine could not make the group durable. Then either nothing of it is there, which
         the adapter has made sure of by looking, never by guessing; or the engine could not be asked, and every other
-        method raises StoreFailed until `settle` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
+        method raises StoreFailed until `recover` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
         before anything is written.
 
         `within` a transaction, the batches and what was done in it are committed together or not at all: where one
@@ -156,7 +156,7 @@ class Store(Protocol):
         """
         ...
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """After a commit that failed: find out whether its group is there after all. The head.
 
         Raises StoreFailed while the engine cannot be asked. What is read after it includes the group if it is there.

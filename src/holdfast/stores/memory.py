@@ -49,7 +49,7 @@ class MemoryStore:
         """Refuse everything until the next `open`."""
         self._open = False
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Nothing is ever in doubt."""
         self._check_open()
         return self._head

@@ -31,7 +31,7 @@ from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.node import Node
-from holdfast.runtime.ops import why as inquiry
+from holdfast.runtime.ops import why
 from holdfast.runtime.ops.audit import reading
 from holdfast.runtime.ops.status import progress, stages
 from holdfast.web.http import Request, Response, json_answer
@@ -194,19 +194,19 @@ class OpsRoutes:
         asked = {name: request.query[name] for name in ("id", "tx") if request.query.get(name)}
         if len(asked) != 1:
             raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
-        found, records = await inquiry.why(self._running(), **asked)
+        found, records = await why.why(self._running(), **asked)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(msgspec.structs.replace(found, records=rows))
 
     async def stuck(self, request: Request) -> Response:
         """Sagas that need a person."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
-        found = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
+        found = await why.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
         return _saga_list(request, found, limit)
 
     async def parked(self, request: Request) -> Response:
         """Messages that are parked; with `all=1` whatever waits."""
-        found = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
+        found = why.parked(self._running(), everything=request.query.get("all") == "1")
         items, totals = _filtered(request, found, lambda message: message.error)
         return json_answer(WaitingList(items, totals))
 
@@ -215,7 +215,7 @@ class OpsRoutes:
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         older = request.number("older", 0, 10**9) * 1_000_000
         after = request.query.get("after", "")
-        found = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
+        found = await why.unsettled(self._running(), older_us=older, after=after, limit=limit)
         return _saga_list(request, found, limit)
 
     def _running(self) -> Node:

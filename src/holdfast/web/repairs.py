@@ -13,7 +13,7 @@ from holdfast.core.explain.plan import AnswerGiven, PeerRestored, StageResolved,
 from holdfast.errors import Invalid, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import plan, plan_answer
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.web.http import Request, Response, json_answer
@@ -68,7 +68,7 @@ class RepairRoutes:
         ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision, asked.stream)
         if asked.dry_run:
             return json_answer(self._masking.plan(await plan(node, ask)))
-        return json_answer(await mend(node, ask))
+        return json_answer(await repair(node, ask))
 
     async def planned(self, request: Request) -> Response:
         """What a saga here would do with an answer that a repair elsewhere would give."""

@@ -33,7 +33,7 @@ from holdfast.core.wire.frame import Frame
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX
 from holdfast.runtime.ops.audit import Reading
-from holdfast.runtime.ops.repair import Mended
+from holdfast.runtime.ops.repair import RepairResult
 from holdfast.web import metrics
 from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
@@ -251,7 +251,7 @@ ROUTES: tuple[Route, ...] = (
         "A repair, or what it would do",
         "ops",
         body=RepairRequest,
-        answer=Mended | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
+        answer=RepairResult | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
     ),
     Route(
         "POST",

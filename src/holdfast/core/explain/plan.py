@@ -2,7 +2,7 @@
 
 `runtime.ops.plan` makes a plan on copies, `web.repairs` encodes it with the answer masked, and whoever asks decodes the
 same types again; what a plan gives another service is planned there in turn. What a repair of a message or a saga did
-is `runtime.ops.repair.Mended`. Values only: nothing here fails but the decoding of what is no such value.
+is `runtime.ops.repair.RepairResult`. Values only: nothing here fails but the decoding of what is no such value.
 """
 
 import msgspec

@@ -14,7 +14,7 @@ import msgspec
 from holdfast.core.declare.effect import ATTEMPTED, PROBED, UNKNOWN
 from holdfast.core.explain.status import SagaStatus, StepStatus, WaitingStatus, WhyAnswer
 from holdfast.core.explain.trail import Trail, build, walk
-from holdfast.core.log.record import CALL_OFF, REJECTED, SAGA, Record, body_of
+from holdfast.core.log.record import CANCEL_COMMAND, REJECTED, SAGA, Record, body_of
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD
 
 
@@ -150,7 +150,7 @@ def sentence(service: str, record: Record) -> str:
 
 def _command(service: str, record: Record) -> str:
     who, key = record.destination or "nobody", f" {record.headers.key}" if record.headers.key else ""
-    if record.type == CALL_OFF:
+    if record.type == CANCEL_COMMAND:
         return f"{service} called {record.headers.step} off at {who}"
     if record.type in (CONFIRM, CANCEL):
         return f"{service} told {who} that the transaction is {'committed' if record.type == CONFIRM else 'cancelled'}"

@@ -13,21 +13,21 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, decode_stored, encode, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, REJECTED, SAGA, Headers, Kind, Record
+from holdfast.core.log.record import ANSWERED, BEGUN, CANCEL_COMMAND, REJECTED, SAGA, Headers, Kind, Record
 from holdfast.core.saga.progress import (
     Again,
     Answered,
     Asked,
     Begun,
-    CalledOff,
     Cancelled,
+    CancelSent,
+    CarriedOut,
     Completed,
     Overdue,
     Progress,
     Repaired,
     SagaCommitted,
     SagaState,
-    Settled,
     Skipped,
     Stuck,
     Told,
@@ -46,7 +46,7 @@ _BODIES: dict[str, type[Any]] = {
     SAGA + "stuck": Stuck,
     SAGA + "undoing": Undoing,
     SAGA + "again": Again,
-    SAGA + "settled": Settled,
+    SAGA + "settled": CarriedOut,
     SAGA + "cancelled": Cancelled,
     REPAIRED: Repaired,
 }
@@ -62,7 +62,7 @@ _END_STORED: dict[type[Any], str] = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Of a cancel: the version, in the saga's stream, of the command that is called off."""
+    """Of a cancel: the version, in the saga's stream, of the command that is to be cancelled."""
 
     version: int
 
@@ -126,7 +126,7 @@ _READERS: dict[str, Callable[[SagaType, Record], Progress]] = {
     SAGA + "completed": lambda saga, record: Completed(),
     SAGA + "committed": lambda saga, record: SagaCommitted(),
     SAGA + "undone": lambda saga, record: Undone(msgspec.json.decode(record.data, type=Rejection)),
-    CALL_OFF: lambda saga, record: CalledOff(msgspec.json.decode(record.data, type=Target).version),
+    CANCEL_COMMAND: lambda saga, record: CancelSent(msgspec.json.decode(record.data, type=Target).version),
     CONFIRM: _read_told,
     CANCEL: _read_told,
     REJECTED: _read_rejected,
@@ -222,10 +222,10 @@ def _write_told(saga: SagaType, item: Told, state: SagaState, envelope: Envelope
     return _Written(CONFIRM if item.commit else CANCEL, encode(StageAttempt(item.attempt)), "command", item.service)
 
 
-def _write_called_off(saga: SagaType, item: CalledOff, state: SagaState, envelope: Envelope) -> _Written:
+def _write_cancel_sent(saga: SagaType, item: CancelSent, state: SagaState, envelope: Envelope) -> _Written:
     asked = state.asked[item.to]
     home, headers = message_of(asked.command).contract, _of_step(envelope, asked)
-    return _Written(CALL_OFF, encode(Target(item.to)), "command", home, headers)
+    return _Written(CANCEL_COMMAND, encode(Target(item.to)), "command", home, headers)
 
 
 def _write_end(
@@ -262,7 +262,7 @@ _WRITERS: dict[type[Any], Callable[[SagaType, Any, SagaState, Envelope], _Writte
     Asked: _write_asked,
     Answered: _write_answered,
     Told: _write_told,
-    CalledOff: _write_called_off,
+    CancelSent: _write_cancel_sent,
     Completed: _write_end,
     SagaCommitted: _write_end,
     Undone: _write_end,

@@ -20,11 +20,11 @@ from holdfast.core.log.batch import Batch, Row
 from holdfast.core.saga.stage import Standing
 from holdfast.errors import ExchangeError, HoldfastError, Invalid, NotFound, StoreError, Unavailable
 from holdfast.ports.store import Store
-from holdfast.runtime.ending import end
 from holdfast.runtime.feeds.consumers import ViewConsumer, ViewRow
 from holdfast.runtime.feeds.subscriptions import Feeds, Subscription
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.views")
 
@@ -101,7 +101,7 @@ class Views:
 
     async def close(self) -> None:
         """Stop building; it goes on at the next start."""
-        await end(self._tasks)
+        await cancel_all(self._tasks)
 
     async def rebuild(self, name: str) -> None:
         """Build a view anew from the start of its logs; the old one serves meanwhile. Raises NotFound."""

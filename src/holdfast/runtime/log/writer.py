@@ -19,9 +19,9 @@ from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Duplicate
 from holdfast.core.log.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
 from holdfast.ports.store import Lent, Loaded, Store
-from holdfast.runtime.ending import end
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.work import Work, tell_duplicate
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.writer")
 
@@ -92,8 +92,8 @@ class Writer:
             pass  # the last group has landed
 
     async def _stop(self) -> None:
-        await end((self._task, self._loading))
-        await end((self._loading,))  # a turn that was due while they ended may have begun to load once more
+        await cancel_all((self._task, self._loading))
+        await cancel_all((self._loading,))  # a turn that was due while they ended may have begun to load once more
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._deferred, *self._inbox]
         self._forming.clear()

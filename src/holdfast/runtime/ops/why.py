@@ -1,4 +1,4 @@
-"""Inquiry: what one service knows of an id, and what of its work does not go on by itself.
+"""Why: what one service knows of an id, and what of its work does not go on by itself.
 
 `why` finds what an id names (a transaction, a correlation label, an idempotency key, a record, a stream, a bare key),
 and gives every record of it here with where its sagas stand, what waits and why, and which repairs are possible.

@@ -42,7 +42,7 @@ class Readers:
         committing = self._writer.committing
         if self._engine.shows_early and committing is not None:
             await asyncio.shield(committing)
-            await self._writer.settle()
+            await self._writer.recover()
         return found
 
     async def _ask_once(self, sql: str, values: Sequence[Any]) -> list[Any]:

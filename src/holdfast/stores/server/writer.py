@@ -104,7 +104,7 @@ class ServerWriter:
             if within is not None:
                 return await self._commit_within(within, batches)
             for _ in range(TRIES_MAX):
-                await self.settle()
+                await self.recover()
                 planner, tenure = self.opened(), self.tenure
                 if group.first != planner.head + 1:
                     group = planner.plan(batches)  # one that was in doubt is there after all
@@ -122,7 +122,7 @@ class ServerWriter:
                     logger.warning("the connection of %s broke in a commit: %s", self.log, error)
                     tenure.doubt = Doubt(group, lent=False)
                     await self._drop()
-                    await self.settle()
+                    await self.recover()
                     if tenure.there is group:
                         return group.outcomes
                     continue
@@ -135,7 +135,7 @@ class ServerWriter:
 
     async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """A group with what a handler did; nothing where a batch is refused."""
-        await self.settle()
+        await self.recover()
         planner, tenure = self.opened(), self.tenure
         group = planner.plan(batches)
         if not all(isinstance(outcome, Committed) for outcome in group.outcomes):
@@ -155,7 +155,7 @@ class ServerWriter:
             logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
             tenure.doubt = Doubt(group, lent=True)
             await lent.drop()
-            await self.settle()
+            await self.recover()
             if tenure.there is group:
                 return group.outcomes
             raise TransactionLost(f"the connection broke in the commit: {error}") from error
@@ -196,7 +196,7 @@ class ServerWriter:
 
     # A connection that broke.
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
         if self.tenure.doubt is None and self.connection is not None:
             return self.opened().head
@@ -241,7 +241,7 @@ class ServerWriter:
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
-        head, tenure = await self.settle(), self.tenure
+        head, tenure = await self.recover(), self.tenure
         if first <= head:
             raise LimitExceeded(f"position {first} is not above the head, {head}")
         try:
@@ -254,7 +254,7 @@ class ServerWriter:
 
     async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
         """Remove rows and cursors by prefix, both or none."""
-        await self.settle()
+        await self.recover()
         planner = self.opened()
         keys, names = (prefix, end_of(prefix)), (cursor_prefix, end_of(cursor_prefix))
         try:
@@ -267,5 +267,5 @@ class ServerWriter:
 
     async def cursors(self) -> dict[str, Cursor]:
         """A copy of what is kept in memory."""
-        await self.settle()
+        await self.recover()
         return dict(self.opened().cursors)

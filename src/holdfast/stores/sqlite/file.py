@@ -71,7 +71,7 @@ CREATE TABLE rows (
     kind TEXT NOT NULL, key TEXT NOT NULL, data NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 
--- log: whose log this is. failures: commits that could not be made durable; see Writer.settle.
+-- log: whose log this is. failures: commits that could not be made durable; see SqliteWriter.recover.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 

@@ -171,9 +171,9 @@ class SQLiteStore:
         within.close()
         return await self._run(lambda writer: writer.commit_within(batches))
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Look, on the writer thread."""
-        return await self._write(lambda writer: writer.settle())
+        return await self._write(lambda writer: writer.recover())
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""

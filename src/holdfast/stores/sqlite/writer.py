@@ -123,14 +123,14 @@ class SqliteWriter:
 
     def leap(self, incarnation: str, at: int, first: int) -> list[Incarnation]:
         """Begin an incarnation above the head."""
-        self.settle()
+        self.recover()
         if first <= self.planner.head:
             raise LimitExceeded(f"position {first} is not above the head, {self.planner.head}")
         return self.begin(incarnation, at, first, first - 1)
 
     def clear(self, kind: RowKind, ends: tuple[str, str | bytes], cursor_ends: tuple[str, str | bytes]) -> None:
         """Remove the rows and cursors in two ranges, both or none."""
-        self.settle()
+        self.recover()
         sql = (
             "BEGIN IMMEDIATE; DELETE FROM rows WHERE kind = ? AND key >= ? AND key < ?;"
             " DELETE FROM cursors WHERE name >= ? AND name < ?; COMMIT"
@@ -146,7 +146,7 @@ class SqliteWriter:
     def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit a group in one transaction."""
         group = self.planner.begin(batches)
-        self.settle()
+        self.recover()
         while True:
             if group.first != self.planner.head + 1:
                 group = self.planner.plan(batches)  # one that was in doubt is there after all
@@ -165,7 +165,7 @@ class SqliteWriter:
 
     def begin_lent(self) -> None:
         """Begin a transaction in which handlers work on the connection."""
-        self.settle()
+        self.recover()
         self._execute("BEGIN IMMEDIATE -- of holdfast")
 
     def end_lent(self) -> None:
@@ -212,7 +212,7 @@ class SqliteWriter:
                 return outcomes
         raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
 
-    def settle(self) -> int:
+    def recover(self) -> int:
         """Find out about a group that failed while the file could not be read: it may be in the log. The head."""
         if self._doubt is not None:
             self._find_out(self._doubt)
