@@ -11,7 +11,7 @@ from holdfast.core.declare.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
 from holdfast.runtime.decide.outcomes import Outcome
 from holdfast.runtime.edge.commands import WAIT_SECONDS
-from holdfast.runtime.feeds.views import Answer
+from holdfast.runtime.feeds.views import ViewAnswer
 from holdfast.runtime.system import Running
 
 A = TypeVar("A")
@@ -28,7 +28,7 @@ class Caller(Protocol):
 
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
-    ) -> Answer:
+    ) -> ViewAnswer:
         """Ask a view."""
         ...
 
@@ -92,7 +92,7 @@ class Client:
     async def query(
         self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> Answer:  # fmt: skip
+    ) -> ViewAnswer:  # fmt: skip
         """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log, and
         `transaction=outcome.tx` until it has all of that committed transaction, from every log that feeds it."""
         return await self._caller.query(service, view, key, at_least or {}, transaction, wait_seconds)
@@ -122,7 +122,7 @@ class _LocalCaller:
 
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
-    ) -> Answer:
+    ) -> ViewAnswer:
         node = self._running.nodes.get(service)
         if node is None:
             return await self._other(service).query(service, view, key, at_least, transaction, wait_seconds)

@@ -19,7 +19,7 @@ from holdfast.core.wire.conversation import Conversation
 from holdfast.core.wire.frame import Frame, decode_frame, encode_frame, to_wire
 from holdfast.errors import ExchangeError, Forked, Gap, Garbled, HoldfastError, Misdirected, Unavailable, Unreachable
 from holdfast.ports.store import Incarnation
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 
 PAGE = 3
 """Records of a page and of a frame here: the true limit is too high to be met."""
@@ -61,7 +61,7 @@ class Side:
             self.name,
             self.peer,
             frozenset({self.peer}),
-            History(self.incarnations),
+            Incarnations(self.incarnations),
             durable=self.cursor,
             acked_upto=self.saved,
             head=self.head,
@@ -403,9 +403,9 @@ def _knows_more(side: Side, other: Side) -> bool:
 
 def at_ten() -> Conversation:
     """A conversation of `me` with `peer`: ten records each way, all taken, in their first incarnations."""
-    history = History([Incarnation("mine", 1)])
+    incarnations = Incarnations([Incarnation("mine", 1)])
     state = Conversation(
-        "me", "peer", frozenset({"peer"}), history, durable=Cursor("theirs", 10), acked_upto=10, head=10
+        "me", "peer", frozenset({"peer"}), incarnations, durable=Cursor("theirs", 10), acked_upto=10, head=10
     )
     state.succeeded()
     return state

@@ -73,7 +73,7 @@ class Every:
             object.__setattr__(self, name, value)
 
 
-class Route(msgspec.Struct, frozen=True):
+class DeclaredRoute(msgspec.Struct, frozen=True):
     """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command, an Every (or
     several), or a Query."""
 
@@ -99,7 +99,7 @@ class Service:
         self.sagas: dict[str, SagaType] = {}
         self.reactions: dict[str, ReactionType] = {}
         self.views: dict[str, ViewType] = {}
-        self.routes: list[Route] = []
+        self.routes: list[DeclaredRoute] = []
         self.deciders: dict[str, Decides] = {}
         """Command name -> what decides it."""
 
@@ -256,7 +256,7 @@ class Service:
             for route in self.routes:
                 if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
                     raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
-            self.routes.append(Route(method, path, function))
+            self.routes.append(DeclaredRoute(method, path, function))
             return function
 
         return register

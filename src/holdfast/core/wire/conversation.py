@@ -44,7 +44,7 @@ class Incarnation(Protocol):
         ...
 
 
-class History(Protocol):
+class Incarnations(Protocol):
     """What a conversation asks of its own log: which incarnation wrote what, and which cursors it has given out."""
 
     @property
@@ -75,7 +75,7 @@ class Conversation:
         "forgiven",
         "halted",
         "held_upto",
-        "history",
+        "incarnations",
         "me",
         "memory",
         "memory_after",
@@ -95,7 +95,7 @@ class Conversation:
         me: str,
         peer: str,
         peers: frozenset[str],
-        history: History,
+        incarnations: Incarnations,
         *,
         durable: Cursor,
         acked_upto: int,
@@ -104,7 +104,7 @@ class Conversation:
         self.me = me
         self.peer = peer
         self.peers = peers
-        self.history = history
+        self.incarnations = incarnations
         self.begun = False
         """True once anything has been said to this peer."""
 
@@ -189,7 +189,7 @@ class Conversation:
 
     def probe(self) -> Frame:
         """A frame without records that fits any receiver: its answer says how far the peer has come."""
-        current = self.history.current
+        current = self.incarnations.current
         return Frame(self.me, self.peer, current.id, current.first, 0, 0, self.durable, self.received_upto)
 
     def remembers(self, after: int) -> bool:
@@ -219,7 +219,7 @@ class Conversation:
         Its records are of one incarnation. None where what is left of the incarnation after `since` has nothing for the
         peer, and a later one may: the search goes on at `end_of(since)`.
         """
-        incarnation, last = self.history.at(since + 1)
+        incarnation, last = self.incarnations.at(since + 1)
         if last and upto > last:
             records = tuple([record for record in records if record.position <= last])
             upto = last
@@ -239,7 +239,7 @@ class Conversation:
 
     def end_of(self, since: int) -> int:
         """The last position of the incarnation that a search after `since` is in."""
-        return self.history.at(since + 1)[1]
+        return self.incarnations.at(since + 1)[1]
 
     def sent(self, frame: Frame) -> None:
         """A frame went out of which nobody says whether it arrived: an answer, or any frame of a one-way transport."""
@@ -255,7 +255,7 @@ class Conversation:
 
     def take_request(self, frame: Frame, head: int) -> None:
         """Take the acknowledgement of a frame that may be old, or come twice. Raises Forked."""
-        self.history.check(frame.ack, head, self.peer)
+        self.incarnations.check(frame.ack, head, self.peer)
         self._acknowledged(frame.ack.position)
         if frame.have > self.held_upto:
             self.held_upto = max(frame.have, self.acked_upto)
@@ -270,7 +270,7 @@ class Conversation:
         self.probing = False
         self.ack_sent_upto = max(self.ack_sent_upto, request.ack.position)
         ack = answer.ack
-        self.history.check(ack, head, self.peer)
+        self.incarnations.check(ack, head, self.peer)
         if self.forgiven:
             self.forgiven = False
             self.acked_upto = ack.position
@@ -307,7 +307,7 @@ class Conversation:
         if frame.incarnation != self.durable.incarnation and frame.first <= self.received_upto:
             check(frame, self.me, self.peers, frame.after)
             self.peer_head = max(self.peer_head, frame.upto)
-            return ()  # an older part said again, or a fork: our ack tells the sender, who knows its own history
+            return ()  # an older part said again, or a fork: our ack tells the sender, who knows its own incarnations
         records = check(frame, self.me, self.peers, self.received_upto)
         self.peer_head = max(self.peer_head, frame.upto)
         if not records:

@@ -19,10 +19,10 @@ from holdfast.errors import CommandError, ExchangeError, HoldfastError, StoreErr
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.ending import end
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.exchange")
 
@@ -41,7 +41,7 @@ class Party(Protocol):
     inbox: Inbox
     transport: Transport
     clock: Clock
-    history: History
+    incarnations: Incarnations
 
 
 class _Landing(asyncio.Future[None]):
@@ -80,7 +80,7 @@ class AskingDriver:
             party.name,
             peer,
             party.peers,
-            party.history,
+            party.incarnations,
             durable=durable,
             acked_upto=acked_upto,
             head=party.writer.head,
@@ -117,7 +117,7 @@ class AskingDriver:
         for handle in (self._alarm, self._heartbeat):
             if handle is not None:
                 handle.cancel()
-        await end((self._asking, self._receiving))
+        await cancel_all((self._asking, self._receiving))
 
     def append(self, record: Record) -> None:
         """A flushed record for this peer."""

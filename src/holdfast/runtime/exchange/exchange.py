@@ -17,13 +17,12 @@ from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.ending import end
 from holdfast.runtime.exchange.conversation import AskingDriver
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic, cancel_all
 
 logger = logging.getLogger("holdfast.exchange")
 
@@ -42,7 +41,7 @@ class Exchange:
         inbox: Inbox,
         transport: Transport,
         clock: Clock,
-        history: History,
+        incarnations: Incarnations,
     ) -> None:
         self.name = name
         self.peers = peers
@@ -51,12 +50,12 @@ class Exchange:
         self.inbox = inbox
         self.transport = transport
         self.clock = clock
-        self.history = history
+        self.incarnations = incarnations
         self.conversations: dict[str, AskingDriver] = {}
         self._mine = Cursor()
         """How far what this service tells itself was handed to the writer."""
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving = Chore(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+        self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -106,7 +105,7 @@ class Exchange:
 
     async def close(self) -> None:
         """End all conversations."""
-        await end((self._own_broken,))
+        await cancel_all((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
@@ -120,7 +119,7 @@ class Exchange:
         """The same for what this service told itself, once the writer takes work again."""
         if self._own_broken is not None:
             self._own_broken.cancel()
-        self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+        self._own_broken = asyncio.get_running_loop().create_task(self._repair_own())
 
     def away(self, peer: str) -> bool:
         """True while a peer cannot be reached, and for a service that is no peer."""
@@ -147,16 +146,16 @@ class Exchange:
     def _submit_own(self, record: Record) -> None:
         if self._own_broken is not None or record.position <= self._mine.position:
             return  # it is read from the store when the cursor is known again, or was
-        before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
+        before, self._mine = self._mine.position, Cursor(self.incarnations.at(record.position)[0].id, record.position)
         work = self.inbox.work_of(self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
         self.writer.submit(work)
 
     def _own_ended(self, error: Exception | None) -> None:
         if error is not None and self._own_broken is None:
             pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
-            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
+            self._own_broken = asyncio.get_running_loop().create_task(self._repair_own(pause))
 
-    async def _mend_own(self, pause_seconds: float = 0.0) -> None:
+    async def _repair_own(self, pause_seconds: float = 0.0) -> None:
         while True:
             await asyncio.sleep(pause_seconds)
             pause_seconds = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
