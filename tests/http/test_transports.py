@@ -4,8 +4,6 @@ without a secret."""
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 
-from serving import listening
-
 from holdfast import Contract, Service
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
@@ -20,6 +18,7 @@ from holdfast.transports.http import HttpTransport
 from holdfast.transports.local import LocalTransport
 from holdfast.transports.routed import Routed
 from holdfast.web.app import make_app
+from support.http_services import listening
 
 
 class Answering(Node):

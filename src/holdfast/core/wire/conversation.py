@@ -30,8 +30,8 @@ BACKOFF_GROWTH = 1.5
 """A process that dies is back within a second: whoever waits for it should not sleep much longer than it was away."""
 
 
-class Incarnation(Protocol):
-    """One opening of this log for writing."""
+class OwnIncarnation(Protocol):
+    """One opening of this log for writing: an incarnation."""
 
     @property
     def id(self) -> str:
@@ -44,15 +44,15 @@ class Incarnation(Protocol):
         ...
 
 
-class Incarnations(Protocol):
+class OwnLog(Protocol):
     """What a conversation asks of its own log: which incarnation wrote what, and which cursors it has given out."""
 
     @property
-    def current(self) -> Incarnation:
+    def current(self) -> OwnIncarnation:
         """The incarnation that writes now."""
         ...
 
-    def at(self, position: int) -> tuple[Incarnation, int]:
+    def at(self, position: int) -> tuple[OwnIncarnation, int]:
         """The incarnation that wrote a position, and its last position (0: it still writes)."""
         ...
 
@@ -95,7 +95,7 @@ class Conversation:
         me: str,
         peer: str,
         peers: frozenset[str],
-        incarnations: Incarnations,
+        incarnations: OwnLog,
         *,
         durable: Cursor,
         acked_upto: int,
