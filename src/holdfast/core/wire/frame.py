@@ -64,9 +64,18 @@ _protocol = msgspec.json.Decoder(_Protocol)
 def to_wire(record: Record) -> WireRecord:
     """A flushed record as it goes on the wire."""
     return WireRecord(
-        record.position, record.kind, record.type, msgspec.Raw(record.data), record.tx, record.cause, record.at,
-        record.correlation, record.stream, record.version, record.headers,
-    )  # fmt: skip
+        record.position,
+        record.kind,
+        record.type,
+        msgspec.Raw(record.data),
+        record.tx,
+        record.cause,
+        record.at,
+        record.correlation,
+        record.stream,
+        record.version,
+        record.headers,
+    )
 
 
 def encode_frame(frame: Frame) -> bytes:

@@ -35,14 +35,21 @@ from holdfast.ports.transport import Peer, Transport
 
 __all__ = ["TransportConformance"]
 
-NAMED: tuple[type[HoldfastError], ...] = (
-    Gap, Forked, Garbled, Misdirected, ProtocolMismatch, Unavailable, Busy,
-)  # fmt: skip
+NAMED: list[type[HoldfastError]] = [Gap, Forked, Garbled, Misdirected, ProtocolMismatch, Unavailable, Busy]
 FULL = Record(
-    3, "event", "stock.reserved.v1", '{"sku":"😀 \\u0000 é \' \\" \\\\"}'.encode(), "TX", "order@7",
-    1_700_000_000_000_001, "label", "Stock/😀", 4, "payment",
-    Headers(3, True, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "", "Saga/1#2", True),
-)  # fmt: skip
+    position=3,
+    kind="event",
+    type="stock.reserved.v1",
+    data='{"sku":"😀 \\u0000 é \' \\" \\\\"}'.encode(),
+    tx="TX",
+    cause="order@7",
+    at=1_700_000_000_000_001,
+    correlation="label",
+    stream="Stock/😀",
+    version=4,
+    destination="payment",
+    headers=Headers(3, True, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "", "Saga/1#2", True),
+)
 """An event in which every field that a feed carries is set."""
 
 
