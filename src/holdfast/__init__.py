@@ -21,7 +21,10 @@ from typing import Any
 
 from holdfast.client import Client
 from holdfast.compose import asgi_app, start
+from holdfast.config import ServiceSettings, Settings
+from holdfast.core.audit.audit import Report
 from holdfast.core.audit.happened import Happened
+from holdfast.core.audit.invariant import Violation
 from holdfast.core.declare.aggregate import decide, escrow, evolve
 from holdfast.core.declare.effect import Attempt
 from holdfast.core.declare.handler import LocalTransaction
@@ -31,6 +34,8 @@ from holdfast.core.declare.saga import answer, pivot, step, undo
 from holdfast.core.declare.service import Every, Keyed, Query, Service
 from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Rejected
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.feeds.views import ViewAnswer
 from holdfast.runtime.system import Running
 
 __version__ = "0.1.0"
@@ -46,15 +51,21 @@ __all__ = [
     "Happened",
     "HoldfastError",
     "Keyed",
+    "LocalTransaction",
+    "Outcome",
     "Query",
     "Rejected",
     "Rejection",
+    "Report",
     "Retry",
     "Running",
     "Sensitive",
     "Service",
+    "ServiceSettings",
+    "Settings",
     "System",
-    "Transaction",
+    "ViewAnswer",
+    "Violation",
     "answer",
     "asgi_app",
     "decide",
@@ -65,3 +76,13 @@ __all__ = [
     "step",
     "undo",
 ]
+
+_RENAMED = {"Transaction": "LocalTransaction", "every": "Every", "keyed": "Keyed", "query": "Query"}
+"""Names of 0.1.0, and what they are called now; they go with the release after the next."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"holdfast.{name} is holdfast.{_RENAMED[name]} now", DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

@@ -71,7 +71,7 @@ RINGS = {
     "cli": {"*"},
     "compose": {"*"},
     "testing": {"*"},
-    "": {"core", "errors", "runtime", "client", "compose"},
+    "": {"core", "errors", "runtime", "client", "compose", "config"},
 }
 """Which part of holdfast may import which others (itself always). `""` is the package face; `*` is everything.
 core <- ports <- {runtime, stores, transports} <- {web, cli}: runtime knows no adapter and no adapter knows runtime."""

@@ -5,12 +5,15 @@ Comes last: `compose` (or a test) says how its nodes are made. Starting fails wh
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from holdfast.core.audit.audit import Report
 from holdfast.core.explain.overview import ProgressStatus
+from holdfast.core.explain.trail import Trail, build
 from holdfast.core.system import System
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.audit import audit
+from holdfast.runtime.ops.restore import peer_restored, restored
 from holdfast.runtime.ops.status import progress
 
 
@@ -66,6 +69,27 @@ class Running:
     def progress(self, service: str) -> ProgressStatus:
         """How far everything of one service is: cursors, checkpoints, what waits. Read from memory."""
         return progress(self.nodes[service])
+
+    async def trail(self, *, tx: str = "", correlation: str = "") -> Trail:
+        """All records of a transaction, or of a correlation label, in the services of this process, as a causal tree.
+        Raises StoreError."""
+        parts = {name: await node.records_of(tx=tx, correlation=correlation) for name, node in self.nodes.items()}
+        return build(parts, {name: service.sagas for name, service in self.system.services.items()})
+
+    async def backup(self, service: str, to: Path) -> None:
+        """Copy a service's store into a file while it works; only what is durable is in it. Raises StoreError."""
+        await self.nodes[service].store.backup(to)
+
+    async def restored(self, service: str, cursors: Mapping[str, int], *, by: str, why: str) -> int:
+        """Declare that a service's store was restored. `cursors`: how far each peer (exchange and feeds) had come in
+        its log. Returns the first position of the new incarnation. Raises Invalid without `by` and `why`, StoreError.
+        """
+        return await restored(self.nodes[service], cursors, by=by, why=why)
+
+    async def peer_restored(self, service: str, peer: str, *, by: str, why: str) -> None:
+        """Accept at a service that a peer's store was restored: its next cursor is believed, and what follows is sent
+        again. Raises Invalid without `by` and `why`, NotFound, Unavailable."""
+        await peer_restored(self.nodes[service], peer, by=by, why=why)
 
     async def __aenter__(self) -> "Running":
         await self.start()
