@@ -87,8 +87,8 @@ RUNTIME_FOLDERS = (
     ("ops",),
     ("system",),
 )
-"""The folders and lone modules of runtime, the ground first: a module imports from its own folder and from those in the lines before it,
-never from one in the same line or in a later one."""
+"""The folders and lone modules of runtime, the ground first: a module imports from its own folder and from those in the
+lines before it, never from one in the same line or in a later one."""
 
 IMPURE_MODULES = {
     "asyncio", "io", "logging", "multiprocessing", "os", "random", "secrets", "select", "selectors", "shutil", "signal",
