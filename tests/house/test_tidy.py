@@ -49,12 +49,6 @@ REJECTED_WORDS = {
     "why": ("inquire", "inquiry"),
 }
 """What a name should say -> the words that stand for it elsewhere; for modules, classes and functions."""
-REJECTED_YET = ""
-"""Names that still hold a rejected word. The list only gets shorter."""
-TWINS_YET = """
-    Report:2
-"""
-"""Names that classes of several modules still share, and of how many. The list only gets shorter."""
 
 RINGS = {
     "errors": set[str](),
@@ -395,19 +389,13 @@ def test_runtime_is_built_from_the_ground_up() -> None:
 
 def test_names_are_of_the_glossary() -> None:
     """No module, class or function has a name that says nothing, or a word for which the glossary has another."""
-    found = {key: text for name, tree, _ in sources() for key, text in rejected(name, tree).items()}
-    allowed = set(REJECTED_YET.split())
-    gone = [f"REJECTED_YET: {key} is gone" for key in sorted(allowed - found.keys())]
-    check([text for key, text in found.items() if key not in allowed] + gone)
+    check([text for name, tree, _ in sources() for text in rejected(name, tree).values()])
 
 
 def test_a_class_name_stands_for_one_thing() -> None:
     """No two modules define a class of one name, private ones included."""
     several = twins({dotted(name): tree for name, tree, _ in sources()})
-    found = {f"{name}:{len(where)}": f"{name}: {', '.join(where)}" for name, where in several.items()}
-    allowed = set(TWINS_YET.split())
-    gone = [f"TWINS_YET: {key} is gone" for key in sorted(allowed - found.keys())]
-    check([text for key, text in found.items() if key not in allowed] + gone)
+    check([f"{name}: {', '.join(where)}" for name, where in several.items()])
 
 
 def test_the_formatter_formats() -> None:
