@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from holdfast import logs
-from holdfast.cli.demonstration import Demonstration, Example, Report, Stores
+from holdfast.cli.demonstration import Demonstration, DemoReport, Example, Stores
 from holdfast.cli.hosting import run_loop
 from holdfast.cli.shared import AsJson
 
@@ -81,7 +81,7 @@ def demo(
 
 async def _run(
     seconds: float, kills: int, seed: int, sabotage: str, example: Example, stores: Stores, *, as_json: bool
-) -> tuple[Report, str]:
+) -> tuple[DemoReport, str]:
     shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage, example=example, stores=stores)
     keep = False
     try:
@@ -94,7 +94,7 @@ async def _run(
     return report, str(shown.folder)
 
 
-async def _watched(shown: Demonstration, seed: int) -> Report:
+async def _watched(shown: Demonstration, seed: int) -> DemoReport:
     """Run it with a live table, where there is a terminal to show it on."""
     from rich.console import Console
     from rich.live import Live
@@ -133,7 +133,7 @@ def _table(shown: Demonstration) -> Any:
     return table
 
 
-async def _tell(report: Report, shown: Demonstration) -> None:
+async def _tell(report: DemoReport, shown: Demonstration) -> None:
     """The audit, one order's trail, and what to try next."""
     from rich.console import Console
     from rich.markup import escape

@@ -36,15 +36,7 @@ from holdfast.testing.conformance.feed import FULL
 
 __all__ = ["TransportConformance"]
 
-NAMED: tuple[type[HoldfastError], ...] = (
-    Gap,
-    Forked,
-    Garbled,
-    Misdirected,
-    ProtocolMismatch,
-    Unavailable,
-    Busy,
-)
+NAMED: list[type[HoldfastError]] = [Gap, Forked, Garbled, Misdirected, ProtocolMismatch, Unavailable, Busy]
 
 
 def frame(sender: str, receiver: str, upto: int, *records: Record) -> Frame:
