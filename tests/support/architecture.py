@@ -8,6 +8,7 @@ Rings and rooms are what the tree holds; no list names them. The same tree gives
 
 import ast
 import graphlib
+import itertools
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -124,7 +125,7 @@ def without_circles(arrows: Arrows) -> tuple[Arrows, set[tuple[str, str]]]:
         except graphlib.CycleError as error:
             # The circle comes as a way from imported to importer; the arrow of the first name in order goes.
             way: list[str] = error.args[1]
-            importer, other = min((one, other) for other, one in zip(way, way[1:], strict=False))
+            importer, other = min((one, other) for other, one in itertools.pairwise(way))
             left[importer].discard(other)
             taken.add((importer, other))
 
@@ -193,7 +194,7 @@ def graph_of(arrows: Arrows, floors: Mapping[str, int]) -> Graph:
 def crossings(graph: Graph, rows: list[list[str]]) -> int:
     """How many pairs of lines cross, if the floors have this order."""
     found = 0
-    for low, high in zip(rows, rows[1:], strict=False):
+    for low, high in itertools.pairwise(rows):
         at = {name: index for index, name in enumerate(low)}
         ends = [[at[other] for other in graph.below.get(name, [])] for name in high]
         found += sum(x > y for i, left in enumerate(ends) for right in ends[i + 1 :] for x in left for y in right)
@@ -239,7 +240,7 @@ def sorted_by_mean(row: list[str], joined: Mapping[str, list[str]], at: Mapping[
 def spread(wished: list[float], widths: list[float], weights: list[float]) -> list[float]:
     """Centres nearest to those wished at which neighbours do not touch (pool adjacent violators)."""
     shifts = [0.0]
-    for left, right in zip(widths, widths[1:], strict=False):
+    for left, right in itertools.pairwise(widths):
         shifts.append(shifts[-1] + (left + right) / 2 + BESIDE)
     pools: list[tuple[float, float, int]] = []
     for wish, shift, weight in zip(wished, shifts, weights, strict=True):
@@ -338,7 +339,7 @@ def ring_box(ring: str, tree: Mapping[tuple[str, ...], set[tuple[str, ...]]]) ->
 def path(points: list[Point], attributes: str) -> str:
     """One line with an arrowhead: straight through floors, bent between them."""
     said = f"M{points[0].x:g} {points[0].y:g}"
-    for one, other in zip(points, points[1:], strict=False):
+    for one, other in itertools.pairwise(points):
         if one.x == other.x:
             said += f" V{other.y:g}"
         else:
@@ -351,8 +352,10 @@ def drawn_box(box: Box, at: Point, fill: str) -> list[str]:
     """The lines of SVG for a box and all that is inside."""
     middle = at.x + box.width / 2
     found = [
-        f'<rect x="{at.x:g}" y="{at.y:g}" width="{box.width:g}" height="{box.height:g}" rx="5" fill="{fill}"'
-        ' stroke="#8a94a3"/>'
+        (
+            f'<rect x="{at.x:g}" y="{at.y:g}" width="{box.width:g}" height="{box.height:g}" rx="5" fill="{fill}"'
+            ' stroke="#8a94a3"/>'
+        )
     ]
     if box.inner is None:
         found.append(f'<text class="name" x="{middle:g}" y="{at.y + 17:g}">{escape(box.name)}</text>')
