@@ -22,6 +22,8 @@ import holdfast
 from support.pages import DOCS, ROOT, Block, pages, split, text_of
 
 PAGE_SECONDS_MAX = 60
+BESIDE = tuple(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))
+"""What is read beside the pages: its links lead somewhere, and what it names is there."""
 
 
 def code_in(text: str) -> str:
@@ -216,7 +218,7 @@ def links(page: Path, text: str) -> Iterator[tuple[str, Path, str]]:
 def test_links_lead_somewhere() -> None:
     """Every relative link leads to a file of the project, and its anchor to a heading there."""
     found: list[str] = []
-    for page in [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+    for page in [*pages(), *BESIDE]:
         for target, file, anchor in links(page, text_of(page)):
             if not file.exists():
                 found.append(f"{page.relative_to(ROOT)}: {target} leads nowhere")
