@@ -5,28 +5,37 @@ Contents, in the order data flows:
 declare    `Contract`, `Command`, `Event`, `Sensitive`   what services say to each other
            `Service`, `decide`, `evolve`, `Rejected`, `Context`   who decides it, and what it changes
            `escrow`   a counter that many transactions move at once
-           `Transaction`   a command handled beside tables of your own
+           `LocalTransaction`   a command handled beside tables of your own
            `Attempt`   of an effect: a command carried out outside, on things that are not ours
            `Retry`   how often a message whose handler fails is tried
            `step`, `undo`, `pivot`, `answer`, `Rejection`   sagas: business transactions across services
-           `query`, `Query`, `keyed`, `Keyed`, `every`, `Every`   what a route of a service may return
-run        `System`, `start`, `Running`, `Client`   services together, and the way in
-           `Happened`   what happened in a transaction, as an invariant of the system sees it
+           `Query`, `Keyed`, `Every`   what a route of a service may return
+run        `System`, `Settings`, `ServiceSettings`, `start`, `Running`, `asgi_app`   services together
+           `Client`, `Outcome`, `ViewAnswer`   the way in, and what comes of it
+           `Happened`, `Report`, `Violation`   what happened in a transaction, and what an audit says of all of them
            errors: `holdfast.errors`
 """
 
+import warnings
+from typing import Any
+
 from holdfast.client import Client
-from holdfast.compose import start
+from holdfast.compose import asgi_app, start
+from holdfast.config import ServiceSettings, Settings
+from holdfast.core.audit.audit import Report
 from holdfast.core.audit.happened import Happened
+from holdfast.core.audit.invariant import Violation
 from holdfast.core.declare.aggregate import decide, escrow, evolve
 from holdfast.core.declare.effect import Attempt
-from holdfast.core.declare.handler import Transaction
+from holdfast.core.declare.handler import LocalTransaction
 from holdfast.core.declare.message import Command, Context, Contract, Event, Rejection, Sensitive
 from holdfast.core.declare.retry import Retry
 from holdfast.core.declare.saga import answer, pivot, step, undo
-from holdfast.core.declare.service import Every, Keyed, Query, Service, every, keyed, query
+from holdfast.core.declare.service import Every, Keyed, Query, Service
 from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Rejected
+from holdfast.runtime.decide.outcomes import Outcome
+from holdfast.runtime.feeds.views import ViewAnswer
 from holdfast.runtime.system import Running
 
 __version__ = "0.1.0"
@@ -42,24 +51,38 @@ __all__ = [
     "Happened",
     "HoldfastError",
     "Keyed",
+    "LocalTransaction",
+    "Outcome",
     "Query",
     "Rejected",
     "Rejection",
+    "Report",
     "Retry",
     "Running",
     "Sensitive",
     "Service",
+    "ServiceSettings",
+    "Settings",
     "System",
-    "Transaction",
+    "ViewAnswer",
+    "Violation",
     "answer",
+    "asgi_app",
     "decide",
     "escrow",
-    "every",
     "evolve",
-    "keyed",
     "pivot",
-    "query",
     "start",
     "step",
     "undo",
 ]
+
+_RENAMED = {"Transaction": "LocalTransaction", "every": "Every", "keyed": "Keyed", "query": "Query"}
+"""Names of 0.1.0, and what they are called now; they go with the release after the next."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"holdfast.{name} is holdfast.{_RENAMED[name]} now", DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

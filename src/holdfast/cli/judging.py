@@ -1,6 +1,6 @@
 """Judging repairs: which invariants would hold or break after one, and whether they do once it is done.
 
-Before: what would come of it is foretold on copies (`runtime.ops.simulate`), from records asked of the services, and
+Before: what would come of it is simulated on copies (`runtime.ops.simulate`), from records asked of the services, and
 the transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions
 are judged too where the logs are short enough to be read for it. Comes before `cli.repairs`; what cannot be told is
 said.
@@ -26,7 +26,7 @@ from holdfast.core.log.record import BEGUN, Record, parse_record_id
 from holdfast.core.system import System
 from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
-from holdfast.runtime.ops.simulate import Foretelling
+from holdfast.runtime.ops.simulate import Simulation
 
 FOLDED_RECORDS_MAX = 100_000
 """Records of all logs up to which they are read whole, for what is folded over all transactions."""
@@ -40,12 +40,12 @@ class Repairs:
         self._system, self._urls, self._settings = system, urls, settings
         self._streams: dict[tuple[str, str], list[Record]] = {}
 
-    def foretold(self, result: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    def simulated(self, result: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
         """What the invariants would say after a repair that was planned. Never raises: what cannot be told is said."""
         if result["how"] != "apply":
             return {}
         try:
-            rest = Foretelling(self._system, self._read, int(time.time() * 1e6))
+            rest = Simulation(self._system, self._read, int(time.time() * 1e6))
             tx = self._play(rest, result, body)
             known = self._records(tx)
             open_ = [(name, one.stream) for name, one in known if one.type == BEGUN]
@@ -56,12 +56,12 @@ class Repairs:
         except HoldfastError as error:
             return {"unknown": [str(error)]}
 
-    def _play(self, rest: Foretelling, result: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    def _play(self, rest: Simulation, result: Mapping[str, Any], body: Mapping[str, Any]) -> str:
         """Play the repair and what follows; the transaction that it belongs to."""
         service, target = result["service"], result["target"]
         if "/" in target:
             verb: Any = body["decision"] if body["kind"] == "resolve" else body["kind"]
-            rest.mend(service, target, verb, body["by"], body["why"])
+            rest.repair(service, target, verb, body["by"], body["why"])
             return self._read(service, target)[0].tx
         producer, record = self._message(target)
         answer = result.get("answer")
@@ -155,7 +155,7 @@ def lines_of(invariants: Mapping[str, Any], *, done: bool) -> list[str]:
     if not invariants:
         return []
     if why := invariants.get("unknown"):
-        return [f"invariants: not foretold: {'; '.join(why)}" if not done else f"invariants: {'; '.join(why)}"]
+        return [f"invariants: not simulated: {'; '.join(why)}" if not done else f"invariants: {'; '.join(why)}"]
     if broken := invariants["break"]:
         word = "does not hold" if done else "would not hold"
         return [f"{word}: {text}" for text in broken]

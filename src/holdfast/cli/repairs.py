@@ -219,7 +219,7 @@ def carry_out(
             if dry_run and result.get("answer"):
                 result["then"] = _then(settings, urls, result["answer"])
             if dry_run and judge is not None:
-                result["invariants"] = judge.foretold(result, body)
+                result["invariants"] = judge.simulated(result, body)
         except HoldfastError as error:
             result = {"service": service, "target": target, "how": "refused", "note": str(error)}
         results.append(result)

@@ -24,7 +24,7 @@ from holdfast.core.explain.overview import (
     ViewRebuild,
     WaitingList,
 )
-from holdfast.core.explain.plan import Given, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import AnswerGiven, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
 from holdfast.core.saga.stage import Standing
@@ -33,13 +33,13 @@ from holdfast.core.wire.frame import Frame
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX
 from holdfast.runtime.ops.audit import Reading
-from holdfast.runtime.ops.repair import Mended
+from holdfast.runtime.ops.repair import RepairResult
 from holdfast.web import metrics
 from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
 from holdfast.web.http import FRAME_BODY_BYTES_MAX
 from holdfast.web.ops import BRIEF_MAX, PAGE_DEFAULT, PAGE_MAX, STATUSES, TRAIL_MAX
-from holdfast.web.repairs import Repair
+from holdfast.web.repairs import RepairRequest
 from holdfast.web.routes import Parameter, Route
 from holdfast.web.trust import Guard
 
@@ -250,8 +250,8 @@ ROUTES: tuple[Route, ...] = (
         "repair",
         "A repair, or what it would do",
         "ops",
-        body=Repair,
-        answer=Mended | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
+        body=RepairRequest,
+        answer=RepairResult | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
     ),
     Route(
         "POST",
@@ -260,7 +260,7 @@ ROUTES: tuple[Route, ...] = (
         "plan",
         "What a saga here would do with an answer",
         "ops",
-        body=Given,
+        body=AnswerGiven,
         answer=Plan,
     ),
 )

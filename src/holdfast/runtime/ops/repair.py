@@ -48,7 +48,7 @@ class Ask(msgspec.Struct, frozen=True):
     """Where a message waits on several, as an event that two consumers fail at: which. Empty: where it waits first."""
 
 
-class Mended(msgspec.Struct, frozen=True):
+class RepairResult(msgspec.Struct, frozen=True):
     """What a repair did."""
 
     service: str
@@ -60,12 +60,12 @@ class Mended(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-async def mend(node: Node, ask: Ask) -> Mended:
+async def repair(node: Node, ask: Ask) -> RepairResult:
     """Carry out a repair in this service, when it is durable. Raises Invalid, NotFound, Contradicted, Unavailable."""
     check_said(ask)
     if "/" in ask.target:
-        return await _mend_saga(node, ask)
-    return await _mend_message(node, ask)
+        return await _repair_saga(node, ask)
+    return await _repair_message(node, ask)
 
 
 def check_said(ask: Ask) -> None:
@@ -104,7 +104,7 @@ def verb_of(ask: Ask) -> Verb:
     raise Invalid("a saga is resolved as done or undone", errors=[("$.decision", "done or undone")])
 
 
-async def _mend_saga(node: Node, ask: Ask) -> Mended:
+async def _repair_saga(node: Node, ask: Ask) -> RepairResult:
     name = ask.target.partition("/")[0]
     if name not in node.service.sagas:
         (row,) = await node.store.get("saga", [ask.target])
@@ -117,21 +117,21 @@ async def _mend_saga(node: Node, ask: Ask) -> Mended:
     node.writer.submit(work)
     position = await asyncio.shield(work.done)
     if position is None:
-        return Mended(node.name, ask.kind, ask.target, "already", note=work.note)
-    return Mended(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=work.note)
+    return RepairResult(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
-async def _mend_message(node: Node, ask: Ask) -> Mended:
+async def _repair_message(node: Node, ask: Ask) -> RepairResult:
     slot = slot_of(node, ask.target, ask.stream)
     if slot is None:
-        return Mended(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
+        return RepairResult(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
     if no := refused(node, ask, slot):
         raise Contradicted(no)
     if ask.kind == "resolve":
         return await _resolve_effect(node, ask, slot)
     edited = edited_of(node, ask, slot)
     if note := in_turn(ask, slot.message, edited):
-        return Mended(node.name, ask.kind, ask.target, "already", note=note)
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=note)
     work: AwaitedWork[int | None]
     if ask.kind == "skip":
         work = SkipWork(node, ask, slot)
@@ -143,8 +143,8 @@ async def _mend_message(node: Node, ask: Ask) -> Mended:
     position = await asyncio.shield(work.done)
     if position is None:
         how = "it is being tried now" if slot.running else "it does not wait any more"
-        return Mended(node.name, ask.kind, ask.target, "already", note=how)
-    return Mended(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=how)
+    return RepairResult(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
 def refused(node: Node, ask: Ask, slot: Slot) -> str:
@@ -161,7 +161,7 @@ def refused(node: Node, ask: Ask, slot: Slot) -> str:
     if ask.kind == "skip" and message.unknown:
         return f"what became of {message.id} is unknown: resolve it as done or refused"
     if ask.kind == "skip" and message.record.kind != "command" and not message.feed:
-        return f"{message.id} is an answer, and its saga needs it: mend what fails, then retry"
+        return f"{message.id} is an answer, and its saga needs it: fix what fails, then retry"
     if ask.kind == "retry" and ask.data is not None and message.unknown:
         return f"what became of {message.id} is unknown: it cannot be changed any more"
     if (
@@ -195,7 +195,7 @@ def edited_of(node: Node, ask: Ask, slot: Slot) -> WireRecord | None:
     return changed
 
 
-async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> Mended:
+async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> RepairResult:
     """Say what became of an effect's call, as its outcome."""
     message = slot.message
     envelope = envelope_at(message, node.clock.now_us())
@@ -206,7 +206,7 @@ async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> Mended:
     work = OutcomeWork(node.effects, slot, envelope, outcome, repair=_repair_record(RESOLVED, body, slot, envelope.at))
     node.writer.submit(work)
     await asyncio.shield(work.done)
-    return Mended(node.name, ask.kind, ask.target, "applied")
+    return RepairResult(node.name, ask.kind, ask.target, "applied")
 
 
 def event_of(node: Node, ask: Ask, message: WaitingMessage) -> Any:
@@ -404,7 +404,7 @@ class SagaRepairWork(AwaitedWork["int | None"]):
         now = node.clock.now_us()
         envelope = Envelope(cause, first.tx, now, first.correlation, headers.hop, headers.debug)
         decision = self._decision = Decision(envelope, node.streams)
-        node.dispatch.sagas.mend(stream, self._verb, ask.by, ask.why, decision)
+        node.dispatch.sagas.repair(stream, self._verb, ask.by, ask.why, decision)
         return decision.batch()
 
     def landed(self, position: int) -> None:
