@@ -30,6 +30,8 @@ ADVANCE = 0.61
 """How wide a letter of a monospaced font is, as a share of its size."""
 ROOM_LETTERS, RING_LETTERS = 18, 60
 """After how many letters the modules of a room, and those of a ring without rooms, begin a new line."""
+FROM_PX, TO_PX = 22, 14
+"""How far apart, at most, lines leave a box, and come to one."""
 SWEEPS = 40
 FILLS = ("#eef4fb", "#f1f7ee", "#fbf4e9", "#f6f0fa", "#fdf0ee", "#eef7f6", "#f6f6ea")
 
@@ -282,26 +284,27 @@ def laid(arrows: Arrows, sizes: Mapping[str, tuple[float, float]]) -> Laid:
     heights = [max(sizes[name][1] if name in sizes else 0 for name in row) for row in rows]
     tops = [sum(heights[floor + 1 :]) + GAP * (len(heights) - floor - 1) for floor in range(len(heights))]
     places = {name: Point(middle[name] - widths[name] / 2, tops[floors[name]]) for name in sizes}
+    above, below = neighbours(graph)
     lines: list[tuple[str, str, list[Point]]] = []
     for name in sorted(arrows):
-        targets = sorted(arrows[name], key=lambda other: (middle[first_step(other, floors, name)], other))
-        for index, other in enumerate(targets):
-            start = middle[name] + (index - (len(targets) - 1) / 2) * min(22, widths[name] / (len(targets) + 1))
+        for other in sorted(arrows[name]):
+            steps = [name, *(bend(other, floor) for floor in range(floors[name] - 1, floors[other], -1)), other]
+            start = beside(middle, name, steps[1], below[name], widths[name], FROM_PX)
             way = [Point(start, places[name].y + sizes[name][1])]
             way.append(Point(start, tops[floors[name]] + heights[floors[name]]))
-            for floor in range(floors[name] - 1, floors[other], -1):
-                across = middle[bend(other, floor)]
-                way += [Point(across, tops[floor]), Point(across, tops[floor] + heights[floor])]
-            way.append(Point(middle[other], tops[floors[other]]))
+            for floor, step in zip(range(floors[name] - 1, floors[other], -1), steps[1:-1], strict=True):
+                way += [Point(middle[step], tops[floor]), Point(middle[step], tops[floor] + heights[floor])]
+            end = beside(middle, other, steps[-2], above[other], widths[other], TO_PX)
+            way.append(Point(end, tops[floors[other]]))
             lines.append((name, other, way))
     width = max(places[name].x + widths[name] for name in sizes)
     return Laid(max(width, max(middle.values())), tops[0] + heights[0], places, lines)
 
 
-def first_step(other: str, floors: Mapping[str, int], name: str) -> str:
-    """The box or bend to which an arrow from `name` to `other` leads on the next floor down."""
-    floor = floors[name] - 1
-    return other if floors[other] == floor else bend(other, floor)
+def beside(middle: Mapping[str, float], name: str, to: str, ends: list[str], width: float, apart: float) -> float:
+    """Where on the edge of a box the line to one of its neighbours meets it: lines meet it in the order of those."""
+    ranked = sorted(set(ends), key=lambda end: (middle[end], end))
+    return middle[name] + (ranked.index(to) - (len(ranked) - 1) / 2) * min(apart, width / (len(ranked) + 1))
 
 
 # What is drawn.
