@@ -189,7 +189,7 @@ async def why() -> Steps:
         await client.close()
         await until(lambda: far.nodes["till"].waiting.parked("Payment/o1"))
         talks = [talk for node in far.nodes.values() for talk in node.conversations.conversations.values()]
-        await until(lambda: all(talk.idle or talk.drained for talk in talks))
+        await until(lambda: all(talk.idle or talk.state.drained for talk in talks))
         await asyncio.sleep(QUIET_SECONDS)
         flags = [flag for name, url in far.urls.items() for flag in ("--url", f"{name}={url}")]
         codes: list[int] = []
