@@ -12,12 +12,11 @@ import msgspec
 import pytest
 
 from holdfast import Client, start
-from holdfast.cli import app
-from holdfast.cli.targets import load_target, shutdown_order
-from holdfast.cli.verbs import call
+from holdfast.cli.app import app, call
 from holdfast.core.explain.overview import RecordList
 from holdfast.core.explain.status import RecordStatus
 from holdfast.errors import Misuse
+from holdfast.host.target import load_target, shutdown_order
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop
 

@@ -86,7 +86,7 @@ def test_every_public_name_is_documented() -> None:
 
 def test_every_command_is_documented() -> None:
     """Every command of the CLI stands as code on a page, and no page shows one that is not there."""
-    app = part("holdfast.cli", "app")
+    app = part("holdfast.cli.app", "app")
     if app is None:
         return
     known = list(commands(app))

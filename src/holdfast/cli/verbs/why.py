@@ -1,6 +1,6 @@
 """`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
 
-Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.explain.story`). Exit code 0 when nothing
+Asks every service's `/ops/why` (`operator.why`) and tells the story (`core.explain.story`). Exit code 0 when nothing
 is left to happen, 1 when something is, or when a service does not answer.
 """
 
@@ -11,15 +11,15 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from holdfast.cli.asking import services_at
-from holdfast.cli.gathering import gather
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.trail import as_value
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.verbs.trail import as_value
 from holdfast.core.explain.story import Story, ago, tell, trail_of
 from holdfast.core.explain.timeline import draw
 from holdfast.core.explain.trail import Trail
 from holdfast.core.explain.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
+from holdfast.operator.client import services_at
+from holdfast.operator.why import gather
 
 
 def why(

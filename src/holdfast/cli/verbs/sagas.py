@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from holdfast.cli.asking import pages, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.core.explain.overview import SagaEntries, SagaEntry
 from holdfast.errors import HoldfastError
+from holdfast.operator.client import pages, services_at
 
 
 def sagas(

@@ -26,7 +26,7 @@ from holdfast.errors import ConfigInvalid
 
 logger = logging.getLogger("holdfast.processes")
 
-CHILD = (sys.executable, "-m", "holdfast.cli.child")
+CHILD = (sys.executable, "-m", "holdfast.host.child")
 RESTART_SECONDS = 0.1
 """Delay before a dead child is started again; doubles up to RESTART_SECONDS_MAX, begins anew after STEADY_SECONDS."""
 RESTART_SECONDS_MAX = 5.0

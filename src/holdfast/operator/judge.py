@@ -2,8 +2,8 @@
 
 Before: what would come of it is foretold on copies (`runtime.ops.simulate`), from records asked of the services, and
 the transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions
-are judged too where the logs are short enough to be read for it. Comes before `cli.repairs`; what cannot be told is
-said.
+are judged too where the logs are short enough to be read for it. Comes before `cli.verbs.repairs`; what cannot be told
+is said.
 """
 
 import time
@@ -12,9 +12,6 @@ from typing import Any
 
 import msgspec
 
-from holdfast.cli.asking import get
-from holdfast.cli.auditing import HttpAudit
-from holdfast.cli.gathering import gather
 from holdfast.config import Settings
 from holdfast.core.audit.audit import Audit
 from holdfast.core.audit.cut import seen
@@ -26,6 +23,9 @@ from holdfast.core.log.record import BEGUN, Record, parse_record_id
 from holdfast.core.system import System
 from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
+from holdfast.operator.audit import HttpAudit
+from holdfast.operator.client import get
+from holdfast.operator.why import gather
 from holdfast.runtime.ops.simulate import Foretelling
 
 FOLDED_RECORDS_MAX = 100_000

@@ -1,6 +1,6 @@
 """`holdfast demo`: see it hold. Processes do business, lose some of their number to SIGKILL, and are audited.
 
-`cli.demonstration` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
+`demo.run` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
 check counted something and nothing was violated.
 """
 
@@ -15,9 +15,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from holdfast import logs
-from holdfast.cli.demonstration import Demonstration, Example, Report, Stores
-from holdfast.cli.hosting import run_loop
-from holdfast.cli.shared import AsJson
+from holdfast.cli.options import AsJson
+from holdfast.demo.run import Demonstration, Example, Report, Stores
+from holdfast.host.server import run_loop
 
 FRAMES_PER_S = 5
 VIOLATIONS_SHOWN = 10
@@ -167,7 +167,7 @@ async def _tell(report: Report, shown: Demonstration) -> None:
 
 def _trail(id: str, shown: Demonstration) -> str:
     """The tree of one id, over all services."""
-    from holdfast.cli.trail import ask
+    from holdfast.cli.verbs.trail import ask
     from holdfast.config import Settings
     from holdfast.core.explain.trail import build
     from holdfast.core.explain.tree import render

@@ -1,6 +1,6 @@
 """`holdfast audit`: a system's invariants, judged on its running services, once or for as long as they run.
 
-Reads every service's log under `/ops` (`cli.auditing`). Exit code 0 when all holds, 1 when something does not, or a
+Reads every service's log under `/ops` (`operator.audit`). Exit code 0 when all holds, 1 when something does not, or a
 service did not answer.
 """
 
@@ -12,15 +12,15 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from holdfast.cli.asking import services_at
-from holdfast.cli.auditing import ROUND_SECONDS, HttpAudit, audit_urls
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.targets import load_target
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.core.audit.audit import Report
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.explain.story import ago
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
+from holdfast.host.target import load_target
+from holdfast.operator.audit import ROUND_SECONDS, HttpAudit, audit_urls
+from holdfast.operator.client import services_at
 
 SAY_SECONDS = 10.0
 """Between two lines that say how far it is, while it follows; that a service goes away or is back is said at once."""

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from holdfast.cli.asking import pages, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
 from holdfast.core.explain.overview import ListedSaga, ListedWaiting, SagaList, WaitingList
 from holdfast.core.explain.story import ago
 from holdfast.errors import ConfigInvalid, HoldfastError
+from holdfast.operator.client import pages, services_at
 
 Listed = ListedSaga | ListedWaiting
 KINDS: Mapping[str, type[SagaList] | type[WaitingList]] = {

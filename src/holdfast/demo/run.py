@@ -2,8 +2,8 @@
 
 Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and judges the
 example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and a `Load`.
-`cli.demo` comes after it and shows what it found. Nothing of it outlives it but, where something was wrong, the folder.
-Fails with `ConfigInvalid` where the example or a process cannot be started.
+`cli.verbs.demo` comes after it and shows what it found. Nothing of it outlives it but the folder, if something was
+wrong. Fails with `ConfigInvalid` where the example or a process cannot be started.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import holdfast
-from holdfast.cli.audit import line_of
-from holdfast.cli.auditing import audit_urls
-from holdfast.cli.processes import CHILD, Supervisor
-from holdfast.cli.targets import load_target
+from holdfast.cli.verbs.audit import line_of
 from holdfast.config import ServiceSettings, Settings
 from holdfast.core.audit.audit import CAUSES
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
+from holdfast.host.supervisor import CHILD, Supervisor
+from holdfast.host.target import load_target
+from holdfast.operator.audit import audit_urls
 
 if TYPE_CHECKING:
     from holdfast.testing.servers import Server

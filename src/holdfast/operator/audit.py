@@ -1,6 +1,6 @@
 """Auditing over HTTP: pages of `/ops/log` of each service into an audit, at a pace that leaves the services their time.
 
-Comes after configuration, which says where the services are; before `cli.audit` and the demonstration. A service that
+Comes after configuration, which says where the services are; before `cli.verbs.audit` and `demo.run`. A service that
 does not answer is named, and the rest is judged: what has to do with it stays open.
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from holdfast.cli.asking import parsed, request
 from holdfast.config import Settings
 from holdfast.core.audit.audit import Audit, Report
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Misuse
+from holdfast.operator.client import parsed, request
 from holdfast.runtime.ops.audit import Reading
 
 PAGE = 2_000

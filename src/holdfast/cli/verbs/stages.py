@@ -7,10 +7,10 @@ import time
 
 import msgspec
 
-from holdfast.cli.asking import get, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.core.explain.overview import StageList, StageStatus
 from holdfast.errors import HoldfastError
+from holdfast.operator.client import get, services_at
 
 
 def stages(*, tx: str | None = None, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False) -> int:

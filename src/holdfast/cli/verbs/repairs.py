@@ -13,15 +13,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from holdfast.cli.asking import get, post, services_at
-from holdfast.cli.judging import Repairs, lines_of
-from holdfast.cli.lists import OfCause, OfFingerprint, OfService, OfType, Older, items_of
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.targets import load_target
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.verbs.lists import OfCause, OfFingerprint, OfService, OfType, Older, items_of
 from holdfast.config import Settings
 from holdfast.core.explain.overview import ListedSaga, ListedWaiting, LogPage, RecordList, WaitingList
 from holdfast.core.log.record import parse_record_id
 from holdfast.errors import ConfigInvalid, HoldfastError
+from holdfast.host.target import load_target
+from holdfast.operator.client import get, post, services_at
+from holdfast.operator.judge import Repairs, lines_of
 
 Flag = Annotated[bool, Parameter(negative="")]
 By = Annotated[str, Parameter(name="--by", help="Who says so.")]

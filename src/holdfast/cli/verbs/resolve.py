@@ -1,22 +1,22 @@
-"""`holdfast resolve`: what becomes of what hangs, said by a person and kept on record.
+"""`holdfast resolve`: end what hangs, by an operator's decision that is recorded.
 
-A message or a saga is resolved where it is, as by any repair (`cli.repairs`). Of a staged transaction every service is
-asked what it knows: where somebody knows a decision, another one is refused; where the coordinator answers, it decides;
-where it does not, those who hold something do, each after asking all the others. Exit code 1 when it is refused, or
-when a service that holds something could not be told.
+A message or a saga is resolved where it is, as by any repair (`cli.verbs.repairs`). For a staged transaction every
+service is asked what it knows: if one knows a decision, another decision is refused; if the coordinator answers, it
+decides; if it does not, the services that hold something decide, each after asking all the others. Exit code 1 when it
+is refused, or when a service that holds something could not be told.
 """
 
 from typing import Any
 
 import msgspec
 
-from holdfast.cli.asking import get, post, services_at
-from holdfast.cli.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.verbs.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
 from holdfast.config import Settings
 from holdfast.core.explain.overview import StageList
 from holdfast.core.saga.stage import Standing
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
+from holdfast.operator.client import get, post, services_at
 
 
 def resolve(

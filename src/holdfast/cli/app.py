@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import holdfast
-from holdfast.cli.audit import audit
-from holdfast.cli.backup import backup
-from holdfast.cli.check_config import check_config
-from holdfast.cli.contract import contract
-from holdfast.cli.events import events
-from holdfast.cli.lists import parked, stuck, unsettled
-from holdfast.cli.migrate_store import migrate_store
-from holdfast.cli.repairs import retry, skip, undo
-from holdfast.cli.resolve import resolve
-from holdfast.cli.run import run
-from holdfast.cli.sagas import sagas
-from holdfast.cli.shared import AsJson, say
-from holdfast.cli.stages import stages
-from holdfast.cli.trail import trail
-from holdfast.cli.why import why
+from holdfast.cli.options import AsJson, say
+from holdfast.cli.verbs.audit import audit
+from holdfast.cli.verbs.backup import backup
+from holdfast.cli.verbs.check_config import check_config
+from holdfast.cli.verbs.contract import contract
+from holdfast.cli.verbs.events import events
+from holdfast.cli.verbs.lists import parked, stuck, unsettled
+from holdfast.cli.verbs.migrate_store import migrate_store
+from holdfast.cli.verbs.repairs import retry, skip, undo
+from holdfast.cli.verbs.resolve import resolve
+from holdfast.cli.verbs.run import run
+from holdfast.cli.verbs.sagas import sagas
+from holdfast.cli.verbs.stages import stages
+from holdfast.cli.verbs.trail import trail
+from holdfast.cli.verbs.why import why
 from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 
 app = App(
@@ -54,8 +54,8 @@ for verb in (
     migrate_store,
 ):
     app.command(verb)
-if importlib.util.find_spec("holdfast.cli.demo") is not None:
-    app.command("holdfast.cli.demo:demo", name="demo")
+if importlib.util.find_spec("holdfast.cli.verbs.demo") is not None:
+    app.command("holdfast.cli.verbs.demo:demo", name="demo")
 
 
 @app.command

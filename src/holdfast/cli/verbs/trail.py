@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from holdfast.cli.asking import get, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.targets import load_target
+from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
 from holdfast.config import Settings
 from holdfast.core.explain.overview import RecordList
 from holdfast.core.explain.trail import Item, Trail, build
 from holdfast.core.explain.tree import render
 from holdfast.core.log.record import Record
 from holdfast.errors import HoldfastError, NotFound
+from holdfast.host.target import load_target
+from holdfast.operator.client import get, services_at
 
 
 def trail(id: str, *, url: Urls = None, target: str = "", config: ConfigFile = None, as_json: AsJson = False) -> int:
