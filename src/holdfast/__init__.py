@@ -15,19 +15,24 @@ run        `System`, `start`, `Running`, `Client`   services together, and the w
            errors: `holdfast.errors`
 """
 
-from holdfast.client import Client
-from holdfast.compose import start
-from holdfast.core.audit.happened import Happened
-from holdfast.core.declare.aggregate import decide, escrow, evolve
-from holdfast.core.declare.effect import Attempt
-from holdfast.core.declare.handler import Transaction
-from holdfast.core.declare.message import Command, Context, Contract, Event, Rejection, Sensitive
-from holdfast.core.declare.retry import Retry
-from holdfast.core.declare.saga import answer, pivot, step, undo
-from holdfast.core.declare.service import Every, Keyed, Query, Service, every, keyed, query
-from holdfast.core.system import System
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from holdfast.errors import HoldfastError, Rejected
-from holdfast.runtime.system import Running
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+    from holdfast.compose import start
+    from holdfast.core.audit.happened import Happened
+    from holdfast.core.declare.aggregate import decide, escrow, evolve
+    from holdfast.core.declare.effect import Attempt
+    from holdfast.core.declare.handler import Transaction
+    from holdfast.core.declare.message import Command, Context, Contract, Event, Rejection, Sensitive
+    from holdfast.core.declare.retry import Retry
+    from holdfast.core.declare.saga import answer, pivot, step, undo
+    from holdfast.core.declare.service import Every, Keyed, Query, Service, every, keyed, query
+    from holdfast.core.system import System
+    from holdfast.runtime.system import Running
 
 __version__ = "0.1.0"
 
@@ -63,3 +68,32 @@ __all__ = [
     "step",
     "undo",
 ]
+
+_HOMES = {
+    "holdfast.client": ("Client",),
+    "holdfast.compose": ("start",),
+    "holdfast.core.audit.happened": ("Happened",),
+    "holdfast.core.declare.aggregate": ("decide", "escrow", "evolve"),
+    "holdfast.core.declare.effect": ("Attempt",),
+    "holdfast.core.declare.handler": ("Transaction",),
+    "holdfast.core.declare.message": ("Command", "Context", "Contract", "Event", "Rejection", "Sensitive"),
+    "holdfast.core.declare.retry": ("Retry",),
+    "holdfast.core.declare.saga": ("answer", "pivot", "step", "undo"),
+    "holdfast.core.declare.service": ("Every", "Keyed", "Query", "Service", "every", "keyed", "query"),
+    "holdfast.core.system": ("System",),
+    "holdfast.runtime.system": ("Running",),
+}
+"""Module -> the public names that it defines."""
+
+if not TYPE_CHECKING:  # a type checker would let any name pass
+    _MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        """Load the module of a public name when the name is first used: a command line is not to load the runtime."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

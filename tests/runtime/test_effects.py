@@ -13,9 +13,10 @@ import pytest
 
 from cards.contracts import Bought, Charge, Charged
 from holdfast import Rejected, Rejection
+from holdfast.core.explain.plan import RepairDone
 from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
-from holdfast.runtime.ops.repair import Ask, Mended, mend
+from holdfast.runtime.ops.repair import Ask, mend
 from holdfast.runtime.ops.why import parked
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Fault, Schedule, VirtualSystem, replay, run_virtual, virtual_time
@@ -235,7 +236,7 @@ async def test_a_retry_does_not_bring_back_what_is_resolved() -> None:
         (found,) = parked(node)
         words = [Ask(kind, found.message, "on call", "looked", None, "refused") for kind in ("resolve", "retry")]
         said = await asyncio.gather(*(mend(node, word) for word in words), return_exceptions=True)
-        assert [type(one) for one in said] == [Mended, Contradicted]
+        assert [type(one) for one in said] == [RepairDone, Contradicted]
         answer = await sale
         await virtual.restart("wallet")
         assert parked(virtual.nodes["wallet"], everything=True) == []

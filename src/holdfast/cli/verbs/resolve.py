@@ -6,34 +6,39 @@ decides; if it does not, the services that hold something decide, each after ask
 is refused, or when a service that holds something could not be told.
 """
 
-from typing import Any
-
 import msgspec
 
-from holdfast.cli.options import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.verbs.repairs import Data, DryRun, Flag, Judged, carry_out, data_of, locate
-from holdfast.config import Settings
-from holdfast.core.explain.overview import StageList
-from holdfast.core.saga.stage import Standing
+from holdfast.cli.options import (
+    CARRIED_OUT,
+    CONFIGURED,
+    Access,
+    AsJson,
+    Data,
+    Flag,
+    Signature,
+    Trial,
+    say,
+)
+from holdfast.cli.repairs import Repairs, data_of
+from holdfast.core.explain.plan import StageResolved
 from holdfast.errors import ConfigInvalid, HoldfastError, NotFound
-from holdfast.operator.client import get, post, services_at
+from holdfast.operator.client import post
+from holdfast.operator.repair import RepairOrder
+from holdfast.operator.stages import standings, whom
 
 
 def resolve(
     tx: str,
     *,
-    by: str,
-    why: str,
+    signature: Signature,
     commit: Flag = False,
     cancel: Flag = False,
     done: Flag = False,
     refused: Flag = False,
     undone: Flag = False,
     data: Data = "",
-    dry_run: DryRun = False,
-    invariants: Judged = "",
-    url: Urls = None,
-    config: ConfigFile = None,
+    trial: Trial = CARRIED_OUT,
+    access: Access = CONFIGURED,
     as_json: AsJson = False,
 ) -> int:
     """End what hangs: a staged transaction, a stuck saga, an effect whose outcome nobody knows.
@@ -51,10 +56,6 @@ def resolve(
     ----------
     tx
         The transaction's id, as `holdfast stages` shows it; or a message (service@position); or a saga (Type/id).
-    by
-        Who says so.
-    why
-        For what reason; both are recorded.
     commit
         Let all that is held take effect.
     cancel
@@ -72,70 +73,38 @@ def resolve(
     chosen = [name for name, given in said.items() if given]
     if len(chosen) != 1:
         raise ConfigInvalid(f"say one of {', '.join(f'--{name}' for name in said)}")
-    settings = settings_of(config)
-    services = services_at(settings, url or [])
-    if not (commit or cancel):
-        body: dict[str, Any] = {"kind": "resolve", "decision": chosen[0], "by": by, "why": why}
-        body |= {"data": data_of(data)} if data else {}
-        return carry_out(settings, services, locate(settings, services, tx), body, dry_run, as_json, {}, invariants)
-    return _staged(settings, services, tx, by, why, commit=commit, dry_run=dry_run, as_json=as_json)
+    repairs = Repairs(access, trial)
+    order = RepairOrder("resolve", signature.by, signature.why, decision=chosen[0])
+    if commit or cancel:
+        return _staged(repairs, msgspec.structs.replace(order, tx=tx), dry_run=trial.dry_run, as_json=as_json)
+    if data:
+        order = msgspec.structs.replace(order, data=data_of(data))
+    return repairs.carry_out(repairs.locate(tx), order, as_json=as_json)
 
 
-def _staged(
-    settings: Settings,
-    services: dict[str, str],
-    tx: str,
-    by: str,
-    why: str,
-    *,
-    commit: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    """Commit or cancel a staged transaction, at whom that takes; or say who would be told."""
-    known, silent = _standings(services, tx, settings)
-    body = {"kind": "resolve", "tx": tx, "decision": "commit" if commit else "cancel", "by": by, "why": why}
-    done: list[dict[str, Any]] = []
-    refused: dict[str, str] = {}
+def _staged(repairs: Repairs, order: RepairOrder, *, dry_run: bool, as_json: bool) -> int:
+    """Commit or cancel a staged transaction, at the services that takes; or say which would be told."""
+    urls, settings = repairs.urls, repairs.settings
+    known, silent = standings(urls, order.tx, settings)
+    told = whom(known)
     if dry_run:
-        whom = _whom(known)
-        text = "\n".join(f"{name} would be told to {body['decision']} it" for name in whom) or "nobody knows it"
-        value = {"whom": whom, "standing": msgspec.to_builtins(known), "silent": silent}
+        text = "\n".join(f"{name} would be told to {order.decision} it" for name in told) or "nobody knows it"
+        value = {"whom": told, "standing": msgspec.to_builtins(known), "silent": silent}
         say(value, as_json=as_json, text=text)
-        return 0 if whom else 1
-    for name in _whom(known):
+        return 0 if told else 1
+    done: list[StageResolved] = []
+    refused: dict[str, str] = {}
+    for name in told:
         try:
-            done.append(post(services[name], "/ops/repairs", body, settings))
+            done.append(post(urls[name], "/ops/repairs", order, settings, StageResolved))
         except HoldfastError as error:
             refused[name] = str(error)
             break  # whoever refuses knows something that the others must not be told against
     if not done and not refused:
-        raise NotFound(f"no service that answers knows a staged transaction {tx}" + _missing(silent))
-    lines = [f"{one['service']}  {'committed' if one['commit'] else 'cancelled'}  ({one['how']})" for one in done]
+        missing = f"; no answer from {', '.join(silent)}" if silent else ""
+        raise NotFound(f"no service that answers knows a staged transaction {order.tx}{missing}")
+    lines = [f"{one.service}  {'committed' if one.commit else 'cancelled'}  ({one.how})" for one in done]
     lines += [f"! {name}: {text}" for name, text in {**refused, **silent}.items()]
-    say({"resolved": done, "refused": refused, "silent": silent}, as_json=as_json, text="\n".join(lines))
+    value = {"resolved": msgspec.to_builtins(done), "refused": refused, "silent": silent}
+    say(value, as_json=as_json, text="\n".join(lines))
     return 1 if refused else 0
-
-
-def _standings(services: dict[str, str], tx: str, settings: Settings) -> tuple[dict[str, Standing], dict[str, str]]:
-    """(what each service knows of a transaction, why by silent service)."""
-    known: dict[str, Standing] = {}
-    silent: dict[str, str] = {}
-    for name, where in services.items():
-        try:
-            found = get(where, "/ops/stages", {"tx": tx}, settings, StageList)
-            known[name] = found.standing or Standing(name)
-        except HoldfastError as error:
-            silent[name] = str(error)
-    return known, silent
-
-
-def _whom(known: dict[str, Standing]) -> list[str]:
-    """The coordinator where it answers and has not decided; else all that hold something; else who knows."""
-    undecided = [name for name, found in known.items() if found.undecided]
-    held = [name for name, found in known.items() if found.held]
-    return undecided or held or [name for name, found in known.items() if found.decided][:1]
-
-
-def _missing(silent: dict[str, str]) -> str:
-    return f"; no answer from {', '.join(silent)}" if silent else ""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.core.declare.message import decode_stored, encode, message_of
+from holdfast.core.explain.plan import RepairDone
 from holdfast.core.log.batch import Batch
 from holdfast.core.log.record import Record, parse_record_id, record_id
 from holdfast.core.saga.repair import Verb
@@ -48,19 +49,7 @@ class Ask(msgspec.Struct, frozen=True):
     """Where a message waits on several, as an event that two consumers fail at: which. Empty: where it waits first."""
 
 
-class Mended(msgspec.Struct, frozen=True):
-    """What a repair did."""
-
-    service: str
-    kind: str
-    target: str
-    how: Literal["applied", "already"]
-    record: str = ""
-    """The id of the record that says so."""
-    note: str = ""
-
-
-async def mend(node: Node, ask: Ask) -> Mended:
+async def mend(node: Node, ask: Ask) -> RepairDone:
     """Carry out a repair in this service, when it is durable. Raises Invalid, NotFound, Contradicted, Unavailable."""
     check_said(ask)
     if "/" in ask.target:
@@ -104,7 +93,7 @@ def verb_of(ask: Ask) -> Verb:
     raise Invalid("a saga is resolved as done or undone", errors=[("$.decision", "done or undone")])
 
 
-async def _mend_saga(node: Node, ask: Ask) -> Mended:
+async def _mend_saga(node: Node, ask: Ask) -> RepairDone:
     name = ask.target.partition("/")[0]
     if name not in node.service.sagas:
         (row,) = await node.store.get("saga", [ask.target])
@@ -117,21 +106,21 @@ async def _mend_saga(node: Node, ask: Ask) -> Mended:
     node.writer.submit(work)
     position = await asyncio.shield(work.done)
     if position is None:
-        return Mended(node.name, ask.kind, ask.target, "already", note=work.note)
-    return Mended(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairDone(node.name, ask.kind, ask.target, "already", note=work.note)
+    return RepairDone(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
-async def _mend_message(node: Node, ask: Ask) -> Mended:
+async def _mend_message(node: Node, ask: Ask) -> RepairDone:
     slot = slot_of(node, ask.target, ask.stream)
     if slot is None:
-        return Mended(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
+        return RepairDone(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
     if no := refused(node, ask, slot):
         raise Contradicted(no)
     if ask.kind == "resolve":
         return await _resolve_effect(node, ask, slot)
     edited = edited_of(node, ask, slot)
     if note := in_turn(ask, slot.message, edited):
-        return Mended(node.name, ask.kind, ask.target, "already", note=note)
+        return RepairDone(node.name, ask.kind, ask.target, "already", note=note)
     work: AwaitedWork[int | None]
     if ask.kind == "skip":
         work = SkipWork(node, ask, slot)
@@ -143,8 +132,8 @@ async def _mend_message(node: Node, ask: Ask) -> Mended:
     position = await asyncio.shield(work.done)
     if position is None:
         how = "it is being tried now" if slot.running else "it does not wait any more"
-        return Mended(node.name, ask.kind, ask.target, "already", note=how)
-    return Mended(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairDone(node.name, ask.kind, ask.target, "already", note=how)
+    return RepairDone(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
 def refused(node: Node, ask: Ask, slot: Slot) -> str:
@@ -195,7 +184,7 @@ def edited_of(node: Node, ask: Ask, slot: Slot) -> WireRecord | None:
     return changed
 
 
-async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> Mended:
+async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> RepairDone:
     """Say what became of an effect's call, as its outcome."""
     message = slot.message
     envelope = envelope_at(message, node.clock.now_us())
@@ -206,7 +195,7 @@ async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> Mended:
     work = OutcomeWork(node.effects, slot, envelope, outcome, repair=_repair_record(RESOLVED, body, slot, envelope.at))
     node.writer.submit(work)
     await asyncio.shield(work.done)
-    return Mended(node.name, ask.kind, ask.target, "applied")
+    return RepairDone(node.name, ask.kind, ask.target, "applied")
 
 
 def event_of(node: Node, ask: Ask, message: WaitingMessage) -> Any:
