@@ -324,8 +324,7 @@ def check(complaints: list[str]) -> None:
 
 
 def test_imports_go_one_way() -> None:
-    """core <- ports <- {runtime, stores, transports} <- {compose, web, operator, client} <- {host, testing} <- {demo, cli};
-    the inner rings need msgspec alone."""
+    """Each ring imports those further in (RINGS), never the other way; the inner rings need msgspec alone."""
     check([text for name, tree, _ in sources() for text in wrong_direction(name, tree)])
 
 
