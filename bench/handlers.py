@@ -16,7 +16,7 @@ import psycopg
 
 from bench import raw
 from bench.load import Measured, closed_loop, measured
-from holdfast import Client, Command, Contract, Event, Service, System, Transaction, start
+from holdfast import Client, Command, Contract, Event, LocalTransaction, Service, System, start
 from holdfast.compose import make_store
 from holdfast.testing.servers import ENGINES, Server
 
@@ -41,7 +41,7 @@ service = Service(first)
 
 
 @service.handle
-async def pay(command: Pay, tx: Transaction) -> Paid:
+async def pay(command: Pay, tx: LocalTransaction) -> Paid:
     if tx.engine == "sqlite":
         tx.connection.execute(OWN.replace("%s", "?"), (command.id,))
     elif tx.engine == "postgres":

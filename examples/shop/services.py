@@ -3,7 +3,7 @@
 No handler guards itself against a message that comes twice: that is what holdfast is there for.
 """
 
-from holdfast import Command, Rejected, Service, System, answer, decide, evolve, pivot, query, step, undo
+from holdfast import Command, Query, Rejected, Service, System, answer, decide, evolve, pivot, step, undo
 from shop.contracts import (
     Cancel,
     Cancelled,
@@ -229,7 +229,7 @@ def checkout(order_id: str, body: Checkout) -> Command[CheckedOut]:
 
 @order_service.get("/orders/{order_id}")
 def order_page(order_id: str):
-    return query(OrderPage, order_id)
+    return Query(OrderPage, order_id)
 
 
 shop = System([order_service, stock_service, payment_service, shipping_service], name="shop")

@@ -11,7 +11,7 @@ from holdfast.core.declare.message import Command, Rejection, message_of
 from holdfast.errors import NotFound, Rejected
 from holdfast.runtime.decide.outcomes import Outcome
 from holdfast.runtime.edge.commands import WAIT_SECONDS
-from holdfast.runtime.feeds.views import Answer
+from holdfast.runtime.feeds.views import ViewAnswer
 from holdfast.runtime.system import Running
 
 A = TypeVar("A")
@@ -28,7 +28,7 @@ class Caller(Protocol):
 
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
-    ) -> Answer:
+    ) -> ViewAnswer:
         """Ask a view."""
         ...
 
@@ -45,7 +45,7 @@ class Client:
 
     @staticmethod
     def of(running: Running) -> "Client":
-        """A client of services in this process."""
+        """A client of the services of this process, and of those that they reach by URL."""
         return Client(_LocalCaller(running))
 
     @staticmethod
@@ -92,7 +92,7 @@ class Client:
     async def query(
         self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> Answer:  # fmt: skip
+    ) -> ViewAnswer:  # fmt: skip
         """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log, and
         `transaction=outcome.tx` until it has all of that committed transaction, from every log that feeds it."""
         return await self._caller.query(service, view, key, at_least or {}, transaction, wait_seconds)
@@ -103,25 +103,41 @@ class Client:
 
 
 class _LocalCaller:
+    """Reaches services of this process in memory, and the others at the URLs that their system has of them."""
+
     def __init__(self, running: Running) -> None:
-        self._nodes = running.nodes
+        self._running = running
+        self._far: Caller | None = None
 
     async def run(
         self, service: str, command: Command[Any], *, key: str, correlation: str, debug: bool, wait_seconds: float
     ) -> Outcome:
-        if service not in self._nodes:
-            raise NotFound(f"{service!r} does not run in this process")
-        return await self._nodes[service].edge.run(
-            command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
-        )
+        node = self._running.nodes.get(service)
+        if node is None:
+            far = self._other(service)
+            return await far.run(
+                service, command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds
+            )
+        return await node.edge.run(command, key=key, correlation=correlation, debug=debug, wait_seconds=wait_seconds)
 
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
-    ) -> Answer:
-        if service not in self._nodes:
-            raise NotFound(f"{service!r} does not run in this process")
-        views = self._nodes[service].views
-        return await views.query(view, key, at_least=at_least, transaction=transaction, wait_seconds=wait_seconds)
+    ) -> ViewAnswer:
+        node = self._running.nodes.get(service)
+        if node is None:
+            return await self._other(service).query(service, view, key, at_least, transaction, wait_seconds)
+        return await node.views.query(view, key, at_least=at_least, transaction=transaction, wait_seconds=wait_seconds)
+
+    def _other(self, service: str) -> Caller:
+        if service not in self._running.urls:
+            raise NotFound(f"{service!r} does not run in this process, and no URL is known of it")
+        if self._far is None:
+            from holdfast.web.client import HttpCaller
+
+            self._far = HttpCaller(self._running.urls)
+        return self._far
 
     async def close(self) -> None:
-        return None
+        if self._far is not None:
+            await self._far.close()
+            self._far = None

@@ -12,8 +12,8 @@ HoldfastError
 │   ├── Busy             a bounded queue is full; come back later [503]
 │   ├── Unavailable      the service's store is not taking commits [503]
 │   ├── Pending          no outcome within the time given: unknown, not failed [202 or 504]
-│   ├── NotDone          an effect's call has certainly not happened: it may be made again
 │   └── CommandFailed    the handler raised: a bug in it; nothing was recorded [500]
+├── NotDone              an effect's call has certainly not happened: raised by effects, it is made again
 ├── StoreError           what a store can meet
 │   ├── StoreFailed      a commit could not be made durable; nothing of it is there
 │   ├── StoreLocked      another process writes to it
@@ -142,8 +142,12 @@ class Busy(CommandError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Unavailable(Busy):
+class Unavailable(CommandError):
     """The service's store is not taking commits now; nothing was recorded, try again."""
+
+    def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Pending(CommandError):
@@ -158,7 +162,7 @@ class CommandFailed(CommandError):
     """The handler of the command failed; nothing was recorded and the key is free."""
 
 
-class NotDone(CommandError):
+class NotDone(HoldfastError):
     """The call has certainly not happened; it is made again. Raised by effects, where they can know."""
 
 

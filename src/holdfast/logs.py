@@ -62,7 +62,7 @@ def configure(
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _Context(service),
+        _ProcessFields(service),
     ]
     last: list[Any] = (
         [structlog.processors.format_exc_info, _Filter(secrets), structlog.processors.JSONRenderer(default=str)]
@@ -87,7 +87,7 @@ def configure(
     return handler
 
 
-class _Context:
+class _ProcessFields:
     """Adds what every line of this process carries."""
 
     def __init__(self, service: str) -> None:

@@ -8,7 +8,7 @@ from holdfast.core.explain.upcoming import reached_by_records, reached_by_state,
 from holdfast.core.log.record import Record
 from holdfast.core.saga.progress import SagaState, apply
 from holdfast.runtime.decide.saga_records import from_record
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.sales import Faults, Sell
 from support.systems.sales import system as selling
@@ -53,7 +53,7 @@ async def test_a_saga_that_goes_forward_back_and_stuck() -> None:
         while stuck := await desk.sagas(status="stuck"):
             for stream, entry in stuck:
                 kind = "retry" if entry.step == "post" else "skip"
-                await mend(desk, Ask(kind, stream, "on call", "it was looked into"))
+                await repair(desk, Ask(kind, stream, "on call", "it was looked into"))
             await asyncio.sleep(60)
         await asyncio.gather(*tasks)
         told = agreed(virtual, "desk")

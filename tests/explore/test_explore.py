@@ -1,7 +1,6 @@
 """The fault explorer: what it runs, what it says it ran, what it makes of a failure, and that it always comes back."""
 
 import asyncio
-import importlib
 import os
 import subprocess
 import sys
@@ -18,13 +17,13 @@ from holdfast.core.audit.cut import NOTHING, Seen
 from holdfast.core.audit.happened import Happened
 from holdfast.runtime.node import Node
 from holdfast.testing import Fault, Found, Schedule, VirtualSystem, explore, explored, replay, run_virtual
+from holdfast.testing.explorer import search
 from holdfast.testing.explorer.search import Scenario, _Explorer
 from holdfast.testing.simulation.faults import COMMIT_FAULTS, FEED_FAULTS, MESSAGE_FAULTS, Faults, kinds_at
 from shop.contracts import Charged, CheckedOut, Checkout, Item, Restock, Restocked
 from support import scenarios
 from support.scenarios import DAYS_SEEDS, HUNTS, in_shop, in_trading, shop, trading
 
-exploring: Any = importlib.import_module("holdfast.testing.explorer.search")  # the function has the module's name
 FAULTED = (Fault("crash_after", "order", 5), Fault("lose_answer", "order>stock", 2), Fault("slow", "payment", 1))
 SCHEDULES = {
     "plain": Schedule(),
@@ -89,11 +88,11 @@ def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow(monkey
     """A worker gets more and more runs at a time, up to a bound, while they take little time, and fewer where they take
     long, so that a bound in seconds is kept; all schedules come, in their order."""
     now = [0.0]
-    monkeypatch.setattr(exploring.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
     wanted = [Schedule(seed=number) for number in range(3_000)]
     sizes: list[int] = []
     come: list[Schedule] = []
-    for batch in exploring._batches([wanted[:1], wanted[1:]], 2_500, 2):
+    for batch in search._batches([wanted[:1], wanted[1:]], 2_500, 2):
         sizes.append(len(batch))
         come += batch
         now[0] += 0.1 if len(come) < 1_000 else 5.0

@@ -14,8 +14,8 @@ import pytest
 
 from cards.contracts import Bought, Buy, Charge, Charged, Refund, Refunded, wallet
 from cards.services import order_service
-from holdfast import Rejected, Service, System, Transaction
-from holdfast.core.log.batch import Batch, Committed, Outcome
+from holdfast import LocalTransaction, Rejected, Service, System
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Capabilities, Lent
 from holdfast.testing import VirtualSystem, explore
@@ -82,7 +82,7 @@ class Lending(VirtualStore):
         self._check_open()
         return Table(self)
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         async with self._one:
             if isinstance(within, Table):
                 within.check()
@@ -93,12 +93,12 @@ class Lending(VirtualStore):
             finally:
                 self._within = None
 
-    def _refusal(self, batch: Batch) -> Outcome | None:
+    def _refusal(self, batch: Batch) -> CommitOutcome | None:
         if self._within is not None and self._whole is None:
             self._whole = not any(VirtualStore._refusal(self, one) for one in self._group)
         return super()._refusal(batch)
 
-    def _apply(self, batch: Batch) -> Outcome:
+    def _apply(self, batch: Batch) -> CommitOutcome:
         if self._within is not None and not self._whole:
             return Committed(0)  # another of the group is refused: none is kept
         if self._within is not None:
@@ -125,7 +125,7 @@ def office() -> System:
     service = Service(wallet, owner="team-money", retry=FAST)
 
     @service.handle
-    async def charge(command: Charge, tx: Transaction) -> Charged:
+    async def charge(command: Charge, tx: LocalTransaction) -> Charged:
         order = command.order_id
         tries[order] += 1
         await asyncio.sleep(ORDERS[order] if tries[order] == 1 else 0.05)
@@ -135,7 +135,7 @@ def office() -> System:
         return Charged(order, command.amount_cents, "c")
 
     @service.handle
-    async def refund(command: Refund, tx: Transaction) -> Refunded:
+    async def refund(command: Refund, tx: LocalTransaction) -> Refunded:
         await asyncio.sleep(0.02)
         tx.connection.added[command.order_id] -= command.amount_cents
         return Refunded(command.order_id, command.amount_cents)

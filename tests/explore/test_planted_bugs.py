@@ -16,7 +16,7 @@ import pytest
 from holdfast import Rejection
 from holdfast.core.declare.effect import ATTEMPTED
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor
 from holdfast.core.saga import advance
 from holdfast.core.saga.progress import SagaState
 from holdfast.core.wire.frame import Frame, check
@@ -48,7 +48,7 @@ def publish_outside_the_commit(patch: Patch) -> None:
         self._flushed([one for one in placed if one.destination])
         return await commit(self, group)
 
-    def only_count(self: Writer, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+    def only_count(self: Writer, group: list[tuple[Work, Batch]], outcomes: list[CommitOutcome]) -> None:
         for (_, batch), outcome in zip(group, outcomes, strict=True):
             self.head = max(self.head, getattr(outcome, "position", 0) + len(batch.records) - 1)
 
@@ -97,12 +97,12 @@ def repeat_an_effect(patch: Patch) -> None:
 
 
 def forget_an_undo(patch: Patch) -> None:
-    """What is accepted after its command was called off is not undone."""
+    """What is accepted after its command was cancelled is not undone."""
     backward = advance._backward
 
     def forgetful(saga: SagaType, state: SagaState) -> Any:
         answers = state.answers
-        off = {version: Rejection("cancelled") for version in state.called_off if version in answers}
+        off = {version: Rejection("cancelled") for version in state.cancel_sent if version in answers}
         state.answers = answers | off
         try:
             return backward(saga, state)

@@ -8,7 +8,7 @@ import pytest
 from holdfast import System
 from holdfast.testing import Fault, Schedule, VirtualSystem, explore
 from holdfast.testing.explorer.schedules import FAULTS_MAX, Choice
-from holdfast.testing.explorer.search import Outcome, _Explorer
+from holdfast.testing.explorer.search import RunResult, _Explorer
 from holdfast.testing.simulation.faults import kinds_at
 from shop.contracts import Restock
 from support.scenarios import shop
@@ -29,7 +29,7 @@ async def restocked(system: VirtualSystem) -> None:
     await system.ask(Restock("tea", 1))
 
 
-def run(schedule: Schedule) -> Outcome:
+def run(schedule: Schedule) -> RunResult:
     """One run, as an exploration makes it."""
     return _Explorer(two_of_the_shop, restocked, (), stuck=False).run(schedule)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Contract, Service, System, query
+from holdfast import Contract, Query, Service, System
 from holdfast.errors import Misuse
 from holdfast.web.http import Request
 from holdfast.web.routes import Route
@@ -137,7 +137,7 @@ async def test_users_routes_stay_out_of_reserved_parts() -> None:
     """A user's route cannot have a name of holdfast's, encoded neither; nor does its parameter stand for one."""
     for path in ("/ops/mine", "/%6Fps/mine", "/events/{of}", "/%65vents"):
         service = Service(Contract("bad"))
-        service.get(path)(lambda of="": query(Shelves, of))
+        service.get(path)(lambda of="": Query(Shelves, of))
         with pytest.raises(Misuse, match="holdfast itself"):
             async with site(System([service])):
                 pass

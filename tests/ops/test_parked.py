@@ -9,7 +9,7 @@ import pytest
 from holdfast import Command, Contract, Event, Rejection, Retry, Service, System, decide, evolve
 from holdfast.errors import Busy, Contradicted, Invalid, Misuse, NotFound
 from holdfast.runtime.ops.plan import plan
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import parked
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.sales import Book, Booked, Faults, Sell, Sold, Take, bodies, system, types
@@ -57,12 +57,12 @@ async def test_a_message_parks_and_holds_up_its_own_stream_only() -> None:
             await virtual.restart("depot")
             await asyncio.sleep(200)
         faults.broken.clear()
-        done = await mend(virtual.nodes["depot"], ask("retry", found.message))
+        done = await repair(virtual.nodes["depot"], ask("retry", found.message))
         assert done.how == "applied" and (await first).answer == Sold("o1") and (await second).answer == Sold("o2")
         (word,) = [record for record in virtual.log("depot") if record.kind == "repair"]
         assert (word.cause, word.tx) == (found.message, found.tx)
         assert msgspec.json.decode(word.data)["by"] == "on call"
-        again = await mend(virtual.nodes["depot"], ask("retry", found.message))
+        again = await repair(virtual.nodes["depot"], ask("retry", found.message))
         assert again.how == "already" and types(virtual, "depot", "repair") == ["repair.retried"]
 
 
@@ -78,14 +78,14 @@ async def test_a_changed_payload_answers_the_original() -> None:
         (found,) = parked(node)
         for wrong, error in ((raw(item="cup", order="o1"), "another|for Item/cup"), (raw(item="tea"), "order")):
             with pytest.raises(Invalid, match=error):
-                await mend(node, ask("retry", found.message, data=wrong))
+                await repair(node, ask("retry", found.message, data=wrong))
         before = virtual.digest()
         planned = await plan(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert planned.does[0].startswith("it fails again") and virtual.digest() == before
         faults.broken.clear()
         planned = await plan(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert planned.events == ("depot.taken.v1",) and planned.answer is not None and virtual.digest() == before
-        done = await mend(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
+        done = await repair(node, ask("retry", found.message, data=raw(item="tea", order="o1-b")))
         assert (await task).answer == Sold("o1")
         (taken,) = [record for record in virtual.log("depot") if record.type == "depot.taken.v1"]
         assert taken.cause == done.record and msgspec.json.decode(taken.data)["order"] == "o1-b"
@@ -107,11 +107,11 @@ async def test_a_skipped_command_is_answered_no() -> None:
         (found,) = parked(node)
         planned = await plan(node, ask("skip", found.message))
         assert planned.answer is not None and planned.answer.service == "desk"
-        assert (await mend(node, ask("skip", found.message))).how == "applied"
+        assert (await repair(node, ask("skip", found.message))).how == "applied"
         answer = (await task).answer
         assert isinstance(answer, Rejection) and answer.code == "skipped" and answer.facts["by"] == "on call"
         assert (await second).answer == Sold("o2")
-        assert (await mend(node, ask("skip", found.message))).how == "already"
+        assert (await repair(node, ask("skip", found.message))).how == "already"
         await virtual.settle()
         assert types(virtual, "depot").count("taken") == 2 and types(virtual, "depot").count("returned") == 1
 
@@ -125,7 +125,7 @@ async def test_a_repair_said_twice_at_once_is_done_once() -> None:
         await asyncio.sleep(10)
         node = virtual.nodes["depot"]
         (found,) = parked(node)
-        both = await asyncio.gather(*(mend(node, ask("skip", found.message)) for _ in range(2)))
+        both = await asyncio.gather(*(repair(node, ask("skip", found.message)) for _ in range(2)))
         assert sorted(one.how for one in both) == ["already", "applied"]
         await task
         await virtual.settle()
@@ -164,13 +164,13 @@ async def test_repairs_that_cannot_be_are_refused() -> None:
         node = virtual.nodes["depot"]
         (found,) = parked(node)
         with pytest.raises(Invalid, match="why"):
-            await mend(node, Ask("retry", found.message, "me", " "))
+            await repair(node, Ask("retry", found.message, "me", " "))
         for target in ("nonsense", "desk@999999", "elsewhere@1", "Sale/none"):
             with pytest.raises(NotFound):
-                await mend(node, ask("retry", target))
+                await repair(node, ask("retry", target))
         for kind in ("undo", "resolve"):
             with pytest.raises(Contradicted):
-                await mend(node, ask(kind, found.message, decision="done"))
+                await repair(node, ask(kind, found.message, decision="done"))
         assert types(virtual, "depot", "repair") == []
 
 
@@ -268,8 +268,8 @@ async def test_an_event_that_a_reaction_fails_at_parks_alone() -> None:
         rows = {key.partition("/")[2] for key, _ in await virtual.stores["echo"].scan("view")}
         assert {"o2", "o4"} < rows and {row[0] for row in rows - {"o2", "o4"}} == {"?"}, "the view went on"
         broken.clear()
-        assert (await mend(node, ask("retry", first.message))).how == "applied"
-        assert (await mend(node, ask("skip", third.message))).how == "applied"
+        assert (await repair(node, ask("retry", first.message))).how == "applied"
+        assert (await repair(node, ask("skip", third.message))).how == "applied"
         await virtual.settle()
         heard = [body["order"] for body in bodies(virtual.log("echo"), "echo.heard.v1")]
         assert heard == ["o2", "o4", "o1"] and parked(node, everything=True) == []

@@ -9,13 +9,13 @@ import pytest
 from holdfast import Command, Contract, Event, Rejection, Retry, answer, pivot, step
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.explain.overview import ListedSaga
-from holdfast.core.explain.plan import Given, Plan
+from holdfast.core.explain.plan import AnswerGiven, Plan
 from holdfast.core.saga.advance import advance, answered, woken
 from holdfast.core.saga.progress import Begun, SagaState, apply
-from holdfast.core.saga.repair import Action, actions, mended
+from holdfast.core.saga.repair import Action, actions, repaired
 from holdfast.errors import Contradicted, NotFound
 from holdfast.runtime.ops.plan import plan, plan_answer
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import stuck, unsettled, why
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.sales import Faults, Sell, Sold, system, types
@@ -76,11 +76,11 @@ async def test_a_stuck_undo_is_asked_again() -> None:
         ]
         faults.refused.discard("return:*")
         length = len(virtual.log("desk"))
-        assert (await mend(virtual.nodes["desk"], ask("retry", found.id))).how == "applied"
+        assert (await repair(virtual.nodes["desk"], ask("retry", found.id))).how == "applied"
         assert await code_of(task) == "refused"
         assert sent(virtual, length) == [one.type for one in expected.sends]
         assert types(virtual, "depot") == ["taken", "returned"]
-        assert (await mend(virtual.nodes["desk"], ask("retry", found.id))).how == "already"
+        assert (await repair(virtual.nodes["desk"], ask("retry", found.id))).how == "already"
         await virtual.settle()
         assert types(virtual, "desk", "repair") == ["repair.saga"]
 
@@ -96,7 +96,7 @@ async def test_a_stuck_undo_is_passed_over() -> None:
         expected = await planned(virtual, ask("skip", found.id))
         assert [one.what for one in expected.sends] == ["undo of take"] and expected.saga == "undoing"
         task.cancel()
-        await mend(virtual.nodes["desk"], ask("skip", found.id))
+        await repair(virtual.nodes["desk"], ask("skip", found.id))
         await virtual.settle()
         assert types(virtual, "depot") == ["taken", "returned"] and types(virtual, "till") == ["paid"]
         await virtual.restart("desk")
@@ -112,13 +112,13 @@ async def test_a_step_after_the_pivot_is_passed_over_or_asked_again() -> None:
         found = await stuck_one(virtual)
         for kind, decision in (("undo", ""), ("resolve", "refused")):
             with pytest.raises(Exception, match=r"stuck|done or undone"):
-                await mend(virtual.nodes["desk"], ask(kind, found.id, decision))
-        await mend(virtual.nodes["desk"], ask("skip", found.id))
+                await repair(virtual.nodes["desk"], ask(kind, found.id, decision))
+        await repair(virtual.nodes["desk"], ask("skip", found.id))
         assert (await first).answer == Sold("o1")
         second = sale(virtual, "o2", post="cup")
         found = await stuck_one(virtual)
         faults.refused.clear()
-        await mend(virtual.nodes["desk"], ask("retry", found.id))
+        await repair(virtual.nodes["desk"], ask("retry", found.id))
         assert (await second).answer == Sold("o2") and types(virtual, "depot").count("posted") == 1
 
 
@@ -177,7 +177,7 @@ def test_what_others_need_cannot_be_passed_over() -> None:
     ]
     for verb in ("skip", "done"):
         with pytest.raises(Contradicted, match=r"the answer|its answer"):
-            mended(saga, state, verb, "me", "why")
+            repaired(saga, state, verb, "me", "why")
 
 
 @virtual_time
@@ -193,9 +193,9 @@ async def test_a_running_saga_is_undone_by_a_person() -> None:
         assert found.actions[0] == Action("undo", found.id, "calls pay off; undoes take")
         expected = await planned(virtual, ask("undo", found.id))
         assert [one.what for one in expected.sends] == ["cancel of pay"] and expected.saga == "undoing"
-        assert (await mend(virtual.nodes["desk"], ask("undo", found.id))).how == "applied"
+        assert (await repair(virtual.nodes["desk"], ask("undo", found.id))).how == "applied"
         assert await code_of(task) == "undone"
-        assert (await mend(virtual.nodes["desk"], ask("undo", found.id))).how == "already"
+        assert (await repair(virtual.nodes["desk"], ask("undo", found.id))).how == "already"
         await virtual.settle()
         assert types(virtual, "depot") == ["taken", "returned"] and types(virtual, "till") == []
     async with VirtualSystem(system(Faults(broken={"book:*"}), retry=SLOW, deadline=0)) as virtual:
@@ -203,7 +203,7 @@ async def test_a_running_saga_is_undone_by_a_person() -> None:
         await asyncio.sleep(5)
         (found,) = await unsettled(virtual.nodes["desk"])
         with pytest.raises(Contradicted, match="point of no return"):
-            await mend(virtual.nodes["desk"], ask("undo", found.id))
+            await repair(virtual.nodes["desk"], ask("undo", found.id))
 
 
 @virtual_time
@@ -215,17 +215,17 @@ async def test_a_saga_closed_by_hand_is_closed() -> None:
         task = sale(virtual)
         found = await stuck_one(virtual)
         length = len(virtual.log("desk"))
-        await mend(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
+        await repair(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
         assert await code_of(task) == "resolved" and sent(virtual, length) == []
-        assert (await mend(virtual.nodes["desk"], ask("resolve", found.id, "undone"))).how == "already"
+        assert (await repair(virtual.nodes["desk"], ask("resolve", found.id, "undone"))).how == "already"
         with pytest.raises(NotFound):
-            await mend(virtual.nodes["desk"], ask("resolve", "Sale/nobody", "undone"))
+            await repair(virtual.nodes["desk"], ask("resolve", "Sale/nobody", "undone"))
         await virtual.settle()
     async with VirtualSystem(system(Faults(refused={"post:*"}))) as virtual:
         task = sale(virtual, post="book")
         found = await stuck_one(virtual)
         assert (await planned(virtual, ask("resolve", found.id, "done"))).saga == "completed"
-        await mend(virtual.nodes["desk"], ask("resolve", found.id, "done"))
+        await repair(virtual.nodes["desk"], ask("resolve", found.id, "done"))
         assert (await task).answer == Sold("o1")
         await virtual.settle()
 
@@ -239,7 +239,7 @@ async def test_an_acceptance_after_the_end_by_hand_is_seen() -> None:
         task = sale(virtual, items=("cup",))
         found = await stuck_one(virtual)
         virtual.stores["till"].crash_before.clear()
-        await mend(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
+        await repair(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
         assert await code_of(task) == "resolved"
         await virtual.start("till")
         await asyncio.sleep(30)
@@ -252,7 +252,7 @@ async def test_an_acceptance_after_the_end_by_hand_is_seen() -> None:
         assert virtual.nodes["desk"].dispatch.sagas.open == 1
         await virtual.restart("desk")
         assert len(await stuck(virtual.nodes["desk"])) == 1
-        await mend(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
+        await repair(virtual.nodes["desk"], ask("resolve", found.id, "undone"))
         assert await stuck(virtual.nodes["desk"]) == []
         outcomes = [record for record in virtual.log("desk") if record.headers.outcome]
         assert len(outcomes) == 1
@@ -272,8 +272,8 @@ async def test_a_plan_goes_on_in_the_service_that_would_be_answered() -> None:
         assert skipped.answer is not None
         then = await plan_answer(virtual.nodes["desk"], skipped.answer)
         assert [one.what for one in then.sends] == ["undo of take"] and then.saga == "undoing"
-        wrong = Given("desk", "Sale/none", 1, "holdfast.rejected", msgspec.Raw(b'{"code":"x"}'))
+        wrong = AnswerGiven("desk", "Sale/none", 1, "holdfast.rejected", msgspec.Raw(b'{"code":"x"}'))
         with pytest.raises(NotFound):
             await plan_answer(virtual.nodes["desk"], wrong)
-        await mend(virtual.nodes["till"], ask("skip", waits.message))
+        await repair(virtual.nodes["till"], ask("skip", waits.message))
         assert await code_of(task) == "skipped"

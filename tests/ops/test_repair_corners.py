@@ -14,7 +14,7 @@ from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.explain.story import tell, trail_of
 from holdfast.errors import Invalid
 from holdfast.runtime.ops.plan import plan, plan_answer
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import parked, unsettled, why
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from shop.services import shop
@@ -51,7 +51,7 @@ async def test_a_change_that_meets_a_call_charges_nobody_twice() -> None:
         old = msgspec.json.decode(bytes(slot.message.record.data), type=Charge)
         changed = msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(old, amount_cents=1)))
         store.flush_seconds = 1
-        assert (await mend(node, ask("retry", slot.message.id, data=changed))).how == "applied"
+        assert (await repair(node, ask("retry", slot.message.id, data=changed))).how == "applied"
         store.flush_seconds = 0.001
         answer = await sale
         await virtual.settle()
@@ -114,7 +114,7 @@ async def test_a_retry_of_what_has_not_failed_changes_nothing() -> None:
         node = virtual.nodes["depot"]
         _, second = (slot.message for slot in node.waiting.slots())
         assert (await plan(node, ask("retry", second.id))).how == "already"
-        assert (await mend(node, ask("retry", second.id))).how == "already"
+        assert (await repair(node, ask("retry", second.id))).how == "already"
         assert types(virtual, "depot", "repair") == []
         with pytest.raises(Invalid, match="why"):
             await plan(node, Ask("retry", second.id, "me", " "))
@@ -250,7 +250,7 @@ def test_a_retry_outlives_a_crash(changed: bool) -> None:
             store = virtual.stores["depot"]
             store.crash_before.add(store.commits + 2 + changed)
             data = msgspec.Raw(b'{"item": "tea", "order": "o1-b"}') if changed else None
-            done = await mend(virtual.nodes["depot"], ask("retry", found.message, data=data))
+            done = await repair(virtual.nodes["depot"], ask("retry", found.message, data=data))
             assert done.how == "applied"
             assert (await task).answer == Sold("o1") and virtual.crashes == ["depot"]
             orders = [body["order"] for body in bodies(virtual.log("depot"), "depot.taken.v1")]
@@ -271,7 +271,7 @@ async def test_what_would_not_fail_waits_behind_a_parked_message_all_the_same() 
             assert not second.done() and "posted" not in types(virtual, "depot")
             await virtual.restart("depot")
         (found,) = parked(virtual.nodes["depot"])
-        await mend(virtual.nodes["depot"], ask("skip", found.message))
+        await repair(virtual.nodes["depot"], ask("skip", found.message))
         assert (await second).answer == Sold("o2")
 
 

@@ -1,4 +1,4 @@
-"""Foretelling: what a repair would lead to, played on copies, is what it leads to (G4, G11)."""
+"""Simulating: what a repair would lead to, played on copies, is what it leads to (G4, G11)."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from holdfast.core.declare.message import encode
 from holdfast.core.log.record import REJECTED, Record, parse_record_id
 from holdfast.core.wire.frame import to_wire
 from holdfast.runtime.ops.audit import read_all
-from holdfast.runtime.ops.repair import Ask, mend
-from holdfast.runtime.ops.simulate import FIRST_POSITION, Foretelling
+from holdfast.runtime.ops.repair import Ask, repair
+from holdfast.runtime.ops.simulate import FIRST_POSITION, Simulation
 from holdfast.runtime.ops.why import parked, stuck
 from holdfast.testing import VirtualSystem, virtual_time
 from support.systems.payments import Provider, office
@@ -26,13 +26,13 @@ TWICE = Retry(attempts_max=2, first_seconds=1, jitter=0)
 Kind = Literal["retry", "skip", "undo", "resolve"]
 
 
-def foretelling(virtual: VirtualSystem) -> Foretelling:
+def simulation(virtual: VirtualSystem) -> Simulation:
     """One that reads the logs of a system in virtual time."""
 
     def read(service: str, stream: str) -> list[Record]:
         return [record for record in virtual.log(service) if record.stream == stream]
 
-    return Foretelling(virtual.system, read, virtual.clock.now_us())
+    return Simulation(virtual.system, read, virtual.clock.now_us())
 
 
 def ask(kind: Kind, target: str, **fields: Any) -> Ask:
@@ -66,7 +66,7 @@ def heads(virtual: VirtualSystem) -> dict[str, int]:
 
 @virtual_time
 async def test_a_parked_message_that_is_retried() -> None:
-    """What is foretold of a retry, to the end of the transaction, is what is recorded; nothing is written before."""
+    """What is simulated of a retry, to the end of the transaction, is what is recorded; nothing is written before."""
     faults = Faults(broken={"take:tea"})
     async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
         task = sale(virtual)
@@ -74,13 +74,13 @@ async def test_a_parked_message_that_is_retried() -> None:
         faults.broken.clear()
         (found,) = parked(virtual.nodes["depot"])
         before, digest = heads(virtual), virtual.digest()
-        rest = foretelling(virtual)
+        rest = simulation(virtual)
         producer, record = record_of(virtual, found.message)
         rest.message("depot", producer, to_wire(record))
         assert virtual.digest() == digest and rest.unknown == []
         assert rest.open_sagas([("desk", record.stream)]) == []
         assert all(one.position > FIRST_POSITION for _, one in rest.records)
-        await mend(virtual.nodes["depot"], ask("retry", found.message))
+        await repair(virtual.nodes["depot"], ask("retry", found.message))
         await task
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before))
@@ -88,7 +88,7 @@ async def test_a_parked_message_that_is_retried() -> None:
 
 @virtual_time
 async def test_a_parked_message_that_is_skipped() -> None:
-    """The saga that is told no turns back, as foretold."""
+    """The saga that is told no turns back, as simulated."""
     faults = Faults(broken={"take:tea"})
     async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
         task = sale(virtual, items=("cup", "tea"))
@@ -97,11 +97,11 @@ async def test_a_parked_message_that_is_skipped() -> None:
         before = heads(virtual)
         _, record = record_of(virtual, found.message)
         no = Rejection("skipped", "it was looked into", {"by": "on call"})
-        rest = foretelling(virtual)
+        rest = simulation(virtual)
         rest.said("depot", REJECTED, encode(no), record)
         rest.answer("desk", record.stream, record.version, REJECTED, encode(no), record.tx)
         assert rest.unknown == [] and rest.open_sagas([("desk", record.stream)]) == []
-        await mend(virtual.nodes["depot"], ask("skip", found.message))
+        await repair(virtual.nodes["depot"], ask("skip", found.message))
         assert isinstance((await task).answer, Rejection)
         await virtual.settle()
         skipped = [one for one in since(virtual, before) if one[1].type != REJECTED or one[0] != "depot"]
@@ -110,17 +110,17 @@ async def test_a_parked_message_that_is_skipped() -> None:
 
 @virtual_time
 async def test_a_stuck_undo_that_is_retried_and_a_saga_that_is_undone() -> None:
-    """A saga's undo asked again ends it, as foretold; so does undoing one whose command waits: that is called off."""
+    """A saga's undo asked again ends it, as simulated; so does undoing one whose command waits: that is cancelled."""
     faults = Faults(refused={"pay:*", "return:*"})
     async with VirtualSystem(system(faults)) as virtual:
         task = sale(virtual)
         await asyncio.sleep(30)
         (found,) = await stuck(virtual.nodes["desk"])
         faults.refused.discard("return:*")
-        before, rest = heads(virtual), foretelling(virtual)
-        rest.mend("desk", found.id, "retry", "on call", "it was looked into")
+        before, rest = heads(virtual), simulation(virtual)
+        rest.repair("desk", found.id, "retry", "on call", "it was looked into")
         assert rest.unknown == [] and rest.open_sagas([("desk", found.id)]) == []
-        await mend(virtual.nodes["desk"], ask("retry", found.id))
+        await repair(virtual.nodes["desk"], ask("retry", found.id))
         await task
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before))
@@ -129,10 +129,10 @@ async def test_a_stuck_undo_that_is_retried_and_a_saga_that_is_undone() -> None:
         task = sale(virtual)
         await asyncio.sleep(10)
         (one,) = await virtual.nodes["desk"].sagas()
-        before, rest = heads(virtual), foretelling(virtual)
-        rest.mend("desk", one[0], "undo", "on call", "it was looked into")
+        before, rest = heads(virtual), simulation(virtual)
+        rest.repair("desk", one[0], "undo", "on call", "it was looked into")
         assert rest.unknown == [] and rest.open_sagas([("desk", one[0])]) == []
-        await mend(virtual.nodes["desk"], ask("undo", one[0]))
+        await repair(virtual.nodes["desk"], ask("undo", one[0]))
         await task
         await virtual.settle()
         events = [(name, r.type, r.data) for name, r in since(virtual, before) if r.kind == "event"]
@@ -147,14 +147,14 @@ async def test_an_undo_that_would_be_refused_leaves_it_open() -> None:
         sale(virtual)
         await asyncio.sleep(30)
         (found,) = await stuck(virtual.nodes["desk"])
-        rest = foretelling(virtual)
-        rest.mend("desk", found.id, "retry", "on call", "it was looked into")
+        rest = simulation(virtual)
+        rest.repair("desk", found.id, "retry", "on call", "it was looked into")
         assert rest.open_sagas([("desk", found.id)]) == [f"{found.id} would be undoing"]
 
 
 @virtual_time
 async def test_what_lies_outside_is_not_guessed() -> None:
-    """An effect is named as unknown; nothing is called, and nothing after it is foretold."""
+    """An effect is named as unknown; nothing is called, and nothing after it is simulated."""
     provider = Provider()
     provider.faults["o1"] = ["not done"] * 50
     async with office(provider, seconds=20) as virtual:
@@ -163,7 +163,7 @@ async def test_what_lies_outside_is_not_guessed() -> None:
         (waits,) = parked(virtual.nodes["wallet"], everything=True)
         calls = len(provider.calls)
         producer, record = record_of(virtual, waits.message)
-        rest = foretelling(virtual)
+        rest = simulation(virtual)
         rest.message("wallet", producer, to_wire(record))
         assert "outside of its log" in rest.unknown[0] and rest.records == [] and len(provider.calls) == calls
 
@@ -234,7 +234,7 @@ def echoing(fails: Callable[[], bool]) -> System:
 
 @virtual_time
 async def test_reactions_go_on_from_service_to_service() -> None:
-    """What reactions would send, and what comes of it, is foretold over any number of hops."""
+    """What reactions would send, and what comes of it, is simulated over any number of hops."""
     broken = [True]
     async with VirtualSystem(echoing(lambda: broken[0])) as virtual:
         await virtual.client.run(Say("four"))
@@ -242,9 +242,9 @@ async def test_reactions_go_on_from_service_to_service() -> None:
         broken[0] = False
         (found,) = parked(virtual.nodes["right"])
         producer, record = record_of(virtual, found.message)
-        before, rest = heads(virtual), foretelling(virtual)
+        before, rest = heads(virtual), simulation(virtual)
         rest.message("right", producer, to_wire(record))
-        await mend(virtual.nodes["right"], ask("retry", found.message))
+        await repair(virtual.nodes["right"], ask("retry", found.message))
         await virtual.settle()
         assert told(rest.records) == told(since(virtual, before)) and len(rest.records) == 13
 
@@ -287,7 +287,7 @@ def test_invariants_say_what_would_hold(mended: bool) -> None:
             broken[0] = False
             (found,) = parked(virtual.nodes["right"])
             producer, record = record_of(virtual, found.message)
-            rest = foretelling(virtual)
+            rest = simulation(virtual)
             if mended:
                 rest.message("right", producer, to_wire(record))
             known = [(name, r) for name in virtual.stores for r in virtual.log(name) if r.tx == outcome.tx]

@@ -43,13 +43,13 @@ from holdfast.core.explain.overview import (
     ViewRebuild,
     WaitingList,
 )
-from holdfast.core.explain.plan import PeerRestored, Plan, RepairDone, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.log.record import ANSWERED, BEGUN, Record
 from holdfast.core.saga.stage import HELD
 from holdfast.errors import Pending
 from holdfast.runtime.ops.audit import Reading
-from holdfast.runtime.ops.repair import RETRIED
+from holdfast.runtime.ops.repair import RETRIED, RepairResult
 from holdfast.web import masking
 from support.http_services import Far, Reply, Web, until
 
@@ -378,7 +378,7 @@ async def what_repairs_answer(services: dict[str, Web]) -> None:
         assert reply.status == 200, reply.body
         return strictly(type_, reply.body)
 
-    assert (await said("depot", RepairDone, kind="retry", target=broken)).how == "applied"
+    assert (await said("depot", RepairResult, kind="retry", target=broken)).how == "applied"
     cancelled = await said("desk", StageResolved, kind="resolve", tx=held.tx, decision="cancel")
     assert (cancelled.kind, cancelled.service, cancelled.how) == ("resolve", "desk", "decided")
     assert (await said("desk", PeerRestored, kind="peer_restored", peer="away")).peer == "away"

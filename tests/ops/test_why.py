@@ -140,10 +140,10 @@ async def test_a_stuck_saga_and_its_repair_are_told(capsys: pytest.CaptureFixtur
         ((saga, _),) = await far.nodes["desk"].sagas()
         body = {"kind": "skip", "target": saga, "by": "on call", "why": "returned by hand"}
         from holdfast.cli.options import settings_of
-        from holdfast.core.explain.plan import RepairDone
+        from holdfast.core.explain.plan import RepairResult
         from holdfast.operator.client import post
 
-        await asyncio.to_thread(post, far.urls["desk"], "/ops/repairs", body, settings_of(None), RepairDone)
+        await asyncio.to_thread(post, far.urls["desk"], "/ops/repairs", body, settings_of(None), RepairResult)
         await until(lambda: far.nodes["desk"].dispatch.sagas.open == 0)
         code, story = await said(capsys, "why", "web-o1", *flags(far))
         assert code == 0 and story["title"] == "correlation web-o1 was rejected: refused"

@@ -12,7 +12,7 @@ import pytest
 from cards.contracts import Bought
 from holdfast import Rejection, Retry
 from holdfast.errors import CommandError, CommandFailed, KeyReused, Unavailable
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import parked, stuck
 from holdfast.testing import VirtualSystem, run_virtual, virtual_time
 from support.systems.deals import until
@@ -151,7 +151,7 @@ async def test_an_undo_that_cannot_be() -> None:
             "resolve",
         }
         assert not task.done() and not any(record.headers.outcome for record in virtual.log("desk"))
-        await mend(virtual.nodes["desk"], Ask("resolve", found.id, "me", "returned by hand", decision="undone"))
+        await repair(virtual.nodes["desk"], Ask("resolve", found.id, "me", "returned by hand", decision="undone"))
         answer = (await task).answer
         assert isinstance(answer, Rejection) and answer.code == "resolved"
 

@@ -15,10 +15,10 @@ from holdfast import (
     Command,
     Contract,
     Event,
+    LocalTransaction,
     Rejection,
     Service,
     System,
-    Transaction,
     answer,
     start,
     step,
@@ -95,13 +95,13 @@ def slow(ran: list[str]) -> System:
     tills, desks = Service(till), Service(desk)
 
     @tills.handle
-    async def pay(command: Pay, tx: Transaction) -> Paid:
+    async def pay(command: Pay, tx: LocalTransaction) -> Paid:
         ran.append(command.order)
         await asyncio.sleep(1)
         return Paid(command.order)
 
     @tills.handle
-    async def repay(command: Repay, tx: Transaction) -> Repaid:
+    async def repay(command: Repay, tx: LocalTransaction) -> Repaid:
         return Repaid(command.order)
 
     @desks.saga

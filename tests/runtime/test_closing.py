@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor
 from holdfast.core.wire.frame import Frame
 from holdfast.errors import StoreError, Unavailable
 from holdfast.ports.store import Lent, Loaded
 from holdfast.runtime.clock import SystemClock
-from holdfast.runtime.ending import PATIENCE_SECONDS, end
 from holdfast.runtime.node import DRAIN_SECONDS, Node
+from holdfast.runtime.tasks import PATIENCE_SECONDS, cancel_all
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import virtual_time
 from holdfast.transports.local import LocalTransport
@@ -30,7 +30,7 @@ class Hanging(MemoryStore):
         self.stubborn = stubborn
         self.at_work = 0
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         await self._work()
         return await super().commit(batches, within=within)
 
@@ -170,7 +170,7 @@ async def test_a_task_that_does_not_end_is_left_behind_and_said(caplog: pytest.L
 
     held, twice = asyncio.create_task(stubborn._work()), asyncio.create_task(hesitant())
     await rounds()
-    await end([done, held, twice, None])
+    await cancel_all([done, held, twice, None])
     assert done.cancelled() and twice.cancelled() and not held.done()
     assert "1 tasks do not end" in caplog.text
     stubborn.answers.set()

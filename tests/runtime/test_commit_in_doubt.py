@@ -1,6 +1,6 @@
 """A commit whose outcome is unknown for a while: the service pauses, finds out, and nobody is left waiting (G3, G8).
 
-The store here commits, or does not, and says in either case that it cannot tell, until `settle` has been called a few
+The store here commits, or does not, and says in either case that it cannot tell, until `recover` has been called a few
 times. What was in such a group and is there after all must reach whom it is for, though it never landed in memory.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from holdfast import Client, Rejection, Running
-from holdfast.core.log.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome
 from holdfast.errors import Busy, Pending, StoreFailed, Unavailable
 from holdfast.runtime.clock import SystemClock
+from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
 from holdfast.transports.local import LocalTransport
 from shop.contracts import Checkout, Item, Restock
@@ -34,7 +35,7 @@ class Doubtful(MemoryStore):
         self.doubts = {True: 0, False: 0}
         self.asking = 0
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit, or not, and do not know it."""
         await asyncio.sleep(0)
         self._sure()
@@ -47,11 +48,11 @@ class Doubtful(MemoryStore):
         self.asking = 3
         raise StoreFailed("the connection broke")
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Not to be asked at first."""
         self.asking = max(0, self.asking - 1)
         self._sure()
-        return await super().settle()
+        return await super().recover()
 
     async def read(self, *args: Any, **named: Any) -> Any:
         """Nothing is said in doubt."""
@@ -74,7 +75,10 @@ async def test_what_was_in_doubt_and_is_there_goes_on(seed: int, monkeypatch: py
     monkeypatch.setattr("holdfast.runtime.node.RECOVER_SECONDS", 0.01)
     transport = LocalTransport()
     stores = {name: Doubtful(name, seed * 10 + number) for number, name in enumerate(shop.services)}
-    running = Running(shop, store=lambda one: stores[one.name], transport=lambda one: transport, clock=SystemClock())
+    clock, peers = SystemClock(), shop.services
+    running = Running(
+        shop, lambda: {name: Node(one, stores[name], transport, clock, peers=peers) for name, one in peers.items()}
+    )
     transport.peers.update(running.nodes)
     async with running:
         client = Client.of(running)

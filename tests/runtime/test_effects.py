@@ -13,10 +13,9 @@ import pytest
 
 from cards.contracts import Bought, Charge, Charged
 from holdfast import Rejected, Rejection
-from holdfast.core.explain.plan import RepairDone
 from holdfast.core.log.batch import Batch, Row
 from holdfast.errors import Contradicted, KeyReused, Pending
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, RepairResult, repair
 from holdfast.runtime.ops.why import parked
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import Fault, Schedule, VirtualSystem, replay, run_virtual, virtual_time
@@ -110,13 +109,13 @@ def test_what_cannot_be_asked_waits_for_a_person(decision: str) -> None:
                 assert found.unknown and found.owner == "team-money" and found.type == "wallet.charge.v1"
                 assert "unknown, and there is no probe" in found.error
                 assert [action.flags for action in found.actions] == ["--done --data EVENT", "--refused"]
-                await mend(virtual.nodes["wallet"], Ask("retry", found.message, "on call", "try"))
+                await repair(virtual.nodes["wallet"], Ask("retry", found.message, "on call", "try"))
                 await asyncio.sleep(100)
             assert provider.numbers("charge", "o1") == [1] and not sale.done()
             event = Charged("o1", 700, provider.calls[0][2])
             data = msgspec.Raw(msgspec.json.encode(event)) if decision == "done" else None
             ask = Ask("resolve", found.message, "on call", "looked it up", data, decision)
-            assert (await mend(virtual.nodes["wallet"], ask)).how == "applied"
+            assert (await repair(virtual.nodes["wallet"], ask)).how == "applied"
             answer = await sale
             await virtual.settle()
             assert provider.numbers("charge", "o1") == [1]
@@ -139,7 +138,7 @@ async def test_nothing_is_called_after_a_person_has_spoken() -> None:
         assert slot.message.unknown and not slot.running
         calls, store.flush_seconds = len(provider.calls), 2
         assert (
-            await mend(node, Ask("resolve", slot.message.id, "on call", "looked", None, "refused"))
+            await repair(node, Ask("resolve", slot.message.id, "on call", "looked", None, "refused"))
         ).how == "applied"
         store.flush_seconds = 0.001
         answer = await sale
@@ -201,7 +200,7 @@ async def test_a_call_in_the_air_stays_so_when_what_waits_is_read_again() -> Non
         await failed_flush(virtual, during="o2")
         (found,) = parked(virtual.nodes["wallet"], everything=True)
         with pytest.raises(Contradicted, match="being carried out"):
-            await mend(virtual.nodes["wallet"], Ask("resolve", found.message, "on call", "no", None, "refused"))
+            await repair(virtual.nodes["wallet"], Ask("resolve", found.message, "on call", "no", None, "refused"))
         answer = await sale
         assert provider.numbers("charge", "o1") == [1] and provider.numbers("probe", "o1") == []
         await virtual.settle()
@@ -235,8 +234,8 @@ async def test_a_retry_does_not_bring_back_what_is_resolved() -> None:
         await asyncio.sleep(3)
         (found,) = parked(node)
         words = [Ask(kind, found.message, "on call", "looked", None, "refused") for kind in ("resolve", "retry")]
-        said = await asyncio.gather(*(mend(node, word) for word in words), return_exceptions=True)
-        assert [type(one) for one in said] == [RepairDone, Contradicted]
+        said = await asyncio.gather(*(repair(node, word) for word in words), return_exceptions=True)
+        assert [type(one) for one in said] == [RepairResult, Contradicted]
         answer = await sale
         await virtual.restart("wallet")
         assert parked(virtual.nodes["wallet"], everything=True) == []

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome
-from holdfast.core.log.record import CALL_OFF
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor
+from holdfast.core.log.record import CANCEL_COMMAND
 from holdfast.core.wire.frame import Frame, WireRecord
 from holdfast.errors import StoreError, StoreFailed, Unavailable
 from holdfast.ports.store import Lent, Loaded
@@ -25,7 +25,7 @@ class Failing(MemoryStore):
 
     broken = False
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         if self.broken:
             await asyncio.sleep(0)
             raise StoreFailed("the disk is full")
@@ -42,7 +42,7 @@ class Gated(MemoryStore):
         self.at_gate = 0
         self.cannot_load = False
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         self.at_gate += 1
         await self.gate.wait()
         self.at_gate -= 1
@@ -103,7 +103,7 @@ async def test_a_message_whose_cursor_stands_elsewhere_is_not_decided_for_ever()
     node = await started(MemoryStore("till"), set())
     ends: list[Exception | None] = []
     data = msgspec.Raw(b'{"version":1}')
-    cancel = WireRecord(8, "command", CALL_OFF, data, "tx", "tx", 1, stream="Sale/x", version=2)
+    cancel = WireRecord(8, "command", CANCEL_COMMAND, data, "tx", "tx", 1, stream="Sale/x", version=2)
     node.writer.submit(node.inbox.work_of("desk", "i1", 7, cancel, ends.append))
     node.writer.submit(node.inbox.work_of("desk", "i1", 7, message(8, "a", 10), ends.append))
     await until(lambda: len(ends) == 2)

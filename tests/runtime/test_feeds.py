@@ -16,6 +16,7 @@ from holdfast.ports.store import Page
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.feeds.consumers import ViewConsumer
 from holdfast.runtime.feeds.subscriptions import Subscription
+from holdfast.runtime.node import Node
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing import VirtualLoop, VirtualSystem, run_virtual, virtual_time
 from holdfast.transports.local import LocalTransport
@@ -234,10 +235,8 @@ class FlushedMeanwhile(MemoryStore):
 async def test_an_event_flushed_during_an_empty_read_is_not_waited_for() -> None:
     """G2: what is flushed while a page is read that holds nothing is handed out at once, not after the long-poll."""
     store = FlushedMeanwhile("lab")
-    transport = LocalTransport()
-    async with Running(
-        System([lab_service]), store=lambda one: store, transport=lambda one: transport, clock=SystemClock()
-    ) as running:
+    transport, clock = LocalTransport(), SystemClock()
+    async with Running(System([lab_service]), lambda: {"lab": Node(lab_service, store, transport, clock)}) as running:
         client, node = Client.of(running), running.nodes["lab"]
         await client.run(Poke("r", "a"))
         store.meanwhile = lambda: client.send(Errand("r", "a"), wait_seconds=4)

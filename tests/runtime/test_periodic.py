@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic
 from holdfast.testing import virtual_time
 
 
@@ -24,9 +24,9 @@ class Work:
             raise RuntimeError("dropped it")
         self.ended += 1
 
-    def chore(self) -> Chore:
+    def periodic(self) -> Periodic:
         """It, every second."""
-        return Chore(1.0, lambda: self.wanted, self.do)
+        return Periodic(1.0, lambda: self.wanted, self.do)
 
 
 @virtual_time
@@ -34,14 +34,14 @@ async def test_it_is_done_where_there_is_work() -> None:
     """Every second there is a look, and work only where it is wanted; the next look comes a second after its end."""
     work = Work()
     work.seconds = 0.5
-    chore = work.chore()
-    chore.start()
+    periodic = work.periodic()
+    periodic.start()
     await asyncio.sleep(3.0)
     work.wanted = False
     await asyncio.sleep(10.25)
     work.wanted = True
     await asyncio.sleep(1.0)
-    await chore.stop()
+    await periodic.stop()
     assert work.begun == [1.0, 2.5, 14.0]
 
 
@@ -50,12 +50,12 @@ async def test_a_failure_is_logged_and_the_next_look_comes(caplog: pytest.LogCap
     """What fails is logged with its name; a second later it is done again."""
     work = Work()
     work.fails = True
-    chore = work.chore()
-    chore.start()
+    periodic = work.periodic()
+    periodic.start()
     await asyncio.sleep(1.5)
     work.fails = False
     await asyncio.sleep(1.0)
-    await chore.stop()
+    await periodic.stop()
     assert work.begun == [1.0, 2.0] and work.ended == 1
     assert [record.message for record in caplog.records] == ["Work.do failed in a way nobody foresaw"]
     assert "dropped it" in caplog.text
@@ -72,11 +72,11 @@ async def test_a_look_that_fails_is_logged_and_the_next_comes(caplog: pytest.Log
             raise RuntimeError("lost the list")
         return False
 
-    chore = Chore(1.0, wanted, Work().do)
-    chore.start()
-    chore.start()
+    periodic = Periodic(1.0, wanted, Work().do)
+    periodic.start()
+    periodic.start()
     await asyncio.sleep(3.5)
-    await chore.stop()
+    await periodic.stop()
     assert looked == [1.0, 2.0, 3.0] and caplog.text.count("nobody foresaw") == 1
 
 
@@ -85,15 +85,15 @@ async def test_after_the_end_nothing_is_done() -> None:
     """A stop leaves off what is being done, and what would be looked at next; it may come before a start."""
     work = Work()
     work.seconds = 5.0
-    await work.chore().stop()
-    chore = work.chore()
-    chore.start()
+    await work.periodic().stop()
+    periodic = work.periodic()
+    periodic.start()
     await asyncio.sleep(2.0)
-    await chore.stop()
+    await periodic.stop()
     await asyncio.sleep(20.0)
     assert work.begun == [1.0] and work.ended == 0
     work.seconds = 0.0
-    other = work.chore()
+    other = work.periodic()
     other.start()
     await asyncio.sleep(1.0)  # its work has ended at this very instant; that is noticed after the stop
     await other.stop()

@@ -22,7 +22,7 @@ from holdfast.runtime.inbox.deliver import known
 from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.inbox.waiting import Waiting
 from holdfast.runtime.node import Node
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.testing import VirtualSystem, explore, run_virtual, virtual_time
 from support.systems.shelf import Books, Put, system
 from support.systems.versioned_press import author, deploy, press, reader, titles, together, with_saga
@@ -293,7 +293,7 @@ async def test_a_saga_whose_class_is_gone_cannot_be_repaired_here() -> None:
         ((saga, _),) = await desk.sagas()
         for kind, decision in (("retry", ""), ("undo", ""), ("resolve", "done")):
             with pytest.raises(HoldfastError, match="Thanking is no saga of this release"):
-                await mend(desk, Ask(kind, saga, "me", "why", decision=decision))
+                await repair(desk, Ask(kind, saga, "me", "why", decision=decision))
 
 
 def test_an_earlier_event_is_open_until_the_saga_that_it_begins_has_taken_it() -> None:

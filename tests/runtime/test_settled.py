@@ -19,7 +19,7 @@ from holdfast.core.log.record import Record
 from holdfast.errors import CommandError, StoreError
 from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.ops.audit import audit, read_all, reading
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import stuck
 from holdfast.testing import Fault, VirtualSystem, run_virtual, virtual_time
 from holdfast.testing.simulation.faults import Faults, kinds_at
@@ -348,7 +348,7 @@ async def test_a_saga_closed_by_hand_is_open_while_an_answer_is_due() -> None:
         (one,) = await stuck(nodes["desk"])
         for verb, decision in (("resolve", "undone"), ("", ""), ("resolve", "undone")):
             if verb:
-                await mend(nodes["desk"], Ask("resolve", one.id, "me", "looked into", decision=decision))
+                await repair(nodes["desk"], Ask("resolve", one.id, "me", "looked into", decision=decision))
             else:
                 await virtual.start("till")
             await asyncio.sleep(30)
@@ -364,7 +364,7 @@ async def test_a_saga_closed_by_hand_is_open_while_an_answer_is_due() -> None:
         await read_all(found, nodes)
         assert len(found.settling.open) == 1
         wrongs.refused.clear()
-        await mend(nodes["desk"], Ask("retry", one.id, "me", "the depot takes it back"))
+        await repair(nodes["desk"], Ask("retry", one.id, "me", "the depot takes it back"))
         await asking
         await virtual.settle()
         await read_all(found, nodes)

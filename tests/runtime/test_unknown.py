@@ -26,7 +26,7 @@ async def code_of(task: "asyncio.Task[Any]") -> str:
 
 
 @virtual_time
-async def test_a_command_that_waits_is_called_off() -> None:
+async def test_a_command_that_waits_is_cancelled() -> None:
     """A step with no answer by its deadline is called off: its command, which waits at the till because its handler
     fails, is answered cancelled and never decided; what was taken before goes back, the caller hears `deadline`."""
     faults = Faults(broken={"pay:*"})
@@ -99,7 +99,7 @@ def test_while_the_pivot_is_unknown_nothing_is_undone(refused: set[str], ends: s
 
 
 @virtual_time
-async def test_a_pivot_that_waits_is_called_off_and_undone() -> None:
+async def test_a_pivot_that_waits_is_cancelled_and_undone() -> None:
     """A pivot that its service cannot decide is answered cancelled after its deadline: the saga turns back."""
     async with VirtualSystem(system(Faults(broken={"book:*"}), retry=SLOW)) as virtual:
         assert await code_of(sale(virtual)) == "cancelled"

@@ -15,7 +15,7 @@ from holdfast.errors import KeyReused
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.inbox.waiting import Waiting
-from holdfast.runtime.ops import why as inquiry
+from holdfast.runtime.ops import why
 from holdfast.testing import VirtualSystem, explore, virtual_time
 from support.systems.versioned_press import (
     File,
@@ -254,11 +254,11 @@ async def test_a_saga_whose_class_is_gone_is_said_and_goes_on_when_it_is_back() 
         await deploy(system, without)
         await asking
         desk = system.nodes["desk"]
-        (one,) = await inquiry.unsettled(desk)
+        (one,) = await why.unsettled(desk)
         assert one.status == "stuck" and one.stuck.startswith("undeclared: Thanking is no saga of this release")
-        (told,) = (await inquiry.why(desk, tx=one.tx))[0].sagas
+        (told,) = (await why.why(desk, tx=one.tx))[0].sagas
         assert told.stuck == one.stuck and told.id == one.id
         assert (await system.ask(File("Emma"))).answer == Filed("Emma")
         await deploy(system, declared)
         await system.settle()
-        assert titles(system, "thanked") == ["Faust"] and await inquiry.unsettled(system.nodes["desk"]) == []
+        assert titles(system, "thanked") == ["Faust"] and await why.unsettled(system.nodes["desk"]) == []

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from holdfast import Rejection
-from holdfast.core.log.batch import Batch, Outcome, Row
+from holdfast.core.log.batch import Batch, CommitOutcome, Row
 from holdfast.core.log.record import Record
 from holdfast.errors import Unavailable
 from holdfast.stores.memory import MemoryStore
@@ -25,7 +25,7 @@ def watch(system: VirtualSystem, name: str) -> list[Batch]:
     store = system.stores[name]
     commit = store.commit
 
-    async def watched(batches: Sequence[Batch]) -> list[Outcome]:
+    async def watched(batches: Sequence[Batch]) -> list[CommitOutcome]:
         seen.extend(batches)
         return await commit(batches)
 

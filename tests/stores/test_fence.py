@@ -94,7 +94,7 @@ async def test_every_verb_works_for_who_holds_the_log(stores: Stores, verb: str)
     outcome = await VERBS[verb](first)
     if verb == "what memory refuses":
         assert outcome == [Conflict("A/1", 7, 1)]
-    assert await first.settle() >= 1
+    assert await first.recover() >= 1
 
 
 async def state(store: Any) -> object:

@@ -19,12 +19,12 @@ from holdfast import (
     Command,
     Contract,
     Event,
+    LocalTransaction,
     Rejected,
     Rejection,
     Running,
     Service,
     System,
-    Transaction,
     answer,
     decide,
     pivot,
@@ -98,10 +98,10 @@ class Ship(Command[Shipped]):
     order: str
 
 
-Body = Callable[[Charge, Transaction], Awaitable[None]]
+Body = Callable[[Charge, LocalTransaction], Awaitable[None]]
 
 
-async def say(tx: Transaction, sql: str, *values: Any) -> list[Any]:
+async def say(tx: LocalTransaction, sql: str, *values: Any) -> list[Any]:
     """A statement on a handler's connection; placeholders are ?."""
     if tx.engine == "sqlite":
         return list(tx.connection.execute(sql, values))
@@ -113,7 +113,7 @@ async def say(tx: Transaction, sql: str, *values: Any) -> list[Any]:
         return list(await cursor.fetchall())
 
 
-async def pay(command: Charge, tx: Transaction) -> None:
+async def pay(command: Charge, tx: LocalTransaction) -> None:
     """A row of the team's own for one charge, and the account's sum."""
     await say(tx, "INSERT INTO paid (order_id, amount) VALUES (?, ?)", command.order, command.amount)
     await say(tx, "UPDATE account SET balance = balance - ? WHERE name = ?", command.amount, command.account)
@@ -124,13 +124,13 @@ def service(body: Body = pay, *, seconds: float = 10.0) -> Service:
     found = Service(till)
 
     @found.handle(seconds=seconds)
-    async def charge(command: Charge, tx: Transaction) -> Charged:
+    async def charge(command: Charge, tx: LocalTransaction) -> Charged:
         await body(command, tx)
         tx.emit(Noted(f"for {command.order}"))
         return Charged(command.order, command.amount)
 
     @found.handle
-    async def refund(command: Refund, tx: Transaction) -> Refunded:
+    async def refund(command: Refund, tx: LocalTransaction) -> Refunded:
         await say(tx, "DELETE FROM paid WHERE order_id = ?", command.order)
         await say(tx, "UPDATE account SET balance = balance + ? WHERE name = ?", command.amount, command.account)
         return Refunded(command.order)
@@ -162,7 +162,7 @@ class Place:
         """Statements in a transaction of their own, through a handler: the rows of the last."""
         found: list[Any] = []
 
-        async def body(command: Charge, tx: Transaction) -> None:
+        async def body(command: Charge, tx: LocalTransaction) -> None:
             nonlocal found
             for sql in statements:
                 found = await say(tx, sql)
@@ -235,7 +235,7 @@ async def test_what_a_handler_did_and_what_it_emitted_are_one_commit(place: Plac
 async def test_a_no_is_recorded_and_what_the_handler_did_is_not(place: Place) -> None:
     """G1, G3: a rejection leaves its record and its events, and nothing of the handler's work; again it is the same."""
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         ((balance,),) = await say(tx, "SELECT balance FROM account WHERE name = ?", command.account)
         if balance < 0:
@@ -256,9 +256,9 @@ async def test_a_no_is_recorded_and_what_the_handler_did_is_not(place: Place) ->
 
 async def test_a_handler_that_fails_leaves_nothing(place: Place) -> None:
     """G1: it raises, it returns nonsense, it takes too long, its SQL fails: nothing is there, and the key is free."""
-    kept: list[Transaction] = []
+    kept: list[LocalTransaction] = []
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         kept.append(tx)
         if command.how == "raises":
@@ -296,7 +296,7 @@ async def test_a_handler_that_fails_leaves_nothing(place: Place) -> None:
 async def test_the_transaction_is_not_the_handlers_to_end(place: Place) -> None:
     """G1: neither commit nor rollback, by method or by SQL, leaves half of a command."""
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         if command.how == "method" and tx.engine != "sqlite":
             await tx.connection.commit()
@@ -319,7 +319,7 @@ async def test_the_transaction_is_not_the_handlers_to_end(place: Place) -> None:
 async def test_neighbours_go_through(place: Place) -> None:
     """G1: of many at once some raise and some say no, after their work: theirs is gone, and all the others' there."""
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         if command.how == "raises":
             raise RuntimeError("a bug")
@@ -343,7 +343,7 @@ async def test_a_key_finds_its_answer_without_the_handler(place: Place) -> None:
     """G3: asked again, also after a restart, the handler does not run: its own rows would be in its way."""
     runs = 0
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         nonlocal runs
         runs += 1
         await pay(command, tx)
@@ -409,7 +409,7 @@ async def test_a_saga_charges_and_refunds(place: Place) -> None:
     as in the log, each stream in order, and what fails is tried again until it works, holding up its stream only."""
     failures = Counter[str]()
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         if command.account == "b" and failures[command.order] < 2:
             failures[command.order] += 1
             await pay(command, tx)
@@ -441,7 +441,7 @@ async def test_a_saga_charges_and_refunds(place: Place) -> None:
 async def test_what_waits_is_decided_after_a_restart(place: Place) -> None:
     """G3: a received command that was set aside is decided once, by whichever process comes next."""
 
-    async def broken(command: Charge, tx: Transaction) -> None:
+    async def broken(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         raise RuntimeError("a bug")
 
@@ -463,7 +463,7 @@ async def test_who_waits_for_a_slow_handler(place: Place) -> None:
     one stream they always wait."""
     go, begun = asyncio.Event(), asyncio.Event()
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         if command.how == "slow":
             begun.set()
             await go.wait()
@@ -490,7 +490,7 @@ async def test_a_refused_commit_is_its_handlers_failure(place: Place) -> None:
         "CREATE TABLE item (name VARCHAR(50), of VARCHAR(50) REFERENCES paid (order_id) DEFERRABLE INITIALLY DEFERRED)"
     )
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await say(tx, "INSERT INTO item VALUES (?, ?)", command.order, command.order)
         if command.how != "bad":
             await pay(command, tx)
@@ -513,7 +513,7 @@ async def test_a_deadlock_is_run_again(name: str) -> None:
         await place.tell(*TABLES)
     both, tries = asyncio.Barrier(2), 0
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         nonlocal tries
         tries += 1
         one, two = ("a", "b") if command.account == "a" else ("b", "a")
@@ -574,7 +574,7 @@ async def test_a_commit_that_is_cut_off_is_found_out(server: Server | None, mome
     place = Place(server.url(name), server.name)
     await (made(server, name) if server.name == "mariadb" else place.tell(*TABLES))
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         nonlocal runs
         runs += 1
         await pay(command, tx)
@@ -601,7 +601,7 @@ async def test_a_handler_does_not_outlive_a_failed_store(place: Place) -> None:
     committed then, so that its message is decided once, by the try that comes after."""
     runs = Counter[str]()
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         runs[command.order] += 1
         if runs[command.order] == 1:
             running.nodes["till"].writer._crash(StoreFailed("the disk is full"), [])
@@ -633,16 +633,16 @@ def test_what_cannot_be_a_handler_is_refused() -> None:
     """Each mistake in one sentence that names the place."""
     found = Service(till)
 
-    def plain(command: Charge, tx: Transaction) -> Charged:
+    def plain(command: Charge, tx: LocalTransaction) -> Charged:
         return Charged("", 0)
 
     async def bare(command, tx):  # type: ignore[no-untyped-def]
         return Charged("", 0)
 
-    async def other(command: Buy, tx: Transaction) -> Bought:
+    async def other(command: Buy, tx: LocalTransaction) -> Bought:
         return Bought("")
 
-    async def wrong(command: Charge, tx: Transaction) -> Noted:
+    async def wrong(command: Charge, tx: LocalTransaction) -> Noted:
         return Noted("")
 
     for function, says in (
@@ -678,7 +678,7 @@ async def test_a_session_of_sqlalchemy_is_joined(place: Place) -> None:
     but a savepoint; and a handler that fails takes it along."""
     sessions = async_sessionmaker(expire_on_commit=False)
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         async with joined(tx, sessions) as session:
             session.add(Paid(order_id="rolled back", amount=1))
             await session.flush()
@@ -715,7 +715,7 @@ async def test_a_session_that_does_not_wait(place: Place) -> None:
     """A plain Session is joined on SQLite; on a server it is refused by name, and run_sync brings one."""
     sessions = sessionmaker()
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         if tx.engine == "sqlite":
             async with joined(tx, sessions) as session:
                 session.add_all([Paid(order_id=command.order, amount=2), Paid(order_id="x", amount=3)])
@@ -758,7 +758,7 @@ async def test_what_a_handler_may_not_do_on_sqlite(tmp_path: Path, sql: str) -> 
     store goes on."""
     refused: list[Exception] = []
 
-    async def body(command: Charge, tx: Transaction) -> None:
+    async def body(command: Charge, tx: LocalTransaction) -> None:
         await pay(command, tx)
         if command.how:
             try:
@@ -779,5 +779,5 @@ async def test_what_a_handler_may_not_do_on_sqlite(tmp_path: Path, sql: str) -> 
     assert await place.paid() == {"o1": 1, "o2": 1} and await place.balance() == 98
 
 
-async def nothing(command: Charge, tx: Transaction) -> None:
+async def nothing(command: Charge, tx: LocalTransaction) -> None:
     """A handler that does nothing."""

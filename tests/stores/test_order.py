@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.log.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome
 from holdfast.ports.store import Page
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.sqlite.store import SQLiteStore
@@ -39,7 +39,7 @@ class SequenceStore(MemoryStore):
         self._chance = random.Random(7)
         self._hidden: set[int] = set()
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         before = self._head
         outcomes = await super().commit(batches)
         self._hidden.update(position for position in range(before + 1, self._head + 1) if self._chance.random() < 0.3)

@@ -126,14 +126,14 @@ async def test_while_the_outcome_is_unknown_nothing_is_said(
         try:
             for refused in (
                 store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]),
-                store.cursors(), store.settle(), store.commit([full(4)]),
+                store.cursors(), store.recover(), store.commit([full(4)]),
             ):  # fmt: skip
                 with pytest.raises(StoreFailed, match="not to be reached"):
                     await refused
         finally:
             await asyncio.to_thread(own_server.start)
         monkeypatch.undo()
-        assert await store.settle() == head and await whole(store) == head
+        assert await store.recover() == head and await whole(store) == head
         assert await store.commit([full(head + 1)]) == [Committed(head + 1)]
         await store.close()
 
@@ -144,7 +144,7 @@ async def settled(store: Store, killing: "asyncio.Future[None]") -> int:
         if killing.done():
             await killing
         try:
-            return await store.settle()
+            return await store.recover()
         except StoreFailed:
             await asyncio.sleep(0.02)
 
@@ -246,7 +246,7 @@ async def test_half_a_group_is_never_committed_by_who_looks_for_it(server: Serve
     looking: list[asyncio.Future[int]] = []
 
     async def slowly(connection: Any) -> None:
-        looking.append(asyncio.ensure_future(store.settle()))
+        looking.append(asyncio.ensure_future(store.recover()))
         await asyncio.sleep(0.1)
         await engine._say(other, "ROLLBACK")
         await disconnect(connection)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.log.batch import Batch, Cursor, Move, Outcome, Row
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, Move, Row
 from holdfast.core.log.record import Headers, Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import Snapshot, Store
@@ -195,7 +195,7 @@ def test_snapshots_load_alike(counts: list[int], version: int, upto: int) -> Non
     async def run(folder: str) -> None:
         stores: list[Store] = [MemoryStore("s"), SQLiteStore(Path(folder) / "s.sqlite", "s")]
         loaded: list[object] = []
-        outcomes: list[list[Outcome]] = []
+        outcomes: list[list[CommitOutcome]] = []
         for store in stores:
             await store.open("i", 1)
             done = 0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from holdfast.errors import StoreFailed, StoreLocked
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.server.tenure import FENCED, Change, Doubt, Head, Opening, Tenure, taken
 
 OURS = Head(7, 3, "ours")
@@ -21,9 +21,9 @@ def held() -> Tenure:
     return Tenure("stock", OURS)
 
 
-def group(head: int = 7, records: int = 1) -> Group:
+def group(head: int = 7, records: int = 1) -> PlannedGroup:
     """A group of so many records after that head."""
-    made = Group(head)
+    made = PlannedGroup(head)
     made.head += records
     return made
 
@@ -103,10 +103,10 @@ class Server:
 
     def __init__(self) -> None:
         self.row = Head(0, 0, "")
-        self.written: list[tuple[str, Group]] = []
-        self.late: list[tuple[Head, Group]] = []
+        self.written: list[tuple[str, PlannedGroup]] = []
+        self.late: list[tuple[Head, PlannedGroup]] = []
 
-    def write(self, before: Head, sent: Group) -> bool:
+    def write(self, before: Head, sent: PlannedGroup) -> bool:
         """As the engines do: the comparison and all that is written are one transaction."""
         if (self.row.incarnation, self.row.groups) != (before.incarnation, before.groups):
             return False
@@ -114,7 +114,7 @@ class Server:
         self.written.append((before.incarnation, sent))
         return True
 
-    def has(self, sent: Group) -> bool:
+    def has(self, sent: PlannedGroup) -> bool:
         """Whether that very group is there."""
         return any(one is sent for _, one in self.written)
 
@@ -165,7 +165,7 @@ def play(choose: Callable[[int], int]) -> bool:
     """One schedule; whether the log was taken over in it."""
     server = Server()
     server.row = taken("ours", 1)(server.row).head
-    tenure, said = Tenure("stock", server.row), dict[Group, bool]()
+    tenure, said = Tenure("stock", server.row), dict[PlannedGroup, bool]()
     for step in range(STEPS):
         what = choose(6)
         sent = group(tenure.head.position, records=step % 2)

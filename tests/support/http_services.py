@@ -14,17 +14,17 @@ from holdfast import (
     Command,
     Contract,
     Event,
+    Every,
+    Keyed,
+    Query,
     Rejected,
     Sensitive,
     Service,
     System,
     answer,
     decide,
-    every,
     evolve,
-    keyed,
     pivot,
-    query,
     step,
 )
 from holdfast.core.wire.problem import MEDIA_TYPE
@@ -134,22 +134,22 @@ class Totals:
 
 @lab_service.get("/totals/{name}")
 def total(name: str):
-    return query(Totals, name, shape=lambda row: [row["name"], row["times"]])
+    return Query(Totals, name, shape=lambda row: [row["name"], row["times"]])
 
 
 @lab_service.get("/broken/{name}")
 def broken(name: str):
-    return query(Totals, name, shape=lambda row: row[LEAK])
+    return Query(Totals, name, shape=lambda row: row[LEAK])
 
 
 @lab_service.patch("/once/{tid}")
 def once(tid: str):
-    return keyed(Poke("once", "s", 1), tid)
+    return Keyed(Poke("once", "s", 1), tid)
 
 
 @lab_service.post("/everything/{times}")
 def poke_every(times: int):
-    return every(Shelf, Poke, times=times)
+    return Every(Shelf, Poke, times=times)
 
 
 @lab_service.post("/rooms/{room}/{times}")
@@ -166,7 +166,7 @@ def put_room(room: str, body: Poke) -> Poke:
 
 @lab_service.get("/rooms/{room}/{shelf}")
 def room_page(room: str, shelf: str):
-    return query(Shelves, room, shelf)
+    return Query(Shelves, room, shelf)
 
 
 class Reply(NamedTuple):
@@ -252,12 +252,13 @@ async def site(
     """Services in memory behind one listener; `only` starts one of them."""
     whole = system if isinstance(system, System) else System([system], name=system.name)
     transport = LocalTransport()
+    chosen = {only: whole.services[only]} if only else whole.services
     running = Running(
         whole,
-        store=lambda service: MemoryStore(service.name),
-        transport=lambda service: transport,
-        clock=SystemClock(),
-        services={only: whole.services[only]} if only else None,
+        lambda: {
+            name: Node(service, MemoryStore(name), transport, SystemClock(), peers=whole.services)
+            for name, service in chosen.items()
+        },
     )
     transport.peers.update(running.nodes)
     async with running, aiohttp.ClientSession() as session:

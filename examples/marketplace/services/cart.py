@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast import (
+    Every,
+    Keyed,
+    Query,
     Rejected,
     Rejection,
     Service,
     answer,
     decide,
-    every,
     evolve,
-    keyed,
     pivot,
-    query,
     step,
     undo,
 )
@@ -287,13 +287,13 @@ def checkout(customer_id: int, body: CheckoutBody):
         raise Rejected("other_customer", "the customer in the path and the one in the body differ")
     fields = msgspec.structs.asdict(body)
     tid = fields.pop("tid")
-    return keyed(Checkout(customer_id, tid, Buyer(**fields)), tid)
+    return Keyed(Checkout(customer_id, tid, Buyer(**fields)), tid)
 
 
 @cart_service.get("/cart/{customer_id}/history/{tid}")
 def history(customer_id: int, tid: str):
     """What was in the cart at a checkout."""
-    return query(Taken, customer_id, tid, shape=lambda row: [shown(item) for item in row["items"]])
+    return Query(Taken, customer_id, tid, shape=lambda row: [shown(item) for item in row["items"]])
 
 
 def shown(item: dict[str, object]) -> dict[str, object]:
@@ -301,4 +301,4 @@ def shown(item: dict[str, object]) -> dict[str, object]:
     return {"".join(part.capitalize() for part in name.split("_")): value for name, value in item.items()}
 
 
-bench_routes(cart_service, reset=[every(Cart, Seal)], cleanup=[every(Cart, Seal)])  # prices follow the products
+bench_routes(cart_service, reset=[Every(Cart, Seal)], cleanup=[Every(Cart, Seal)])  # prices follow the products

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, every, evolve
+from holdfast import Every, Rejected, Sensitive, Service, decide, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.customer import (
     AddCustomer,
@@ -91,4 +91,4 @@ def add_customer(body: CustomerRow) -> AddCustomer:
     return AddCustomer(body.id, body)
 
 
-bench_routes(customer_service, reset=[every(Customer, RestartCounts)], cleanup=[every(Customer, RemoveCustomer)])
+bench_routes(customer_service, reset=[Every(Customer, RestartCounts)], cleanup=[Every(Customer, RemoveCustomer)])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from holdfast import Context, Rejected, Service, decide, every, evolve
+from holdfast import Context, Every, Rejected, Service, decide, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.order import (
     Advance,
@@ -167,6 +167,6 @@ def packed(event: ShipmentCreated) -> ChangeStatus:
 
 bench_routes(
     order_service,
-    reset=[every(Order, RemoveOrder), every(OrderNumbers, RestartNumbers)],
-    cleanup=[every(Order, RemoveOrder), every(OrderNumbers, RestartNumbers)],
+    reset=[Every(Order, RemoveOrder), Every(OrderNumbers, RestartNumbers)],
+    cleanup=[Every(Order, RemoveOrder), Every(OrderNumbers, RestartNumbers)],
 )

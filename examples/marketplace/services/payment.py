@@ -2,7 +2,7 @@
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, every, evolve
+from holdfast import Every, Rejected, Sensitive, Service, decide, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.payment import (
     Pay,
@@ -91,4 +91,4 @@ class Payment:
         self.status = "failed"
 
 
-bench_routes(payment_service, reset=[every(Payment, RemovePayment)], cleanup=[every(Payment, RemovePayment)])
+bench_routes(payment_service, reset=[Every(Payment, RemovePayment)], cleanup=[Every(Payment, RemovePayment)])

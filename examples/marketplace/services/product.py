@@ -2,7 +2,7 @@
 
 import msgspec
 
-from holdfast import Rejected, Service, answer, decide, every, evolve, keyed, step
+from holdfast import Every, Keyed, Rejected, Service, answer, decide, evolve, step
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.product import (
     AddProduct,
@@ -132,13 +132,13 @@ def add_product(body: ProductRow) -> AddProduct:
 @product_service.patch("/product")
 def update_price(body: PriceBody):
     """Set the price of one version; `instanceId` is the idempotency key."""
-    return keyed(UpdatePrice(body.seller_id, body.product_id, body.price, body.version), body.tid)
+    return Keyed(UpdatePrice(body.seller_id, body.product_id, body.price, body.version), body.tid)
 
 
 @product_service.put("/product")
 def update_product(body: ProductRow):
     """Replace a product; its new version is the transaction's id, and the idempotency key."""
-    return keyed(UpdateProduct(body.seller_id, body.product_id, body), body.version)
+    return Keyed(UpdateProduct(body.seller_id, body.product_id, body), body.version)
 
 
-bench_routes(product_service, reset=[every(Product, RestartVersion)], cleanup=[every(Product, RemoveProduct)])
+bench_routes(product_service, reset=[Every(Product, RestartVersion)], cleanup=[Every(Product, RemoveProduct)])

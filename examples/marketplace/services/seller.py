@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast import Rejected, Sensitive, Service, decide, every, evolve, query
+from holdfast import Every, Query, Rejected, Sensitive, Service, decide, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.order import InvoiceIssued, OrderRemoved, OrderStatusChanged
 from marketplace.contracts.seller import (
@@ -177,7 +177,7 @@ def add_seller(body: SellerRow) -> AddSeller:
 @seller_service.get("/seller/dashboard/{seller_id}")
 def dashboard(seller_id: int):
     """What is open for a seller, with its totals."""
-    return query(Dashboard, seller_id, shape=shown)
+    return Query(Dashboard, seller_id, shape=shown)
 
 
-bench_routes(seller_service, reset=[], cleanup=[every(Seller, RemoveSeller)])  # dashboards follow the orders
+bench_routes(seller_service, reset=[], cleanup=[Every(Seller, RemoveSeller)])  # dashboards follow the orders

@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 
-from holdfast import Context, Rejected, Service, answer, decide, every, evolve, keyed, pivot, step, undo
+from holdfast import Context, Every, Keyed, Rejected, Service, answer, decide, evolve, pivot, step, undo
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.customer import Count
 from marketplace.contracts.order import Advance, OrderStatusChanged
@@ -277,8 +277,8 @@ def ended(event: DeliveredTogether) -> Forget:
 @shipment_service.patch("/shipment/{tid}")
 def update_delivery(tid: str):
     """Deliver the oldest parcels of up to ten sellers; the path's id is the idempotency key."""
-    return keyed(UpdateDelivery(tid), tid)
+    return Keyed(UpdateDelivery(tid), tid)
 
 
-EMPTIED = [every(Shipment, RemoveShipment), every(Depot, EmptyDepot)]
+EMPTIED = [Every(Shipment, RemoveShipment), Every(Depot, EmptyDepot)]
 bench_routes(shipment_service, reset=EMPTIED, cleanup=EMPTIED)

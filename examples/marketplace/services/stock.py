@@ -2,7 +2,7 @@
 
 import msgspec
 
-from holdfast import Rejected, Service, decide, every, evolve
+from holdfast import Every, Rejected, Service, decide, evolve
 from marketplace.bench import bench_routes, blank
 from marketplace.contracts.shipment import ShipmentCreated
 from marketplace.contracts.stock import (
@@ -119,4 +119,4 @@ def add_stock(body: AddStock) -> AddStock:
     return body
 
 
-bench_routes(stock_service, reset=[every(StockItem, RestartStock)], cleanup=[every(StockItem, RemoveStock)])
+bench_routes(stock_service, reset=[Every(StockItem, RestartStock)], cleanup=[Every(StockItem, RemoveStock)])

@@ -20,7 +20,7 @@ from holdfast.errors import ConfigInvalid
 from holdfast.operator.repair import (
     Judgement,
     RepairOrder,
-    RepairResult,
+    RepairOutcome,
     RepairTarget,
     gather_targets,
     locate,
@@ -68,7 +68,7 @@ class Repairs:
         """Repair one after the other, saying what became of each; the exit code."""
         judge = self._judge()
         order = msgspec.structs.replace(order, dry_run=self._dry_run)
-        results: list[RepairResult] = []
+        results: list[RepairOutcome] = []
         for number, target in enumerate(targets, 1):
             result = repair(self.urls, self.settings, target, order)
             if judge is not None and self._dry_run:
@@ -121,7 +121,7 @@ def lines_of(judgement: Judgement | None, *, done: bool) -> list[str]:
     return [f"invariants: {len(judgement.hold)} {'hold' if done else 'would hold'}"]
 
 
-def _shown(result: RepairResult, number: str) -> str:
+def _shown(result: RepairOutcome, number: str) -> str:
     said, then = result.said, result.then
     note = f": {said.note}" if not isinstance(said, Plan) and said.note else ""
     lines = [f"{number}  {said.service}  {said.target}  {said.how}{note}"]

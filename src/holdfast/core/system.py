@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 from holdfast.core.audit.happened import Happened
 from holdfast.core.audit.invariant import Invariant
 from holdfast.core.declare.service import Service
+from holdfast.core.log.name import LogName, SlotMap
 from holdfast.errors import Misuse
 
 T = TypeVar("T", bound=type[Any])
@@ -27,10 +28,16 @@ class System:
             self.services[service.name] = service
         self.invariants: dict[str, Invariant] = {}
         """By name: what must be true of the system, see `invariant`."""
+        self._slots = {name: SlotMap(name) for name in self.services}
         if not self.services:
             raise Misuse(f"system {name!r}: has no services")
         for service in self.services.values():
             service.check_staged(self.services)
+
+    def log_of(self, service: str, key: str) -> LogName:
+        """The log that a key of a service belongs to. A service has one log today."""
+        found = self._slots.get(service)
+        return found.log_of(key) if found is not None else LogName(service)
 
     @overload
     def invariant(self, declared: T, /) -> T: ...

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import logs
+from holdfast.compose import make_running
 from holdfast.config import Settings, load
 from holdfast.errors import HoldfastError
-from holdfast.host.server import build_nodes, host, run_loop
+from holdfast.host.server import host, run_loop
 from holdfast.host.target import load_target
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
@@ -33,10 +34,14 @@ def main(
     try:
         settings = load(Path(os.devnull), os.environ)
         _log(settings, service)
-        nodes = build_nodes(
-            load_target(target), settings, only=service, wrap_store=wrap_store, wrap_transport=wrap_transport
+        running = make_running(
+            load_target(target),
+            settings,
+            services=(service,),
+            wrap_store=wrap_store,
+            wrap_transport=wrap_transport,
         )
-        run_loop(_serve(host(nodes, settings, host=settings.host, port=int(port))))
+        run_loop(_serve(host(running, host=settings.host, port=int(port))))
     except HoldfastError as error:
         print(f"{service}: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,7 @@
-"""Hosting: the services of this process on their stores, behind one HTTP server, until it is told to end.
+"""Hosting: the services of a process behind one HTTP server, until it is told to end.
 
-Comes after configuration and targets. With several services they reach each other in memory; with one, its peers are
-reached over HTTP at the URLs of the configuration. The order of ending: the server drains, then every node commits
-what waits and lets go of its store. Fails with `ConfigInvalid` or `StoreError` before it listens.
+Comes after `compose`, which put the services together. The order of ending: the server drains, then every service
+commits what waits and lets go of its store. Fails with `ConfigInvalid` or `StoreError` before it listens.
 """
 
 import asyncio
@@ -11,21 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from holdfast.compose import make_store
+from holdfast.compose import asgi_app
 from holdfast.config import ServiceSettings, Settings
-from holdfast.core.saga.stage import Standing
-from holdfast.core.system import System
-from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
-from holdfast.errors import ConfigInvalid
-from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
-from holdfast.runtime.clock import SystemClock
-from holdfast.runtime.node import Node
-from holdfast.transports.local import LocalTransport
+from holdfast.runtime.system import Running
 
 T = TypeVar("T")
 COLLECT = (20_000, 20, 50)
@@ -34,107 +25,24 @@ SWITCH_SECONDS = 0.0005
 """How long a thread keeps the interpreter: the store's writer thread must not wait 5 ms for the loop's."""
 
 
-def build_nodes(
-    system: System,
-    settings: Settings,
-    *,
-    only: str = "",
-    wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
-) -> dict[str, Node]:
-    """The nodes of this process, not started. `only`: that service alone, its peers by URL. Raises ConfigInvalid.
-
-    `wrap_store` and `wrap_transport` get (service, port) and give what takes its place: how the testing kit takes
-    a protection out.
-    """
-    if only and only not in system.services:
-        raise ConfigInvalid(f"{system.name!r} has no service {only!r}; there are: {', '.join(system.services)}")
-    chosen = {only: system.services[only]} if only else system.services
-    outside = set(system.services).union(*(service.peers() for service in chosen.values())) - set(chosen)
-    transport = _transport(settings, outside)
-    nodes: dict[str, Node] = {}
-    for name, service in chosen.items():
-        store = make_store(settings.store_of(name), name)
-        nodes[name] = Node(
-            service,
-            wrap_store(name, store) if wrap_store else store,
-            wrap_transport(name, transport) if wrap_transport else transport,
-            SystemClock(),
-            peers=system.services,
-            snapshot_every=settings.snapshot_every,
-            streams_in_memory_max=settings.streams_in_memory_max,
-        )
-    transport.near.peers.update(nodes)
-    return nodes
-
-
-class Routed:
-    """A transport that hands over in this process what it can, and takes the network for the rest."""
-
-    def __init__(self, near: LocalTransport, far: Transport | None) -> None:
-        self.near, self.far = near, far
-
-    def _to(self, peer: str) -> Transport:
-        return self.near if self.far is None or peer in self.near.peers else self.far
-
-    async def exchange(self, peer: str, frame: Frame) -> Frame:
-        """Bring a frame to a peer and its answer back."""
-        return await self._to(peer).exchange(peer, frame)
-
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed."""
-        return await self._to(peer).feed(peer, request)
-
-    async def standing(self, peer: str, tx: str) -> Standing:
-        """What a peer knows of a staged transaction."""
-        return await self._to(peer).standing(peer, tx)
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        if self.far is not None:
-            await self.far.close()
-
-
-def _transport(settings: Settings, outside: set[str]) -> Routed:
-    if not outside:
-        return Routed(LocalTransport(), None)
-    urls = settings.urls()
-    if missing := sorted(outside - set(urls)):
-        raise ConfigInvalid(
-            f"services.{missing[0]}.url is not set: {missing[0]} is a peer and does not run in this process"
-        )
-    from holdfast.transports.http import HttpTransport
-
-    return Routed(LocalTransport(), HttpTransport({name: urls[name] for name in outside}, secret=settings.secret))
-
-
-async def host(
-    nodes: Mapping[str, Node], settings: Settings, *, host: str, port: int, ready: Callable[[int], None] | None = None
-) -> None:
-    """Start the nodes, serve them until SIGTERM, SIGINT or cancellation, then end in order.
+async def host(running: Running, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
+    """Start services, serve them until SIGTERM, SIGINT or cancellation, then end in order.
 
     Raises StoreError where a store cannot be opened and ConfigInvalid where nobody can listen: nothing is left open.
     """
-    from holdfast.web.app import make_app
     from holdfast.web.serve import serve
 
     with _Ending() as ending:
-        started: list[Node] = []
         try:
-            for node in nodes.values():
-                started.append(node)
-                await node.start()
-            app = make_app(nodes, secret=settings.secret, operator_token=settings.operator_token)
+            await running.start()
             ending.task = None
-            await serve(app, host=host, port=port, ready=ready)
+            await serve(asgi_app(running), host=host, port=port, ready=ready)
         except asyncio.CancelledError:
             if not ending.told:
                 raise
         finally:
             ending.task = None
-            await asyncio.gather(*(node.close(drain=node.takes_work) for node in started))
-            for node in started:
-                await node.transport.close()
+            await running.close()
 
 
 class _Ending:

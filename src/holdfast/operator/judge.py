@@ -18,7 +18,7 @@ from holdfast.core.audit.cut import seen
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.audit.settled import Open
 from holdfast.core.explain.overview import LogPage, ProgressStatus, RecordList
-from holdfast.core.explain.plan import Plan, RepairDone
+from holdfast.core.explain.plan import Plan, RepairResult
 from holdfast.core.explain.story import tell, trail_of
 from holdfast.core.log.record import BEGUN, Record, parse_record_id
 from holdfast.core.system import System
@@ -26,9 +26,9 @@ from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.operator.audit import HttpAudit
 from holdfast.operator.client import get
-from holdfast.operator.repair import Judgement, RepairOrder, RepairResult
+from holdfast.operator.repair import Judgement, RepairOrder, RepairOutcome
 from holdfast.operator.why import gather
-from holdfast.runtime.ops.simulate import Foretelling
+from holdfast.runtime.ops.simulate import Simulation
 
 FOLDED_RECORDS_MAX = 100_000
 """Records of all logs up to which they are read whole, for what is folded over all transactions."""
@@ -42,7 +42,7 @@ class RepairJudge:
         self._system, self._urls, self._settings = system, urls, settings
         self._streams: dict[tuple[str, str], list[Record]] = {}
 
-    def judged_before(self, result: RepairResult, order: RepairOrder) -> RepairResult:
+    def judged_before(self, result: RepairOutcome, order: RepairOrder) -> RepairOutcome:
         """A plan, with what the invariants would say after it. Never raises: what cannot be told is said."""
         plan = result.said
         if not isinstance(plan, Plan):
@@ -52,7 +52,7 @@ class RepairJudge:
 
     def _simulated(self, plan: Plan, order: RepairOrder) -> Judgement:
         try:
-            rest = Foretelling(self._system, self._read, int(time.time() * 1e6))
+            rest = Simulation(self._system, self._read, int(time.time() * 1e6))
             tx = self._play(rest, plan, order)
             known = self._records(tx)
             begun = [(name, record.stream) for name, record in known if record.type == BEGUN]
@@ -62,12 +62,12 @@ class RepairJudge:
         except HoldfastError as error:
             return Judgement(unknown=(str(error),))
 
-    def _play(self, rest: Foretelling, plan: Plan, order: RepairOrder) -> str:
+    def _play(self, rest: Simulation, plan: Plan, order: RepairOrder) -> str:
         """Play the repair and what follows; the transaction that it belongs to."""
         service, target, answer = plan.service, plan.target, plan.answer
         if "/" in target:
             verb: Any = order.decision if order.kind == "resolve" else order.kind
-            rest.mend(service, target, verb, order.by, order.why)
+            rest.repair(service, target, verb, order.by, order.why)
             return self._read(service, target)[0].tx
         producer, record = self._message(target)
         if record.kind == "event":
@@ -83,10 +83,10 @@ class RepairJudge:
             rest.answer(answer.service, answer.stream, answer.version, answer.type, data, record.tx)
         return record.tx
 
-    def judged_after(self, result: RepairResult) -> RepairResult:
+    def judged_after(self, result: RepairOutcome) -> RepairOutcome:
         """A repair that was carried out, with what the invariants say of its transaction when that has settled."""
         done = result.said
-        if not isinstance(done, RepairDone) or done.how != "applied":
+        if not isinstance(done, RepairResult) or done.how != "applied":
             return result
         try:
             is_saga = "/" in done.target

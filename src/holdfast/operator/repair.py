@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.config import Settings
 from holdfast.core.explain.overview import ListedSaga, ListedWaiting, LogPage, RecordList, WaitingList
-from holdfast.core.explain.plan import Given, Plan, RepairDone
+from holdfast.core.explain.plan import AnswerGiven, Plan, RepairResult
 from holdfast.core.log.record import parse_record_id
 from holdfast.errors import HoldfastError
 from holdfast.operator.client import get, post
@@ -76,10 +76,10 @@ class Judgement(msgspec.Struct, frozen=True):
         return {} if self.hold is None else {"hold": list(self.hold), "break": list(self.breaks)}
 
 
-class RepairResult(msgspec.Struct, frozen=True):
+class RepairOutcome(msgspec.Struct, frozen=True):
     """What became of one repair, or what would become of it."""
 
-    said: Plan | RepairDone | RefusedRepair
+    said: Plan | RepairResult | RefusedRepair
     then: Plan | Untold | None = None
     """What the service that would get the answer would do with it."""
     judgement: Judgement | None = None
@@ -154,19 +154,19 @@ def _receiver(urls: Mapping[str, str], settings: Settings, name: str) -> str:
     return to if to in urls else ""
 
 
-def repair(urls: Mapping[str, str], settings: Settings, target: RepairTarget, order: RepairOrder) -> RepairResult:
+def repair(urls: Mapping[str, str], settings: Settings, target: RepairTarget, order: RepairOrder) -> RepairOutcome:
     """Carry out a repair of one target, or get its plan. Never raises: a refusal is a result."""
     asked = msgspec.structs.replace(order, target=target.name, stream=target.stream)
     try:
         if not order.dry_run:
-            return RepairResult(post(urls[target.service], "/ops/repairs", asked, settings, RepairDone))
+            return RepairOutcome(post(urls[target.service], "/ops/repairs", asked, settings, RepairResult))
         plan = post(urls[target.service], "/ops/repairs", asked, settings, Plan)
     except HoldfastError as error:
-        return RepairResult(RefusedRepair(target.service, target.name, "refused", str(error)))
-    return RepairResult(plan, _then(urls, settings, plan.answer) if plan.answer is not None else None)
+        return RepairOutcome(RefusedRepair(target.service, target.name, "refused", str(error)))
+    return RepairOutcome(plan, _then(urls, settings, plan.answer) if plan.answer is not None else None)
 
 
-def _then(urls: Mapping[str, str], settings: Settings, answer: Given) -> Plan | Untold:
+def _then(urls: Mapping[str, str], settings: Settings, answer: AnswerGiven) -> Plan | Untold:
     """What the service that would get the answer would do with it, or why that cannot be told."""
     if answer.service not in urls:
         return Untold(answer.service, (f"{answer.service} is not among the services asked",))

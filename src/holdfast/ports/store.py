@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Kind, Record
 
 __all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Lent", "Loaded", "Opened", "Page", "Snapshot", "Store"]
@@ -135,7 +135,7 @@ class Store(Protocol):
         `within` it. Raises StoreFailed, and StoreError where the engine lends none."""
         ...
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit each batch whole or not at all, all of them in one durable flush; one outcome for each, in order.
 
         A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at
@@ -146,7 +146,7 @@ class Store(Protocol):
 
         Raises StoreFailed when the engine could not make the group durable. Then either nothing of it is there, which
         the adapter has made sure of by looking, never by guessing; or the engine could not be asked, and every other
-        method raises StoreFailed until `settle` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
+        method raises StoreFailed until `recover` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
         before anything is written.
 
         `within` a transaction, the batches and what was done in it are committed together or not at all: where one
@@ -156,7 +156,7 @@ class Store(Protocol):
         """
         ...
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """After a commit that failed: find out whether its group is there after all. The head.
 
         Raises StoreFailed while the engine cannot be asked. What is read after it includes the group if it is there.

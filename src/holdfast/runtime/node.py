@@ -38,7 +38,7 @@ from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.inbox.retry import Retrier
 from holdfast.runtime.inbox.turns import Turns
 from holdfast.runtime.inbox.waiting import Waiting
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.rows import Mirror
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.writer import Writer
@@ -84,7 +84,7 @@ class Node:
         self.state = NodeState.STARTING
         self.started_at = 0
         """When it was ready for the first time, µs since 1970-01-01 UTC; 0: it has not been."""
-        self.history = History(())
+        self.incarnations = Incarnations(())
         self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
         self.streams = Streams(self.dispatch.folder_of, streams_max=streams_in_memory_max)
         self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed)
@@ -107,7 +107,7 @@ class Node:
         self.effects = Effects(self.retrier)
         self.edge = Edge(self.inbox, self.writer, self.handlers, store)
         self.conversations = Exchange(
-            self.name, self.peers, store, self.writer, self.inbox, transport, clock, self.history
+            self.name, self.peers, store, self.writer, self.inbox, transport, clock, self.incarnations
         )
         self.timers = Timers(
             self.dispatch,
@@ -145,7 +145,7 @@ class Node:
         """Open the store, begin an incarnation, take up everything where the log left it."""
         self.handlers.check()
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
-        self.history.incarnations = opened.incarnations
+        self.incarnations.all = opened.incarnations
         self.writer.start(opened.head)
         await self._reload()
         sends_to = {name for saga in self.service.sagas.values() for name in saga.contracts}
@@ -225,7 +225,7 @@ class Node:
             raise Unavailable(f"{self.name} is not running")
         if request.after:
             if request.incarnation:
-                self.history.check(Cursor(request.incarnation, request.after), self.writer.head, "a feed's reader")
+                self.incarnations.check(Cursor(request.incarnation, request.after), self.writer.head, "a feed's reader")
             elif request.after > self.writer.head:
                 raise Forked(f"the log of {self.name} ends at {self.writer.head}; {request.after} is past it")
         loop = asyncio.get_running_loop()
@@ -241,7 +241,7 @@ class Node:
             records = page.records if page else ()
             left = end - loop.time()
             if records or limit <= 0 or left <= 0 or not self.takes_work:
-                return FeedPage(records, upto, self.history.at(max(upto, 1))[0].id, head)
+                return FeedPage(records, upto, self.incarnations.at(max(upto, 1))[0].id, head)
             after = upto
             if self.writer.head == head:  # else something was flushed while this read, and its news are over
                 await self._news.wait(left)
@@ -279,7 +279,7 @@ class Node:
         while True:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
-                self.writer.head = await self.store.settle()
+                self.writer.head = await self.store.recover()
                 self.conversations.reread(await self.store.cursors())
                 await self._reload()
                 self.writer.resume()
@@ -293,7 +293,7 @@ class Node:
         """Go on at a higher position, in a new incarnation. Raises StoreError."""
         async with self.writer.paused():
             opened = await self.store.leap(self.clock.unique(), self.clock.now_us(), first)
-            self.history.incarnations = opened.incarnations
+            self.incarnations.all = opened.incarnations
             self.writer.head = opened.head
 
     async def records_of(self, *, tx: str = "", correlation: str = "", stream: str = "") -> list[Record]:

@@ -1,21 +1,41 @@
-"""Chores: what a service does every so often, where there is something to do.
+"""Tasks of a service: what is done again and again, and how all of them end.
 
-Between two looks a chore is a timer and nothing more; it becomes a task only where there is work. What that raises is
-logged, and the next look comes all the same. Used by exchange, feeds and resolving.
+`Periodic` is work that is looked for every so often. Between two looks it is a timer and nothing more; it becomes a
+task only where there is work. What that raises is logged, and the next look comes all the same. Used by exchange, feeds
+and the asking about stages.
+
+`cancel_all` ends tasks, and waits until they are gone, but not for ever: a task may be held by something that does not
+answer, an engine that hangs in a commit or a user's call that swallows its cancel. Whoever closes a service is not held
+with it. Used by whatever has tasks: writer, conversations, feeds, effects.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from holdfast.runtime.ending import end
+logger = logging.getLogger("holdfast.tasks")
 
-logger = logging.getLogger("holdfast.chores")
+PATIENCE_SECONDS = 2.0
+"""How long a cancelled task may take to end before it is cancelled once more, and then left behind."""
 
 
-class Chore:
-    """One of them: `wanted` says whether there is work, `work` does it."""
+async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
+    """Cancel these tasks and wait for their end; once more where one has not ended in time; then it is left behind."""
+    left = {task for task in tasks if task is not None and not task.done()}
+    for _ in range(2):
+        for task in left:
+            task.cancel()
+        if left:
+            done, left = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
+            for task in done:
+                _ = task.cancelled() or task.exception()  # seen: nobody waits for what comes of it
+    if left:
+        logger.error("%d tasks do not end: what they wait for does not answer", len(left))
+
+
+class Periodic:
+    """Work that comes again: `wanted` says whether there is some, `work` does it."""
 
     def __init__(
         self, every_seconds: float, wanted: Callable[[], bool], work: Callable[[], Coroutine[Any, Any, None]]
@@ -36,7 +56,7 @@ class Chore:
         self._going = False
         if self._alarm is not None:
             self._alarm.cancel()
-        await end((self._task,))
+        await cancel_all((self._task,))
 
     def _later(self) -> None:
         if self._going:

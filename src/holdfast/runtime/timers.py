@@ -18,10 +18,10 @@ from holdfast.ports.store import Store
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import Dispatch
 from holdfast.runtime.decide.sagas import Setting
-from holdfast.runtime.ending import end
 from holdfast.runtime.log.rows import scanned
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.timers")
 
@@ -75,7 +75,7 @@ class Timers:
         """Fire no more."""
         self._going = False
         self._arm()
-        await end((self._firing,))
+        await cancel_all((self._firing,))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from holdfast.core.declare.handler import Transaction
+from holdfast.core.declare.handler import LocalTransaction
 from holdfast.errors import Misuse
 
 __all__ = ["joined"]
@@ -34,10 +34,10 @@ _lent: ContextVar[Any] = ContextVar("lent")
 
 
 @overload
-def joined(tx: Transaction, sessions: async_sessionmaker[A]) -> AbstractAsyncContextManager[A]: ...
+def joined(tx: LocalTransaction, sessions: async_sessionmaker[A]) -> AbstractAsyncContextManager[A]: ...
 @overload
-def joined(tx: Transaction, sessions: sessionmaker[S]) -> AbstractAsyncContextManager[S]: ...
-def joined(tx: Transaction, sessions: Any) -> AbstractAsyncContextManager[Any]:
+def joined(tx: LocalTransaction, sessions: sessionmaker[S]) -> AbstractAsyncContextManager[S]: ...
+def joined(tx: LocalTransaction, sessions: Any) -> AbstractAsyncContextManager[Any]:
     """A session of that maker inside the handler's transaction; flushed at the end of the block.
 
     An `async_sessionmaker` on every engine; a `sessionmaker` on SQLite alone, since a server's driver is asynchronous
@@ -54,7 +54,9 @@ def joined(tx: Transaction, sessions: Any) -> AbstractAsyncContextManager[Any]:
 
 
 @asynccontextmanager
-async def _joined_async(tx: Transaction, sessions: async_sessionmaker[AsyncSession]) -> AsyncGenerator[AsyncSession]:
+async def _joined_async(
+    tx: LocalTransaction, sessions: async_sessionmaker[AsyncSession]
+) -> AsyncGenerator[AsyncSession]:
     token = _lent.set(tx.connection)
     try:
         connection = await _async_engine(DIALECTS[tx.engine]).connect()
@@ -70,7 +72,7 @@ async def _joined_async(tx: Transaction, sessions: async_sessionmaker[AsyncSessi
 
 
 @asynccontextmanager
-async def _joined_sync(tx: Transaction, sessions: sessionmaker[Session]) -> AsyncGenerator[Session]:
+async def _joined_sync(tx: LocalTransaction, sessions: sessionmaker[Session]) -> AsyncGenerator[Session]:
     token = _lent.set(tx.connection)
     try:
         connection = _engine().connect()

@@ -67,12 +67,12 @@ class Connection:
     def __init__(self, connection: apsw.Connection) -> None:
         self.driver_connection = connection
 
-    def cursor(self) -> "Cursor":
+    def cursor(self) -> "DriverCursor":
         """A cursor."""
-        return Cursor(self.driver_connection)
+        return DriverCursor(self.driver_connection)
 
 
-class Cursor:
+class DriverCursor:
     """One statement at a time, its rows read whole."""
 
     arraysize = 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Conflict, Cursor, Duplicate, RowKind
 from holdfast.core.log.record import Kind, Record
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed
 from holdfast.ports.store import RECORD_BYTES_MAX, Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
@@ -49,7 +49,7 @@ class MemoryStore:
         """Refuse everything until the next `open`."""
         self._open = False
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Nothing is ever in doubt."""
         self._check_open()
         return self._head
@@ -70,7 +70,7 @@ class MemoryStore:
         """Refused: there is no engine whose connection a handler could work on."""
         raise StoreError("a store in memory lends no transactions; use sqlite:, postgresql: or mysql:")
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Each batch against what its predecessors left: whole, or not at all."""
         self._check_open()
         if within is not None:
@@ -168,7 +168,7 @@ class MemoryStore:
         records = self._streams.get(stream)
         return records[-1].version if records else 0
 
-    def _refusal(self, batch: Batch) -> Outcome | None:
+    def _refusal(self, batch: Batch) -> CommitOutcome | None:
         """The first thing this batch rests on that does not hold; None when all does."""
         for stream, expected in batch.reads:
             found = self._version(stream)
@@ -184,7 +184,7 @@ class MemoryStore:
                 return Duplicate(row.kind, row.key, data)
         return None
 
-    def _apply(self, batch: Batch) -> Outcome:
+    def _apply(self, batch: Batch) -> CommitOutcome:
         first = self._head + 1
         for record in batch.records:
             self._head += 1

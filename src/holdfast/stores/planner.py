@@ -1,20 +1,20 @@
 """What a group of batches comes to: checked in memory, one batch after another, before anything is sent to an engine.
 
-Comes before the engines' writers, which make a `Group` durable in one transaction of one or few statements. A planner
-knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks that in the
-same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again. Pure: it
-cannot fail but with `LimitExceeded`.
+Comes before the engines' writers, which make a `PlannedGroup` durable in one transaction of one or few statements. A
+planner knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks
+that in the same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again.
+Pure: it cannot fail but with `LimitExceeded`.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Conflict, Cursor, Duplicate, RowKind
 from holdfast.core.log.record import Record
 from holdfast.errors import LimitExceeded
 from holdfast.ports.store import RECORD_BYTES_MAX
 
-__all__ = ["Group", "Key", "Planner"]
+__all__ = ["Key", "PlannedGroup", "Planner"]
 
 VERSIONS_MAX = 50_000
 """Streams whose version is kept in memory; of others the engine is asked."""
@@ -22,7 +22,7 @@ VERSIONS_MAX = 50_000
 Key = tuple[RowKind, str]
 
 
-class Group:
+class PlannedGroup:
     """What a group of batches comes to, if what it assumes holds."""
 
     __slots__ = ("absent", "assumed", "cursors", "first", "head", "outcomes", "records", "rows", "streams")
@@ -31,7 +31,7 @@ class Group:
         self.first = head + 1
         self.head = head
         """The last position when the group is there."""
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[CommitOutcome] = []
         self.records: list[Record] = []
         """In the order of their positions, `first` and on; the positions are not in them."""
         self.streams: dict[str, int] = {}
@@ -69,7 +69,7 @@ class Planner:
         self._known: dict[Key, bytes | None] = {}
         """Rows looked up because an assumption failed; for the group at hand only."""
 
-    def begin(self, batches: Sequence[Batch]) -> Group:
+    def begin(self, batches: Sequence[Batch]) -> PlannedGroup:
         """Plan a group for the first time. Raises LimitExceeded."""
         for batch in batches:
             for record in batch.records:
@@ -78,9 +78,9 @@ class Planner:
         self._known.clear()
         return self.plan(batches)
 
-    def plan(self, batches: Sequence[Batch]) -> Group:
+    def plan(self, batches: Sequence[Batch]) -> PlannedGroup:
         """Plan a group, again with what was learned."""
-        group = Group(self.head)
+        group = PlannedGroup(self.head)
         for batch in batches:
             refusal = self._refusal(group, batch)
             if refusal is not None:
@@ -103,7 +103,7 @@ class Planner:
         self._versions.update(versions)
         self._known.update(rows)
 
-    def keep(self, group: Group) -> None:
+    def keep(self, group: PlannedGroup) -> None:
         """The group is durable: remember what it left."""
         versions = self._versions
         for stream, version in group.streams.items():
@@ -114,7 +114,7 @@ class Planner:
         self.cursors.update(group.cursors)
         self.head = group.head
 
-    def _refusal(self, group: Group, batch: Batch) -> Outcome | None:
+    def _refusal(self, group: PlannedGroup, batch: Batch) -> CommitOutcome | None:
         """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
         streams = group.streams
         for stream, expected in batch.reads:

@@ -24,9 +24,9 @@ from holdfast.core.saga.progress import (
     Asked,
     Begun,
     Cancelled,
-    Committed,
     Completed,
     Progress,
+    SagaCommitted,
     SagaState,
     Stuck,
     Undone,
@@ -131,7 +131,7 @@ class Given:
     def then_completed(self, event: Event | None = None) -> "Given":
         """The saga has completed (a staged one: is committed), with this answer if one is given."""
         case = self._saga("then_completed")
-        ends = [item for item in case.last if isinstance(item, Completed | Committed)]
+        ends = [item for item in case.last if isinstance(item, Completed | SagaCommitted)]
         if not ends:
             _fail(f"expected the saga to have completed just now; it is {case.status()}")
         if event is not None and ends[0].answer != event:

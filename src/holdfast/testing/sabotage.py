@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Move, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, Move
 from holdfast.core.log.record import Record
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
@@ -33,7 +33,7 @@ LOST_EVERY = 50
 UNDO_EVENT = ".released."
 
 
-class _Store:
+class _SabotagedStore:
     """A store, all but its commits."""
 
     def __init__(self, store: Store) -> None:
@@ -43,14 +43,14 @@ class _Store:
         return getattr(self._store, name)
 
 
-class LazyCursors(_Store):
+class LazyCursors(_SabotagedStore):
     """Cursors of conversations are written every `CURSOR_SECONDS`, whatever was handled in between."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._written: dict[str, tuple[float, int]] = {}
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit without most of the moves."""
         if not self._written:
             found = await self._store.cursors()
@@ -70,10 +70,10 @@ class LazyCursors(_Store):
         return msgspec.structs.replace(batch, moves=tuple(kept))
 
 
-class EmptyUndo(_Store):
+class EmptyUndo(_SabotagedStore):
     """The event of an undo is kept with a quantity of nothing: its sender is content, and nothing has happened."""
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit with the undos' events emptied."""
         return await self._store.commit(
             [
@@ -91,7 +91,7 @@ def _emptied(record: Record) -> Record:
     return record
 
 
-class _Transport:
+class _SabotagedTransport:
     """A transport that does nothing wrong yet."""
 
     def __init__(self, transport: Transport) -> None:
@@ -114,7 +114,7 @@ class _Transport:
         await self._transport.close()
 
 
-class LateAcks(_Transport):
+class LateAcks(_SabotagedTransport):
     """Acknowledgements, both ways, are those of some seconds ago."""
 
     def __init__(self, transport: Transport) -> None:
@@ -136,7 +136,7 @@ class LateAcks(_Transport):
         return min((found for _, found in known), key=lambda found: found.position)
 
 
-class LossyTransport(_Transport):
+class LossyTransport(_SabotagedTransport):
     """Some records of a frame are lost; the frame does not show it."""
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:

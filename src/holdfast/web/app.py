@@ -17,10 +17,11 @@ from holdfast.core.wire.signature import HEADER, answer_path, sign
 from holdfast.errors import HoldfastError, Misuse, NotFound, Unavailable
 from holdfast.logs import correlation
 from holdfast.runtime.node import Node
+from holdfast.runtime.system import Running
 from holdfast.web import metrics
 from holdfast.web.commands import asking, correlation_of, decode_command, run, transaction
 from holdfast.web.events import EventRoutes
-from holdfast.web.http import Answer, Receive, Request, Scope, Send, json_answer, send_answer
+from holdfast.web.http import Receive, Request, Response, Scope, Send, json_answer, send_answer
 from holdfast.web.openapi import document
 from holdfast.web.ops import OpsRoutes
 from holdfast.web.problems import HttpError, Refused, problem_of
@@ -31,6 +32,31 @@ from holdfast.web.trust import Trust
 from holdfast.web.userroutes import UserRoute, look_up
 
 logger = logging.getLogger("holdfast.web")
+
+
+class RunningApp:
+    """The app of services that may be closed and started again: it always speaks for those that run. Raises Misuse for
+    a route that cannot work."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._starts = running.starts
+        self._app = self._made()
+
+    def _made(self) -> "App":
+        running = self._running
+        return make_app(running.nodes, secret=running.secret, operator_token=running.operator_token)
+
+    def stop(self) -> None:
+        """Say that the services drain: the server is about to stop."""
+        self._app.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self._starts != self._running.starts:
+            self._starts = self._running.starts
+            self._app = self._made()
+        await self._app(scope, receive, send)
 
 
 def make_app(nodes: Mapping[str, Node], *, secret: str = "", operator_token: str = "") -> "App":
@@ -81,7 +107,7 @@ class App:
             request.site.requests[answer.status] = request.site.requests.get(answer.status, 0) + 1
         await send_answer(answer, request, send)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Response:
         site, found = self._site(request)
         if found is None:
             raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
@@ -166,11 +192,11 @@ class Site:
                 handler = partial(self._command, message, message.stored)
                 self.table.add(command_route(message), handler, also=f"/commands/{message.name}")
 
-    async def _command(self, message: MessageType, stored: str, request: Request) -> Answer:
+    async def _command(self, message: MessageType, stored: str, request: Request) -> Response:
         how = asking(request)
         return await run(self.node, await decode_command(request, message, stored, how), request, how)
 
-    async def _other_command(self, request: Request) -> Answer:
+    async def _other_command(self, request: Request) -> Response:
         """A command by an older version of its stored name, or one that is not there."""
         stored = request.params["type"]
         found = self.node.service.contract.find(stored)
@@ -179,28 +205,28 @@ class Site:
             raise NotFound(f"{self.node.name} has no command {stored[:200]}; it has {', '.join(commands) or 'none'}")
         return await self._command(found[0], stored, request)
 
-    async def _view(self, request: Request) -> Answer:
+    async def _view(self, request: Request) -> Response:
         return await look_up(self.node, request.params["view"], request.params["key"], request)
 
-    async def _healthz(self, request: Request) -> Answer:
+    async def _healthz(self, request: Request) -> Response:
         """The process lives."""
         return json_answer({"service": self.node.name, "status": "ok"})
 
-    async def _readyz(self, request: Request) -> Answer:
+    async def _readyz(self, request: Request) -> Response:
         """The service takes work."""
         if not self.node.ready:
             raise Unavailable(f"{self.node.name} does not take work now")
         return json_answer({"service": self.node.name, "status": "ready"})
 
-    async def _metrics(self, request: Request) -> Answer:
-        return Answer(metrics.render(self.node, self.requests), 200, {}, metrics.MEDIA_TYPE)
+    async def _metrics(self, request: Request) -> Response:
+        return Response(metrics.render(self.node, self.requests), 200, {}, metrics.MEDIA_TYPE)
 
-    async def _openapi(self, request: Request) -> Answer:
+    async def _openapi(self, request: Request) -> Response:
         """Its paths begin where this service is mounted, as the caller knows it."""
         return json_answer({**self._document, "servers": [{"url": request.mount or "/"}]})
 
 
-def _problem(error: Exception) -> Answer:
+def _problem(error: Exception) -> Response:
     status, headers, body = problem_of(error)
     told = error.error if isinstance(error, Refused) else error
     if status == 500:
@@ -209,7 +235,7 @@ def _problem(error: Exception) -> Answer:
     elif not isinstance(told, HoldfastError | HttpError):
         logger.warning("%s: %s", status, told)
     kind = headers.pop("Content-Type")
-    return Answer(body, status, headers, kind)
+    return Response(body, status, headers, kind)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

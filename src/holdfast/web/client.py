@@ -18,7 +18,7 @@ from holdfast.core.log.record import parse_record_id
 from holdfast.core.wire.problem import error_of
 from holdfast.errors import NotFound, Rejected, Unreachable
 from holdfast.runtime.decide.outcomes import Outcome
-from holdfast.runtime.feeds.views import Answer
+from holdfast.runtime.feeds.views import ViewAnswer
 from holdfast.transports.http import payload
 from holdfast.web.commands import CORRELATION, POSITION, TRANSACTION, TYPE
 from holdfast.web.userroutes import BEHIND, POSITIONS, STALE
@@ -59,7 +59,7 @@ class HttpCaller:
 
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
-    ) -> Answer:
+    ) -> ViewAnswer:
         """Ask a view; the row is None where there is none of that key. Raises NotFound, Invalid, Unreachable."""
         parts = [part.replace("%2F", "/").replace("%25", "%") for part in key.split("/")]
         path = f"/views/{quote(view, safe='')}/{'/'.join(quote(part, safe='') for part in parts)}"
@@ -78,7 +78,7 @@ class HttpCaller:
                 raise refusal.error from None
         found = [parse_record_id(text) for text in told.get(POSITIONS, "").split(",")]
         positions = dict(one for one in found if one is not None)
-        return Answer(row, positions, told.get(BEHIND) == "true", told.get(STALE, ""))
+        return ViewAnswer(row, positions, told.get(BEHIND) == "true", told.get(STALE, ""))
 
     async def close(self) -> None:
         """Let go of connections."""

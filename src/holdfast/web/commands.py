@@ -21,7 +21,7 @@ from holdfast.runtime.decide.outcomes import Outcome
 from holdfast.runtime.edge.commands import WAIT_SECONDS
 from holdfast.runtime.edge.sweep import Swept, swept
 from holdfast.runtime.node import Node
-from holdfast.web.http import Answer, Request, bounded_seconds, json_answer
+from holdfast.web.http import Request, Response, bounded_seconds, json_answer
 from holdfast.web.problems import Refused
 
 TRANSACTION, POSITION, TYPE = "Holdfast-Transaction", "Holdfast-Position", "Holdfast-Type"
@@ -114,7 +114,7 @@ async def decode_command(request: Request, message: MessageType, stored: str, ho
     return decode_stored(message.home, stored, body)
 
 
-async def run(node: Node, command: Command[Any], request: Request, how: Asking) -> Answer:
+async def run(node: Node, command: Command[Any], request: Request, how: Asking) -> Response:
     """Run a command as the caller asks. Raises Refused around a Rejected, and the edge's CommandErrors."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
@@ -133,10 +133,10 @@ async def run(node: Node, command: Command[Any], request: Request, how: Asking) 
         return _later(request, outcome.tx, outcome)
     if isinstance(outcome.answer, Rejection):
         raise rejected(outcome.answer)
-    return Answer(encode(outcome.answer), 200, {TYPE: message_of(outcome.answer).stored})
+    return Response(encode(outcome.answer), 200, {TYPE: message_of(outcome.answer).stored})
 
 
-async def run_every(node: Node, sweeps: Sequence[Every], request: Request, how: Asking) -> Answer:
+async def run_every(node: Node, sweeps: Sequence[Every], request: Request, how: Asking) -> Response:
     """Run a command on every aggregate of some types: `{"accepted", "rejected"}`, counted. Raises CommandErrors."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
@@ -159,7 +159,7 @@ def rejected(no: Rejection) -> Rejected:
     return error
 
 
-def _later(request: Request, tx: str, outcome: Outcome | None) -> Answer:
+def _later(request: Request, tx: str, outcome: Outcome | None) -> Response:
     headers = {"Location": f"{request.mount}/transactions/{tx}", "Preference-Applied": "respond-async"}
     return json_answer(status_of(tx, outcome), 202, headers)
 
@@ -176,7 +176,7 @@ def status_of(tx: str, outcome: Outcome | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def transaction(node: Node, request: Request) -> Answer:
+async def transaction(node: Node, request: Request) -> Response:
     """GET /transactions/{tx}: pending, accepted or rejected. Raises NotFound for one that was not begun here."""
     tx = request.params["tx"]
     try:

@@ -15,7 +15,7 @@ from holdfast.core.wire.frame import FeedPage, FeedRequest, decode_frame, encode
 from holdfast.core.wire.signature import HEAD, INCARNATION, UPTO
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX, Node
-from holdfast.web.http import Answer, Request, race
+from holdfast.web.http import Request, Response, race
 
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -29,15 +29,15 @@ class EventRoutes:
     def __init__(self, node: Node, stopping: asyncio.Event) -> None:
         self._node, self._stopping = node, stopping
 
-    async def standing(self, request: Request) -> Answer:
+    async def standing(self, request: Request) -> Response:
         """What this service knows of a staged transaction."""
-        return Answer(msgspec.json.encode(await self._node.standing(request.params["tx"])))
+        return Response(msgspec.json.encode(await self._node.standing(request.params["tx"])))
 
-    async def exchange(self, request: Request) -> Answer:
+    async def exchange(self, request: Request) -> Response:
         """Take a peer's frame and answer with one."""
-        return Answer(encode_frame(await self._node.exchange(decode_frame(await request.json_body()))))
+        return Response(encode_frame(await self._node.exchange(decode_frame(await request.json_body()))))
 
-    async def events(self, request: Request) -> Answer:
+    async def events(self, request: Request) -> Response:
         """A page of the feed, or a stream of it."""
         types = tuple(filter(None, request.query.get("types", "").split(",")))
         asked = FeedRequest(
@@ -50,7 +50,7 @@ class EventRoutes:
         if "text/event-stream" in request.headers.get("accept", ""):
             return await self._stream(asked, request)
         page = _bounded(await self._page(asked, request))
-        return Answer(to_batch(self._node.name, page.records), 200, _headers(page), BATCH_TYPE)
+        return Response(to_batch(self._node.name, page.records), 200, _headers(page), BATCH_TYPE)
 
     async def _page(self, asked: FeedRequest, request: Request) -> FeedPage:
         """A page; one that waits ends early when the service stops or the caller has gone."""
@@ -68,7 +68,7 @@ class EventRoutes:
             return await self._node.feed(asked)
         return await feeding
 
-    async def _stream(self, asked: FeedRequest, request: Request) -> Answer:
+    async def _stream(self, asked: FeedRequest, request: Request) -> Response:
         last = request.headers.get("last-event-id", "")
         if last.isascii() and last.isdigit() and len(last) <= 18:
             asked = msgspec.structs.replace(asked, after=int(last))
@@ -76,7 +76,7 @@ class EventRoutes:
         first = await self._node.feed(asked)  # what is wrong with the question is answered before the stream begins
         await request.body()
         headers = _headers(first) | {"Cache-Control": "no-store"}
-        return Answer(b"", 200, headers, "text/event-stream", self._events(asked, first))
+        return Response(b"", 200, headers, "text/event-stream", self._events(asked, first))
 
     async def _events(self, asked: FeedRequest, page: FeedPage) -> AsyncGenerator[bytes]:
         yield b"retry: 1000\n\n"

@@ -25,7 +25,7 @@ BODY_BYTES_MAX = 1024 * 1024
 """Of everything else: a quarter of what a store takes as one record, since a saga keeps messages inside its own."""
 
 
-class Answer(msgspec.Struct):
+class Response(msgspec.Struct):
     """Status, headers and body; `stream` in the place of a body for server-sent events."""
 
     body: bytes = b""
@@ -136,12 +136,12 @@ def bounded_seconds(name: str, text: str, default: float, most: float) -> float:
     return min(value, most)
 
 
-def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer of any plain value."""
-    return Answer(msgspec.json.encode(value, enc_hook=str), status, dict(headers or {}))
+    return Response(msgspec.json.encode(value, enc_hook=str), status, dict(headers or {}))
 
 
-async def send_answer(answer: Answer, request: Request, send: Send) -> None:
+async def send_answer(answer: Response, request: Request, send: Send) -> None:
     """Send an answer; a stream until it ends or the caller has gone."""
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-type", answer.type.encode("latin-1")))

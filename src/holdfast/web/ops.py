@@ -31,10 +31,10 @@ from holdfast.errors import Invalid, NotFound, Unavailable
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.sagas import OpenSaga
 from holdfast.runtime.node import Node
-from holdfast.runtime.ops import why as inquiry
+from holdfast.runtime.ops import why
 from holdfast.runtime.ops.audit import reading
 from holdfast.runtime.ops.status import progress, stages
-from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.masking import Masking
 
 Listed = TypeVar("Listed", ListedSaga, ListedWaiting)
@@ -54,7 +54,7 @@ class OpsRoutes:
         self._node = node
         self._masking = Masking(node.service)
 
-    async def trail(self, request: Request) -> Answer:
+    async def trail(self, request: Request) -> Response:
         """Every record of this service that belongs to one id."""
         asked = {name: request.query[name] for name in ("tx", "correlation", "stream") if request.query.get(name)}
         if len(asked) != 1:
@@ -64,7 +64,7 @@ class OpsRoutes:
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(RecordList(rows, complete=len(rows) < limit))
 
-    async def log(self, request: Request) -> Answer:
+    async def log(self, request: Request) -> Response:
         """Records of every kind after a position; `brief=1`: as an audit reads them, with what was received."""
         after = request.number("after", 0, POSITION_MAX)
         if request.query.get("brief") == "1":
@@ -77,11 +77,11 @@ class OpsRoutes:
         rows = tuple(self._masking.record(self._node.name, record) for record in (page.records if page else ()))
         return json_answer(LogPage(rows, page.upto if page else after, head))
 
-    async def progress(self, request: Request) -> Answer:
+    async def progress(self, request: Request) -> Response:
         """How far everything is."""
         return json_answer(progress(self._node))
 
-    async def sagas(self, request: Request) -> Answer:
+    async def sagas(self, request: Request) -> Response:
         """Sagas that have not ended."""
         status = request.query.get("status", "")
         if status not in ("", *STATUSES):
@@ -91,7 +91,7 @@ class OpsRoutes:
         items = tuple(_entry(stream, entry) for stream, entry in found)
         return json_answer(SagaEntries(items, next=items[-1].id if len(items) == limit else None))
 
-    async def saga(self, request: Request) -> Answer:
+    async def saga(self, request: Request) -> Response:
         """One saga, ended or not: what was asked, answered and undone."""
         stream = request.params["id"]
         name = stream.partition("/")[0]
@@ -133,11 +133,11 @@ class OpsRoutes:
             stuck=state.stuck,
         )
 
-    async def stages(self, request: Request) -> Answer:
+    async def stages(self, request: Request) -> Response:
         """What staged transactions hold here, since when, and who waits for it; of one also what is known of it."""
         return json_answer(await stages(self._running(), request.query.get("tx", "")))
 
-    async def aggregates(self, request: Request) -> Answer:
+    async def aggregates(self, request: Request) -> Response:
         """Aggregates of one type by key, with their state now."""
         name = self._aggregate(request)
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
@@ -147,7 +147,7 @@ class OpsRoutes:
         items = tuple(self._folded(name, stream, found) for (stream, _), found in zip(rows, loaded, strict=True))
         return json_answer(AggregateList(items, next=items[-1].key if len(items) == limit else None))
 
-    async def aggregate(self, request: Request) -> Answer:
+    async def aggregate(self, request: Request) -> Response:
         """One aggregate, now or as it was at a position of the log."""
         name, key = self._aggregate(request), request.params["key"]
         at, head = request.number("at", 0, POSITION_MAX), self._running().writer.head
@@ -183,39 +183,39 @@ class OpsRoutes:
             return AggregateStatus(key, last, None, error=f"cannot be folded: {type(error).__name__}")
         return AggregateStatus(key, version, self._masking.state(self._node.service.aggregates[name].shape, state))
 
-    async def rebuild(self, request: Request) -> Answer:
+    async def rebuild(self, request: Request) -> Response:
         """Build a view anew; the old one serves meanwhile."""
         name = request.params["view"]
         await self._running().views.rebuild(name)
         return json_answer(ViewRebuild(name, self._node.views.rebuilding().get(name)), 202)
 
-    async def why(self, request: Request) -> Answer:
+    async def why(self, request: Request) -> Response:
         """All that is known here of an id, or of one transaction."""
         asked = {name: request.query[name] for name in ("id", "tx") if request.query.get(name)}
         if len(asked) != 1:
             raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
-        found, records = await inquiry.why(self._running(), **asked)
+        found, records = await why.why(self._running(), **asked)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(msgspec.structs.replace(found, records=rows))
 
-    async def stuck(self, request: Request) -> Answer:
+    async def stuck(self, request: Request) -> Response:
         """Sagas that need a person."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
-        found = await inquiry.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
+        found = await why.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
         return _saga_list(request, found, limit)
 
-    async def parked(self, request: Request) -> Answer:
+    async def parked(self, request: Request) -> Response:
         """Messages that are parked; with `all=1` whatever waits."""
-        found = inquiry.parked(self._running(), everything=request.query.get("all") == "1")
+        found = why.parked(self._running(), everything=request.query.get("all") == "1")
         items, totals = _filtered(request, found, lambda message: message.error)
         return json_answer(WaitingList(items, totals))
 
-    async def unsettled(self, request: Request) -> Answer:
+    async def unsettled(self, request: Request) -> Response:
         """Sagas that have not ended; `older`: seconds since they began."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         older = request.number("older", 0, 10**9) * 1_000_000
         after = request.query.get("after", "")
-        found = await inquiry.unsettled(self._running(), older_us=older, after=after, limit=limit)
+        found = await why.unsettled(self._running(), older_us=older, after=after, limit=limit)
         return _saga_list(request, found, limit)
 
     def _running(self) -> Node:
@@ -228,7 +228,7 @@ def _entry(stream: str, saga: OpenSaga) -> SagaEntry:
     return SagaEntry(stream, saga.status, saga.step, saga.cause, saga.overdue, saga.tx, saga.at)
 
 
-def _saga_list(request: Request, found: list[ListedSaga], limit: int) -> Answer:
+def _saga_list(request: Request, found: list[ListedSaga], limit: int) -> Response:
     """A page of sagas, filtered; the next one begins after the last that was found, filtered out or not."""
     items, totals = _filtered(request, found, lambda saga: saga.blocked_by)
     return json_answer(SagaList(items, totals, next=found[-1].id if len(found) == limit else None))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.wire.problem import MEDIA_TYPE, problem
-from holdfast.errors import Busy, StoreError, Unauthorized
+from holdfast.errors import Busy, StoreError, Unauthorized, Unavailable
 
 
 class HttpError(Exception):
@@ -39,8 +39,8 @@ def problem_of(error: Exception) -> tuple[int, dict[str, str], bytes]:
         body: dict[str, Any] = {"type": "about:blank", "title": error.title, "status": error.status}
         return error.status, headers | error.headers, msgspec.json.encode(body | {"detail": error.detail})
     status, body = problem(error)
-    if isinstance(error, Busy | StoreError) and status == 503:
-        seconds = error.retry_after_seconds if isinstance(error, Busy) else 1.0
+    if isinstance(error, Busy | Unavailable | StoreError) and status == 503:
+        seconds = error.retry_after_seconds if isinstance(error, Busy | Unavailable) else 1.0
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Holdfast-Signature, Bearer"

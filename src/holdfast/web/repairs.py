@@ -9,21 +9,21 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.core.explain.plan import Given, PeerRestored, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import AnswerGiven, PeerRestored, StageResolved, StandingPlan, StoreRestored
 from holdfast.errors import Invalid, Unavailable
 from holdfast.runtime.node import Node
 from holdfast.runtime.ops.plan import plan, plan_answer
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.resolve import resolve
 from holdfast.runtime.ops.restore import peer_restored, restored
-from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.masking import Masking
 
 T = TypeVar("T")
 KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
 
 
-class Repair(msgspec.Struct, forbid_unknown_fields=True):
+class RepairRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A person's word on what does not go on by itself."""
 
     kind: str
@@ -54,9 +54,9 @@ class RepairRoutes:
         self._node = node
         self._masking = Masking(node.service)
 
-    async def repair(self, request: Request) -> Answer:
+    async def repair(self, request: Request) -> Response:
         """Record a repair, and act on it; or say what it would do."""
-        asked = await _body(request, Repair, "a repair")
+        asked = await _body(request, RepairRequest, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
             raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
@@ -68,14 +68,14 @@ class RepairRoutes:
         ask = Ask(asked.kind, asked.target, asked.by, asked.why, data, asked.decision, asked.stream)
         if asked.dry_run:
             return json_answer(self._masking.plan(await plan(node, ask)))
-        return json_answer(await mend(node, ask))
+        return json_answer(await repair(node, ask))
 
-    async def planned(self, request: Request) -> Answer:
+    async def planned(self, request: Request) -> Response:
         """What a saga here would do with an answer that a repair elsewhere would give."""
-        given = await _body(request, Given, "an answer")
+        given = await _body(request, AnswerGiven, "an answer")
         return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
-    async def _staged(self, asked: Repair) -> Answer:
+    async def _staged(self, asked: RepairRequest) -> Response:
         if asked.decision not in ("commit", "cancel"):
             raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
@@ -85,7 +85,7 @@ class RepairRoutes:
         done = await resolve(node, asked.tx, commit=commit, by=asked.by, why=asked.why)
         return json_answer(StageResolved(asked.kind, **msgspec.structs.asdict(done)))
 
-    async def _restored(self, asked: Repair) -> Answer:
+    async def _restored(self, asked: RepairRequest) -> Response:
         node = self._running()
         if asked.dry_run:
             raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])

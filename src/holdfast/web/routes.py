@@ -13,11 +13,11 @@ from urllib.parse import unquote
 import msgspec
 
 from holdfast.errors import NotFound
-from holdfast.web.http import BODY_BYTES_MAX, Answer, Request
+from holdfast.web.http import BODY_BYTES_MAX, Request, Response
 from holdfast.web.problems import HttpError
 from holdfast.web.trust import Guard
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ GRACE_SECONDS = 1
 KEEP_ALIVE_SECONDS = 75
 
 
-class _Server(uvicorn.Server):
+class _DrainingServer(uvicorn.Server):
     """Says when requests are taken, and tells the app when it stops: those who wait for news are answered at once."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stop: Callable[[], None] | None) -> None:
@@ -66,7 +66,7 @@ async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] 
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     port = listener.getsockname()[1]
-    server = _Server(config, (lambda: ready(port)) if ready else (lambda: None), getattr(app, "stop", None))
+    server = _DrainingServer(config, (lambda: ready(port)) if ready else (lambda: None), getattr(app, "stop", None))
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)

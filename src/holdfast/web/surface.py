@@ -25,10 +25,10 @@ from holdfast.core.explain.overview import (
     WaitingList,
 )
 from holdfast.core.explain.plan import (
-    Given,
+    AnswerGiven,
     PeerRestored,
     Plan,
-    RepairDone,
+    RepairResult,
     StageResolved,
     StandingPlan,
     StoreRestored,
@@ -46,7 +46,7 @@ from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX
 from holdfast.web.http import FRAME_BODY_BYTES_MAX
 from holdfast.web.ops import BRIEF_MAX, PAGE_DEFAULT, PAGE_MAX, STATUSES, TRAIL_MAX
-from holdfast.web.repairs import Repair
+from holdfast.web.repairs import RepairRequest
 from holdfast.web.routes import Parameter, Route
 from holdfast.web.trust import Guard
 
@@ -257,8 +257,8 @@ ROUTES: tuple[Route, ...] = (
         "repair",
         "A repair, or what it would do",
         "ops",
-        body=Repair,
-        answer=RepairDone | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
+        body=RepairRequest,
+        answer=RepairResult | Plan | StageResolved | StandingPlan | StoreRestored | PeerRestored,
     ),
     Route(
         "POST",
@@ -267,7 +267,7 @@ ROUTES: tuple[Route, ...] = (
         "plan",
         "What a saga here would do with an answer",
         "ops",
-        body=Given,
+        body=AnswerGiven,
         answer=Plan,
     ),
 )

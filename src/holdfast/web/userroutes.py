@@ -14,15 +14,14 @@ import msgspec
 
 from holdfast.core.declare.aggregate import parameters
 from holdfast.core.declare.message import Command, MessageType, invalid
-from holdfast.core.declare.service import Every, Keyed, Query
-from holdfast.core.declare.service import Route as Declared
+from holdfast.core.declare.service import DeclaredRoute, Every, Keyed, Query
 from holdfast.core.log.key import join_key
 from holdfast.core.log.record import parse_record_id
 from holdfast.errors import CommandError, CommandFailed, Invalid, Misuse, NotFound, Unavailable
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import Node
 from holdfast.web.commands import asking, run, run_every
-from holdfast.web.http import Answer, Request, json_answer
+from holdfast.web.http import Request, Response, json_answer
 from holdfast.web.problems import Refused
 from holdfast.web.routes import Parameter, Route, plain
 from holdfast.web.surface import ASKING, DECIDED, LOOKING, RESERVED, summary_of
@@ -35,7 +34,7 @@ VIEW_WAIT_SECONDS = 5.0
 class UserRoute:
     """One route of a service, compiled."""
 
-    def __init__(self, node: Node, route: Declared) -> None:
+    def __init__(self, node: Node, route: DeclaredRoute) -> None:
         self.node, self.route = node, route
         where = f"{node.name}: {route.method} {route.path}"
         first = plain(route.path).split("/")[1]
@@ -79,7 +78,7 @@ class UserRoute:
 
         return decode
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Response:
         """Answer a request."""
         how = asking(request)
         values = {name: self._convert(name, request.params[name]) for name in self.names}
@@ -97,7 +96,7 @@ class UserRoute:
         if isinstance(asked, Every | list):
             sweeps = cast("list[Any]", asked if isinstance(asked, list) else [asked])
             if self.route.method == "GET" or not all(isinstance(one, Every) for one in sweeps):
-                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `every`")
+                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `Every`")
             return await run_every(self.node, sweeps, request, how)
         if isinstance(asked, Keyed):
             how.key = how.key or asked.key
@@ -118,7 +117,7 @@ class UserRoute:
 
 async def look_up(
     node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
-) -> Answer:
+) -> Response:
     """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")

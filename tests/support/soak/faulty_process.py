@@ -19,7 +19,7 @@ from typing import Any
 
 import apsw
 
-from holdfast.core.log.batch import Batch, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome
 from holdfast.host import child
 from holdfast.ports.store import Lent, Store
 from holdfast.stores.sqlite.store import SQLiteStore
@@ -100,7 +100,7 @@ class DyingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit, and die where it was told."""
         die = self._switches.get("die")
         decides = die and any(record.type in DECIDED for batch in batches for record in batch.records)

@@ -57,7 +57,7 @@ def trades(accounts: int) -> Work:
         Ask("depot", "/commands/take", {"sku": f"tea{number}", "deal": "", "quantity": -5000}, f"open-tea{number}")
         for number in range(TEAS)
     ]
-    return Work("soak_works:places", PLACES, opening, partial(trade, accounts))
+    return Work("support.soak.workloads:places", PLACES, opening, partial(trade, accounts))
 
 
 def trade(accounts: int, number: int, rng: random.Random) -> Ask:

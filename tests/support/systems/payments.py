@@ -14,7 +14,7 @@ from cards.contracts import Bought, Buy, Charge, Charged, Refund, Refunded, wall
 from cards.services import order_service
 from holdfast import Attempt, Rejected, Retry, Service, System
 from holdfast.errors import CommandError, NotDone
-from holdfast.runtime.ops.repair import Ask, mend
+from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import parked
 from holdfast.testing.simulation.system import VirtualSystem
 
@@ -184,7 +184,7 @@ async def resolve_all(virtual: VirtualSystem, provider: Provider) -> None:
                 keys = [key for kind, key, whose in provider.lines if (kind, whose) == ("charge", order)]
                 data = msgspec.Raw(msgspec.json.encode(Charged(order, 700, keys[0]))) if keys else None
                 decision = "done" if keys else "refused"
-                await mend(node, Ask("resolve", found.message, "on call", "looked it up", data, decision))
+                await repair(node, Ask("resolve", found.message, "on call", "looked it up", data, decision))
             return
         except (CommandError, KeyError):
             await asyncio.sleep(0.5)

@@ -15,10 +15,11 @@ from cyclopts import Parameter
 
 from holdfast import logs
 from holdfast.cli.options import AsJson, ConfigFile, settings_of
+from holdfast.compose import make_running
 from holdfast.config import Settings
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
-from holdfast.host.server import address_of, build_nodes, host, run_loop
+from holdfast.host.server import address_of, host, run_loop
 from holdfast.host.supervisor import Supervisor
 from holdfast.host.target import load_target, shutdown_order
 
@@ -85,13 +86,15 @@ def run(
 
 
 def _run_here(system: System, settings: Settings, only: str, address: tuple[str, int], *, as_json: bool) -> None:
-    nodes = build_nodes(system, settings, only=only)
+    running = make_running(system, settings, services=(only,) if only else ())
 
     def ready(port: int) -> None:
         base = f"http://{address[0]}:{port}"
-        _print_urls({name: base if len(nodes) == 1 else f"{base}/{name}" for name in nodes}, as_json=as_json)
+        _print_urls(
+            {name: base if len(running.nodes) == 1 else f"{base}/{name}" for name in running.nodes}, as_json=as_json
+        )
 
-    run_loop(host(nodes, settings, host=address[0], port=address[1], ready=ready))
+    run_loop(host(running, host=address[0], port=address[1], ready=ready))
 
 
 async def _run_processes(target: str, system: System, settings: Settings, state: Path | None, *, as_json: bool) -> int:

@@ -19,7 +19,7 @@ HANDLER_SECONDS = 10.0
 """What a handler may take where it says nothing else."""
 
 
-class Transaction:
+class LocalTransaction:
     """The local transaction that a handler works in: its commit and rollback are not the handler's."""
 
     def __init__(self, connection: Any, context: Context, engine: str = "") -> None:
@@ -63,8 +63,8 @@ class HandlerType:
         except NameError as error:
             raise Misuse(f"{where}: annotation not found: {error}") from None
         given = [hints.get(name) for name in inspect.signature(function).parameters]
-        if len(given) != 2 or not is_a(given[0], Command) or given[1] is not Transaction:
-            raise Misuse(f"{where}: takes a command and `tx: Transaction`, both annotated")
+        if len(given) != 2 or not is_a(given[0], Command) or given[1] is not LocalTransaction:
+            raise Misuse(f"{where}: takes a command and `tx: LocalTransaction`, both annotated")
         self.command: MessageType = message_type(typing.cast("type[Any]", given[0]))
         if self.command.contract != contract:
             raise Misuse(f"{where}: handles {self.command.stored}, a command of another contract")
@@ -79,7 +79,7 @@ class HandlerType:
             message_type(answer)
         if not 0 < seconds <= 3600:
             raise Misuse(f"{where}: seconds={seconds:g}: more than 0, at most 3600")
-        self.function: Callable[[Any, Transaction], Awaitable[Any]] = function
+        self.function: Callable[[Any, LocalTransaction], Awaitable[Any]] = function
         self.seconds = seconds
 
     def answer(self, found: Any) -> Event:

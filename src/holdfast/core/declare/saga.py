@@ -97,7 +97,7 @@ def step(
     """Mark a step: a method that returns a command, a list of commands asked side by side, or None for none.
 
     Its parameters name earlier steps and get what answered them. `deadline_seconds`: without an answer by then the
-    step is unknown: before the pivot it is called off and the saga is undone, after it this is only reported.
+    step is unknown: before the pivot it is cancelled and the saga is undone, after it this is only reported.
     `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`. `independent=True`: while this
     step is unknown, earlier ones are undone already. `when`: a function of the saga; the step is skipped when it says
     no.
@@ -118,7 +118,7 @@ def pivot(*, deadline_seconds: float = 0) -> _StepMaker: ...
 def pivot(function: Any = None, /, *, deadline_seconds: float = 0) -> Any:
     """Mark the step that is the point of no return: rejected, it undoes; accepted, everything after goes forward.
 
-    `deadline_seconds`: without an answer by then it is called off; while it is unknown nothing is undone, its answer
+    `deadline_seconds`: without an answer by then it is cancelled; while it is unknown nothing is undone, its answer
     decides.
     """
 

@@ -7,6 +7,7 @@ fails with `Misuse`, in one sentence that names the place.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
@@ -27,55 +28,52 @@ Decides = AggregateType | EffectType | HandlerType | SagaType
 """What can decide a command."""
 
 
-class Query(msgspec.Struct, frozen=True):
-    """A question to a view, as a `get` route returns it: which view, which row, and how the row is shown."""
-
-    view: type[Any]
-    key: tuple[object, ...]
-    shape: Callable[[Any], Any] | None = None
-
-
-def query(view: type[Any], *key: object, shape: Callable[[Any], Any] | None = None) -> Query:
-    """A question to a view: the row of that key (several values for a composite key).
+@dataclass(frozen=True, slots=True, init=False)
+class Query:
+    """A question to a view, as a `get` route returns it: the row of that key (several values for a composite key).
 
     `shape` makes of the row, a dict of plain values, what the answer shows.
     """
-    return Query(view, key, shape)
+
+    view: type[Any]
+    key: tuple[object, ...]
+    shape: Callable[[Any], Any] | None
+
+    def __init__(self, view: type[Any], *key: object, shape: Callable[[Any], Any] | None = None) -> None:
+        for name, value in (("view", view), ("key", key), ("shape", shape)):
+            object.__setattr__(self, name, value)
 
 
-class Keyed(msgspec.Struct, frozen=True):
-    """A command with its idempotency key, as a route returns it."""
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """The command a route runs, with the idempotency key that the caller put into the path or the body.
+
+    An `Idempotency-Key` header, where there is one, goes before it.
+    """
 
     command: Command[Any]
     key: str
 
 
-def keyed(command: Command[Any], key: str) -> Keyed:
-    """The command a route runs, with the idempotency key that the caller put into the path or the body.
+@dataclass(frozen=True, slots=True, init=False)
+class Every:
+    """One command to each aggregate of a type, as a route returns it: its key fields are the aggregate's key, `values`
+    the others.
 
-    An `Idempotency-Key` header, where there is one, goes before it.
+    Each is decided and recorded by itself, so this is not atomic. Where it breaks off, the same idempotency key goes
+    on: what is done already is not done again.
     """
-    return Keyed(command, key)
-
-
-class Every(msgspec.Struct, frozen=True):
-    """A command to every aggregate of one type, as a route returns it."""
 
     aggregate: type[Any]
     command: type[Any]
     values: dict[str, Any]
 
-
-def every(aggregate: type[Any], command: type[Any], **values: Any) -> Every:
-    """One command to each aggregate of that type: its key fields are the aggregate's key, `values` the others.
-
-    Each is decided and recorded by itself, so this is not atomic. Where it breaks off, the same idempotency key goes
-    on: what is done already is not done again.
-    """
-    return Every(aggregate, command, values)
+    def __init__(self, aggregate: type[Any], command: type[Any], **values: Any) -> None:
+        for name, value in (("aggregate", aggregate), ("command", command), ("values", values)):
+            object.__setattr__(self, name, value)
 
 
-class Route(msgspec.Struct, frozen=True):
+class DeclaredRoute(msgspec.Struct, frozen=True):
     """A user's HTTP route: `function` takes path parameters and a body by name, and returns a command, an Every (or
     several), or a Query."""
 
@@ -101,7 +99,7 @@ class Service:
         self.sagas: dict[str, SagaType] = {}
         self.reactions: dict[str, ReactionType] = {}
         self.views: dict[str, ViewType] = {}
-        self.routes: list[Route] = []
+        self.routes: list[DeclaredRoute] = []
         self.deciders: dict[str, Decides] = {}
         """Command name -> what decides it."""
 
@@ -119,7 +117,7 @@ class Service:
     @overload
     def handle(self, /, *, seconds: float = HANDLER_SECONDS) -> Callable[[F], F]: ...
     def handle(self, function: Any = None, /, *, seconds: float = HANDLER_SECONDS) -> Any:
-        """Register a handler: `async def name(command: Charge, tx: Transaction) -> Charged`.
+        """Register a handler: `async def name(command: Charge, tx: LocalTransaction) -> Charged`.
 
         It runs in the store's transaction, with its connection, and may take `seconds`. Needs a store that has
         transactions to lend: SQLite, PostgreSQL, MariaDB. On SQLite nothing else is committed meanwhile.
@@ -258,7 +256,7 @@ class Service:
             for route in self.routes:
                 if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
                     raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
-            self.routes.append(Route(method, path, function))
+            self.routes.append(DeclaredRoute(method, path, function))
             return function
 
         return register

@@ -2,7 +2,7 @@
 
 `runtime.ops.plan` makes a plan on copies, `web.repairs` encodes it with the answer masked, and whoever asks decodes the
 same types again; what a plan gives another service is planned there in turn. What a repair of a message or a saga did
-is `RepairDone`. Values only: nothing here fails but the decoding of what is no such value.
+is `RepairResult`. Values only: nothing here fails but the decoding of what is no such value.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ class Sent(msgspec.Struct, frozen=True):
     """The saga's step, `undo of STEP`, or `cancel of STEP`."""
 
 
-class Given(msgspec.Struct, frozen=True):
+class AnswerGiven(msgspec.Struct, frozen=True):
     """The answer that another service would get: to which command, and what."""
 
     service: str
@@ -50,12 +50,12 @@ class Plan(msgspec.Struct, frozen=True):
     """Of a saga: the status that it would have."""
     calls: tuple[str, ...] = ()
     """Calls of others that would be made: effects, probes."""
-    answer: Given | None = None
+    answer: AnswerGiven | None = None
     dry_run: bool = True
     """Nothing was written."""
 
 
-class RepairDone(msgspec.Struct, frozen=True):
+class RepairResult(msgspec.Struct, frozen=True):
     """What a repair of a message or a saga did."""
 
     service: str

@@ -14,11 +14,11 @@ import msgspec
 from holdfast.core.declare.effect import ATTEMPTED, PROBED, UNKNOWN
 from holdfast.core.explain.status import SagaStatus, StepStatus, WaitingStatus, WhyAnswer
 from holdfast.core.explain.trail import Trail, build, walk
-from holdfast.core.log.record import CALL_OFF, REJECTED, SAGA, Record, body_of
+from holdfast.core.log.record import CANCEL_COMMAND, REJECTED, SAGA, Record, body_of
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD
 
 
-class Line(msgspec.Struct, frozen=True):
+class StoryLine(msgspec.Struct, frozen=True):
     """One thing that happened."""
 
     at: int
@@ -39,7 +39,7 @@ class Block(msgspec.Struct, frozen=True):
     since: int = 0
 
 
-class Repair(msgspec.Struct, frozen=True):
+class PossibleRepair(msgspec.Struct, frozen=True):
     """One repair that is possible: what to type, and what it would do."""
 
     command: str
@@ -51,11 +51,11 @@ class Story(msgspec.Struct, frozen=True):
 
     title: str
     settled: bool
-    happened: tuple[Line, ...]
+    happened: tuple[StoryLine, ...]
     stands: tuple[str, ...]
     next: tuple[str, ...]
     blocks: tuple[Block, ...]
-    repairs: tuple[Repair, ...]
+    repairs: tuple[PossibleRepair, ...]
 
 
 def trail_of(answers: Iterable[WhyAnswer]) -> Trail:
@@ -120,11 +120,11 @@ def _title(id: str, answers: Sequence[WhyAnswer], trail: Trail, silent: Mapping[
     return f"{what} is settled: nothing is left to happen", True
 
 
-def _happened(trail: Trail) -> Iterator[Line]:
+def _happened(trail: Trail) -> Iterator[StoryLine]:
     """Every record as a line: a cause always before what it caused, else by time."""
     for item, depth in walk(trail):
         if text := sentence(item.service, item.record):
-            yield Line(item.record.at, item.service, item.id, text, depth)
+            yield StoryLine(item.record.at, item.service, item.id, text, depth)
 
 
 def sentence(service: str, record: Record) -> str:
@@ -150,7 +150,7 @@ def sentence(service: str, record: Record) -> str:
 
 def _command(service: str, record: Record) -> str:
     who, key = record.destination or "nobody", f" {record.headers.key}" if record.headers.key else ""
-    if record.type == CALL_OFF:
+    if record.type == CANCEL_COMMAND:
         return f"{service} called {record.headers.step} off at {who}"
     if record.type in (CONFIRM, CANCEL):
         return f"{service} told {who} that the transaction is {'committed' if record.type == CONFIRM else 'cancelled'}"
@@ -296,15 +296,15 @@ def _timer(name: str) -> str:
     return told.get(what, name)
 
 
-def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[Repair]:
+def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[PossibleRepair]:
     """What can be typed: of sagas, of what waits, of what that waits behind; each once."""
     waits = [message for answer in answers for message in answer.waiting]
     items: list[SagaStatus | WaitingStatus] = [saga for answer in answers for saga in answer.sagas]
     items += [*waits, *(message.first for message in waits if message.first is not None)]
-    found: dict[str, Repair] = {}
+    found: dict[str, PossibleRepair] = {}
     for action in (action for item in items for action in item.actions):
         command = f"holdfast {action.typed} --by YOU --why REASON"
-        found.setdefault(command, Repair(command, action.does))
+        found.setdefault(command, PossibleRepair(command, action.does))
     return found.values()
 
 

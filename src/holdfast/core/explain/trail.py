@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.audit.settled import goes_on
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.explain.upcoming import reached_by_records, upcoming
-from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, SAGA, Record, body_of, record_id
+from holdfast.core.log.record import ANSWERED, BEGUN, CANCEL_COMMAND, SAGA, Record, body_of, record_id
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ def _open_commands(
         taken = (by_id[child] for child in caused.get(identity, ()) if by_id[child][0] == record.destination)
         if any(child.kind not in ("effect", "repair") for _, child in taken):
             continue
-        if record.type == CALL_OFF:
+        if record.type == CANCEL_COMMAND:
             continue  # nobody answers a cancel: what it names is answered, and is in view until then
         if record.kind == "command":
             where = record.destination
@@ -193,7 +193,7 @@ def _standing(records: list[Record], status: str) -> str:
         stuck = next(record for record in reversed(records) if record.type == SAGA + "stuck")
         return f"stuck: {body_of(stuck).get('cause', '')}"
     answered = {body_of(record).get("to") for record in records if record.type == ANSWERED}
-    asked = [record for record in records if record.kind == "command" and record.type != CALL_OFF]
+    asked = [record for record in records if record.kind == "command" and record.type != CANCEL_COMMAND]
     waits = [record for record in asked if record.version not in answered]
     waited = ", ".join(f"{'undo of ' if record.headers.undoes else ''}{record.headers.step}" for record in waits)
     overdue = ", ".join(sorted({record.headers.step for record in records if record.type == SAGA + "overdue"}))

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.log.record import ANSWERED, CALL_OFF, REJECTED, SAGA, Record, body_of
+from holdfast.core.log.record import ANSWERED, CANCEL_COMMAND, REJECTED, SAGA, Record, body_of
 from holdfast.core.saga.progress import SagaState
 from holdfast.core.saga.stage import CANCEL, CONFIRM
 
@@ -75,7 +75,7 @@ def reached_by_records(records: Sequence[Record], *, staged: bool) -> Reached:
     answered: set[int] = set()
     for record in records:
         step = record.headers.step
-        if record.kind == "command" and record.type not in (CALL_OFF, CONFIRM, CANCEL):
+        if record.kind == "command" and record.type not in (CANCEL_COMMAND, CONFIRM, CANCEL):
             if record.headers.undoes:
                 undone.add(record.headers.undoes)
             else:

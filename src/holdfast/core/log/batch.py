@@ -79,4 +79,4 @@ class Duplicate(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-Outcome = Committed | Conflict | Duplicate
+CommitOutcome = Committed | Conflict | Duplicate

@@ -15,9 +15,10 @@ repair."""
 
 REJECTED = "holdfast.rejected"
 """The stored type of an answer that says no."""
-CALL_OFF = "holdfast.call_off"
+CANCEL_COMMAND = "holdfast.call_off"
 """The stored type of a cancel: it names a command of the same stream, and goes the same way. Who has not decided that
-command answers it `cancelled`; who has decided it, or works on it, does nothing."""
+command answers it `cancelled`; who has decided it, or works on it, does nothing. The type keeps the word that was
+the first one for it: logs hold it, and other releases read it."""
 SAGA = "holdfast.saga."
 """What the stored types of a saga's own progress begin with."""
 BEGUN, ANSWERED = SAGA + "begun", SAGA + "answered"

@@ -1,6 +1,6 @@
 """What comes next in a running saga, decided from its state: asked, skipped, undone, completed; staged, committed.
 
-`advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `called_off` what a
+`advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `cancelled` what a
 cancel does, `timers` the wakings it calls for; each is folded into the state as it is decided. Pure. Comes after
 `core.saga.progress`; `runtime.decide.sagas` records it. A user's step that raises is passed on: the message that led to
 it waits.
@@ -17,14 +17,14 @@ from holdfast.core.saga.progress import (
     Answered,
     Asked,
     Begun,
-    CalledOff,
     Cancelled,
-    Committed,
+    CancelSent,
+    CarriedOut,
     Completed,
     Overdue,
     Progress,
+    SagaCommitted,
     SagaState,
-    Settled,
     Skipped,
     Stuck,
     Told,
@@ -97,9 +97,9 @@ def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
 
 
 def _open(state: SagaState, step: str) -> list[int]:
-    """Commands of a step that have no answer and were not called off."""
+    """Commands of a step that have no answer and for which no cancel was sent."""
     versions = state.latest.get(step, {}).values()
-    return [version for version in versions if version not in state.answers and version not in state.called_off]
+    return [version for version in versions if version not in state.answers and version not in state.cancel_sent]
 
 
 def _given_up(saga: SagaType, state: SagaState, step: str) -> list[Progress]:
@@ -107,21 +107,21 @@ def _given_up(saga: SagaType, state: SagaState, step: str) -> list[Progress]:
     number = saga.by_name[step]
     if number > saga.pivot or state.status != "running":
         return []
-    off: list[Progress] = [CalledOff(version) for version in _open(state, step)]
+    off: list[Progress] = [CancelSent(version) for version in _open(state, step)]
     if number == saga.pivot:
         return off
     late = f"{step} had no answer within {saga.steps[number].deadline_seconds:g} s"
     return [Undoing(step, Rejection("deadline", late)), *off]
 
 
-def called_off(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
+def cancelled(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
     """What the wish to take it back leads to, of its caller or of a person: all that was asked and has no answer is
-    called off, then it is undone. Empty where it is too late: the pivot was asked, or it has ended."""
+    cancelled, then it is undone. Empty where it is too late: the pivot was asked, or it has ended."""
     if saga.staged:
         return resolved(saga, state, cause)
     if state.ended or state.status != "running" or past_return(saga, state):
         return []
-    off = [CalledOff(version) for step in state.latest for version in _open(state, step)]
+    off = [CancelSent(version) for step in state.latest for version in _open(state, step)]
     first: list[Progress] = [Undoing("", cause), *off]
     for progress in first:
         apply(saga, state, progress)
@@ -129,7 +129,7 @@ def called_off(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progr
 
 
 def past_return(saga: SagaType, state: SagaState) -> bool:
-    """Whether the pivot was asked, or passed over: nothing can be called off any more."""
+    """Whether the pivot was asked, or passed over: nothing can be cancelled any more."""
     if saga.pivot >= len(saga.steps):
         return False
     name = saga.steps[saga.pivot].name
@@ -194,7 +194,7 @@ def _staged(saga: SagaType, state: SagaState) -> Progress | None:
         found = state.plan.pop(0) if state.plan else _forward(saga, state)
         if isinstance(found, Undoing):
             return Cancelled(found.cause)
-        return Committed(found.answer) if isinstance(found, Completed) else found
+        return SagaCommitted(found.answer) if isinstance(found, Completed) else found
     if state.status not in ("committed", "cancelling"):
         return None
     asked = (state.asked[version] for versions in state.latest.values() for version in versions.values())
@@ -205,7 +205,7 @@ def _staged(saga: SagaType, state: SagaState) -> Progress | None:
         return None
     if mixed := [name for name, version in state.told.items() if isinstance(state.answers[version], Rejection)]:
         return Stuck("", f"mixed: resolved otherwise at {', '.join(mixed)}")
-    return None if state.again else Settled()
+    return None if state.again else CarriedOut()
 
 
 def _carried_out(state: SagaState) -> bool:

@@ -60,7 +60,7 @@ class Overdue(msgspec.Struct, frozen=True):
     step: str
 
 
-class CalledOff(msgspec.Struct, frozen=True):
+class CancelSent(msgspec.Struct, frozen=True):
     """A cancel was sent for the command of version `to`, which has no answer yet."""
 
     to: int
@@ -95,7 +95,7 @@ class Undone(msgspec.Struct, frozen=True):
     cause: Rejection
 
 
-class Committed(msgspec.Struct, frozen=True):
+class SagaCommitted(msgspec.Struct, frozen=True):
     """The commit point of a staged saga: all have voted yes. `answer` is the final event where there is one."""
 
     answer: Any = None
@@ -122,13 +122,13 @@ class Again(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Settled(msgspec.Struct, frozen=True):
+class CarriedOut(msgspec.Struct, frozen=True):
     """The end of a staged saga: every participant has carried out the decision."""
 
 
 Progress = (
     Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
-    | Committed | Cancelled | Told | Again | Settled | CalledOff | Repaired
+    | SagaCommitted | Cancelled | Told | Again | CarriedOut | CancelSent | Repaired
 )  # fmt: skip
 
 
@@ -136,9 +136,9 @@ class SagaState:
     """One running saga, folded from its records. Mutable; owned by whoever folds."""
 
     __slots__ = (
-        "again", "answers", "asked", "attempt", "begun", "called_off", "cause", "closed", "concluded", "ended", "front",
-        "instance", "latest", "open", "overdue", "plan", "resumes", "skipped", "status", "stuck", "timers", "told",
-        "undos", "version", "waived",
+        "again", "answers", "asked", "attempt", "begun", "cancel_sent", "cause", "closed", "concluded", "ended",
+        "front", "instance", "latest", "open", "overdue", "plan", "resumes", "skipped", "status", "stuck", "timers",
+        "told", "undos", "version", "waived",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class SagaState:
         self.undos: dict[int, int] = {}
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
-        self.called_off: set[int] = set()
+        self.cancel_sent: set[int] = set()
         """Versions of commands for which a cancel was sent."""
         self.waived: set[int] = set()
         """Versions of commands whose rejection a person has told it to pass over."""
@@ -214,11 +214,11 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.status, state.ended, state.concluded = "completed", True, True
         case Undone():
             state.status, state.ended, state.concluded = "undone", True, True
-        case CalledOff():
-            state.called_off.add(progress.to)
+        case CancelSent():
+            state.cancel_sent.add(progress.to)
         case Repaired():
             _repaired(state, progress)
-        case Committed():
+        case SagaCommitted():
             state.status, state.concluded = "committed", True
         case Cancelled():
             state.status, state.cause, state.again = "cancelling", progress.cause, progress.again
@@ -229,7 +229,7 @@ def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:
             state.attempt, state.status, state.cause, state.again = progress.attempt, "running", None, False
             state.latest, state.open, state.told, state.skipped, state.front = {}, {}, {}, set(), 0
             state.plan = []
-        case Settled():
+        case CarriedOut():
             state.status, state.ended = ("completed" if state.status == "committed" else "undone"), True
 
 

@@ -1,8 +1,9 @@
 """What a person can do about a running saga, and what that leads to: retry, skip, undo, close by hand.
 
-`actions` says which of these are possible and what each would do; `mended` does one: the word goes on record, then all
-that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after `core.saga.advance`;
-`runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out, saying why.
+`actions` says which of these are possible and what each would do; `repaired` does one: the word goes on record, then
+all that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after
+`core.saga.advance`; `runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out,
+saying why.
 """
 
 from typing import Any, Literal
@@ -11,8 +12,8 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.saga.advance import advance, called_off, past_return
-from holdfast.core.saga.progress import Asked, Completed, Progress, Repaired, SagaState, Settled, Undone, apply
+from holdfast.core.saga.advance import advance, cancelled, past_return
+from holdfast.core.saga.progress import Asked, CarriedOut, Completed, Progress, Repaired, SagaState, Undone, apply
 from holdfast.errors import Contradicted
 
 Verb = Literal["retry", "skip", "undo", "done", "undone"]
@@ -50,7 +51,7 @@ def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]
     return tuple(found)
 
 
-def mended(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> list[Progress]:
+def repaired(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> list[Progress]:
     """Carry out a person's word; all that follows is folded into the state. Raises Contradicted."""
     if no := refusal(saga, state, verb):
         raise Contradicted(no)
@@ -60,7 +61,7 @@ def mended(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> l
     done: list[Progress] = [word]
     if verb == "undo":
         cause = Rejection("undone", f"undone by {by}: {why}", {"by": by, "why": why})
-        return [*done, *called_off(saga, state, cause)]
+        return [*done, *cancelled(saga, state, cause)]
     if verb == "retry" and stuck is not None:
         asked = state.asked[stuck.to]
         again = Asked(asked.step, asked.index, asked.command, 0, asked.undoes)
@@ -127,7 +128,7 @@ def _has(saga: SagaType, state: SagaState, name: str) -> bool:
 
 def _end(saga: SagaType, state: SagaState, verb: str, by: str, why: str) -> Progress:
     if saga.staged:
-        return Settled()
+        return CarriedOut()
     if verb == "undone":
         return Undone(Rejection("resolved", f"closed by {by}: {why}", {"by": by, "why": why}))
     if saga.answer is None:

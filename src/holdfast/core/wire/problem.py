@@ -89,7 +89,7 @@ def error_of(status: int, data: bytes, *, retry_after_seconds: float = 1.0) -> H
         listed = [_mapping(row) for row in cast(list[Any], rows)] if isinstance(rows, list) else []
         return Invalid(detail, errors=[(str(row.get("path", "$")), str(row.get("detail", ""))) for row in listed])
     made: HoldfastError = getattr(errors, name)(detail)
-    if isinstance(made, Busy):
+    if isinstance(made, Busy | Unavailable):
         made.retry_after_seconds = retry_after_seconds
     return made
 

@@ -13,21 +13,21 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, decode_stored, encode, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.log.record import ANSWERED, BEGUN, CALL_OFF, REJECTED, SAGA, Headers, Kind, Record
+from holdfast.core.log.record import ANSWERED, BEGUN, CANCEL_COMMAND, REJECTED, SAGA, Headers, Kind, Record
 from holdfast.core.saga.progress import (
     Again,
     Answered,
     Asked,
     Begun,
-    CalledOff,
     Cancelled,
-    Committed,
+    CancelSent,
+    CarriedOut,
     Completed,
     Overdue,
     Progress,
     Repaired,
+    SagaCommitted,
     SagaState,
-    Settled,
     Skipped,
     Stuck,
     Told,
@@ -46,7 +46,7 @@ _BODIES: dict[str, type[Any]] = {
     SAGA + "stuck": Stuck,
     SAGA + "undoing": Undoing,
     SAGA + "again": Again,
-    SAGA + "settled": Settled,
+    SAGA + "settled": CarriedOut,
     SAGA + "cancelled": Cancelled,
     REPAIRED: Repaired,
 }
@@ -54,7 +54,7 @@ _BODIES: dict[str, type[Any]] = {
 _STORED = {cls: stored for stored, cls in _BODIES.items()}
 _END_STORED: dict[type[Any], str] = {
     Completed: SAGA + "completed",
-    Committed: SAGA + "committed",
+    SagaCommitted: SAGA + "committed",
     Undone: SAGA + "undone",
     Cancelled: SAGA + "cancelled",
 }
@@ -62,12 +62,12 @@ _END_STORED: dict[type[Any], str] = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Of a cancel: the version, in the saga's stream, of the command that is called off."""
+    """Of a cancel: the version, in the saga's stream, of the command that is to be cancelled."""
 
     version: int
 
 
-class _Begun(msgspec.Struct):
+class _BegunData(msgspec.Struct):
     type: str
     message: msgspec.Raw
     shape: str
@@ -76,7 +76,7 @@ class _Begun(msgspec.Struct):
     at: int = 0
 
 
-class _Answered(msgspec.Struct):
+class _AnsweredData(msgspec.Struct):
     to: int
     type: str
     answer: msgspec.Raw
@@ -91,7 +91,7 @@ def from_record(saga: SagaType, record: Record) -> Progress:
         headers = record.headers
         return Asked(headers.step, headers.index, _message(saga, record), headers.attempt, headers.undoes)
     if record.kind == "event":
-        return Committed(_message(saga, record)) if saga.staged else Completed(_message(saga, record))
+        return SagaCommitted(_message(saga, record)) if saga.staged else Completed(_message(saga, record))
     return msgspec.json.decode(record.data, type=_BODIES[record.type])
 
 
@@ -100,13 +100,13 @@ def _message(saga: SagaType, record: Record) -> Any:
 
 
 def _read_begun(saga: SagaType, record: Record) -> Begun:
-    body = msgspec.json.decode(record.data, type=_Begun)
+    body = msgspec.json.decode(record.data, type=_BegunData)
     message = decode_stored(saga.begin.home, body.type, bytes(body.message))
     return Begun(message, body.shape, body.destination, body.answers, body.at)
 
 
 def _read_answered(saga: SagaType, record: Record) -> Answered:
-    found = msgspec.json.decode(record.data, type=_Answered)
+    found = msgspec.json.decode(record.data, type=_AnsweredData)
     return Answered(found.to, decode_answer(saga, found.type, bytes(found.answer)))
 
 
@@ -124,9 +124,9 @@ _READERS: dict[str, Callable[[SagaType, Record], Progress]] = {
     BEGUN: _read_begun,
     ANSWERED: _read_answered,
     SAGA + "completed": lambda saga, record: Completed(),
-    SAGA + "committed": lambda saga, record: Committed(),
+    SAGA + "committed": lambda saga, record: SagaCommitted(),
     SAGA + "undone": lambda saga, record: Undone(msgspec.json.decode(record.data, type=Rejection)),
-    CALL_OFF: lambda saga, record: CalledOff(msgspec.json.decode(record.data, type=Target).version),
+    CANCEL_COMMAND: lambda saga, record: CancelSent(msgspec.json.decode(record.data, type=Target).version),
     CONFIRM: _read_told,
     CANCEL: _read_told,
     REJECTED: _read_rejected,
@@ -222,14 +222,14 @@ def _write_told(saga: SagaType, item: Told, state: SagaState, envelope: Envelope
     return _Written(CONFIRM if item.commit else CANCEL, encode(StageAttempt(item.attempt)), "command", item.service)
 
 
-def _write_called_off(saga: SagaType, item: CalledOff, state: SagaState, envelope: Envelope) -> _Written:
+def _write_cancel_sent(saga: SagaType, item: CancelSent, state: SagaState, envelope: Envelope) -> _Written:
     asked = state.asked[item.to]
     home, headers = message_of(asked.command).contract, _of_step(envelope, asked)
-    return _Written(CALL_OFF, encode(Target(item.to)), "command", home, headers)
+    return _Written(CANCEL_COMMAND, encode(Target(item.to)), "command", home, headers)
 
 
 def _write_end(
-    saga: SagaType, item: Completed | Undone | Committed | Cancelled, state: SagaState, envelope: Envelope
+    saga: SagaType, item: Completed | Undone | SagaCommitted | Cancelled, state: SagaState, envelope: Envelope
 ) -> _Written:
     """An end that somebody waits for is an answer; any other is noted."""
     if isinstance(item, Cancelled) and item.again:
@@ -262,9 +262,9 @@ _WRITERS: dict[type[Any], Callable[[SagaType, Any, SagaState, Envelope], _Writte
     Asked: _write_asked,
     Answered: _write_answered,
     Told: _write_told,
-    CalledOff: _write_called_off,
+    CancelSent: _write_cancel_sent,
     Completed: _write_end,
-    Committed: _write_end,
+    SagaCommitted: _write_end,
     Undone: _write_end,
     Cancelled: _write_end,
 }
@@ -279,7 +279,7 @@ def outcome(item: Progress) -> Any:
     match item:
         case Undone() | Cancelled():
             return item.cause
-        case Completed() | Committed():
+        case Completed() | SagaCommitted():
             return item.answer
         case _:
             raise TypeError(f"{type(item).__name__} is no end of a saga")

@@ -1,4 +1,4 @@
-"""Sagas at run time: what begins, answers, wakes, calls off or mends one, and what of it goes into a batch.
+"""Sagas at run time: what begins, answers, wakes, cancels or repairs one, and what of it goes into a batch.
 
 `core.saga.advance` and `core.saga.repair` decide what happens next; here it becomes records
 (`runtime.decide.saga_records`), timers and the saga's row in the open-saga index, in the batch of the message that led
@@ -13,29 +13,29 @@ from holdfast.core.declare.message import HOPS_MAX, Rejection, encode
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.declare.service import Service
 from holdfast.core.log.batch import Row
-from holdfast.core.saga.advance import advance, answered, called_off, timers, woken
+from holdfast.core.saga.advance import advance, answered, cancelled, timers, woken
 from holdfast.core.saga.progress import (
     Again,
     Answered,
     Begun,
     Cancelled,
-    Committed,
     Overdue,
     Progress,
     Repaired,
+    SagaCommitted,
     SagaState,
     Stuck,
     Undoing,
     apply,
 )
-from holdfast.core.saga.repair import Verb, mended
+from holdfast.core.saga.repair import Verb, repaired
 from holdfast.errors import CommandFailed
 from holdfast.ports.store import Loaded, Store
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.saga_records import decode_answer, from_record, outcome, to_record
 from holdfast.runtime.log.rows import scanned
 
-NOTED = frozenset({Undoing, Stuck, Overdue, Committed, Cancelled, Again, Repaired})
+NOTED = frozenset({Undoing, Stuck, Overdue, SagaCommitted, Cancelled, Again, Repaired})
 """Progress that updates a saga's row in the open-saga index."""
 
 
@@ -168,18 +168,18 @@ class Sagas:
             before = entry.version
             self._take(saga, stream, before, woken(saga, entry.state, name), decision)
 
-    def call_off(self, stream: str, cause: Rejection, decision: Decision) -> None:
+    def cancel(self, stream: str, cause: Rejection, decision: Decision) -> None:
         """Take a saga back, by its caller's cancel or an operator's repair; nothing where it is too late for that."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is not None:
             before = entry.version
-            self._take(saga, stream, before, called_off(saga, entry.state, cause), decision)
+            self._take(saga, stream, before, cancelled(saga, entry.state, cause), decision)
 
-    def mend(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
+    def repair(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
         """Carry out an operator's repair of a saga. Raises Contradicted where it cannot be, or what a step raises."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         before, ended = entry.version, entry.state.ended
-        progress = mended(saga, entry.state, verb, by, why)
+        progress = repaired(saga, entry.state, verb, by, why)
         self._take(saga, stream, before, progress, decision, ended=ended)
 
     def _saga_of(self, stream: str) -> SagaType:
@@ -258,7 +258,7 @@ def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
     """Timers of steps that have all their answers now, and of what is decided."""
     keys: list[str] = []
     for item in progress:
-        if isinstance(item, Committed | Cancelled):
+        if isinstance(item, SagaCommitted | Cancelled):
             keys += [key] if (key := state.timers.pop(f"stage:{state.attempt}", "")) else []
         if isinstance(item, Answered) and item.to in state.asked and not state.asked[item.to].undoes:
             step = state.asked[item.to].step

@@ -33,7 +33,7 @@ SAGAS_OPEN_MAX = 100_000
 """Sagas that may be on their way in one service; past it the edge is told to come back later."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class KeyedRequest(msgspec.Struct, frozen=True):
     """An idempotency key as it is stored: what was asked with it."""
 
     tx: str
@@ -46,13 +46,13 @@ class Keys:
     and the flush. Those that have left memory are found in the store, by the writer's batch."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Request] = OrderedDict()
+        self._known: OrderedDict[str, KeyedRequest] = OrderedDict()
 
-    def get(self, key: str) -> Request | None:
+    def get(self, key: str) -> KeyedRequest | None:
         """What was asked with a key."""
         return self._known.get(key)
 
-    def put(self, key: str, request: Request) -> None:
+    def put(self, key: str, request: KeyedRequest) -> None:
         """Remember what was asked with a key."""
         self._known[key] = request
         if len(self._known) > KEYS_IN_MEMORY_MAX:
@@ -103,7 +103,7 @@ class Edge:
         envelope = Envelope(tx, tx, self._clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
         work = _CommandWork(self, command, message, decider, envelope, key)
         if key:
-            self._keys.put(key, Request(tx, message.stored, msgspec.Raw(encode(command))))
+            self._keys.put(key, KeyedRequest(tx, message.stored, msgspec.Raw(encode(command))))
         ending = self.outcomes.of(tx) if isinstance(decider, SagaType | EffectType) else None
         try:
             self.writer.submit(work, edge=True)
@@ -113,7 +113,7 @@ class Edge:
             self.outcomes.fail(tx, error)
             raise
         if isinstance(first, Duplicate):
-            known = msgspec.json.decode(first.data, type=Request)
+            known = msgspec.json.decode(first.data, type=KeyedRequest)
             self.outcomes.forget(tx)
             self._keys.put(key, known)
             return await self._again(key, known, message, encode(command), wait_seconds)
@@ -143,7 +143,9 @@ class Edge:
         self._keys.clear()
         self.turns.fail(error)
 
-    async def _again(self, key: str, known: Request, message: MessageType, data: bytes, wait_seconds: float) -> Outcome:
+    async def _again(
+        self, key: str, known: KeyedRequest, message: MessageType, data: bytes, wait_seconds: float
+    ) -> Outcome:
         """The outcome of a command whose key was used before. Raises KeyReused if it was another one."""
         content = bytes(known.data)
         if known.type not in message.stored_all:

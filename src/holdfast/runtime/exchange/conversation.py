@@ -29,10 +29,10 @@ from holdfast.errors import (
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.ending import end
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.exchange")
 
@@ -57,7 +57,7 @@ class Party(Protocol):
     inbox: Inbox
     transport: Transport
     clock: Clock
-    history: History
+    history: Incarnations
 
 
 class _Landing(asyncio.Future[None]):
@@ -129,7 +129,7 @@ class Conversation:
         for handle in (self._alarm, self._heart):
             if handle is not None:
                 handle.cancel()
-        await end((self._task, self._receiving))
+        await cancel_all((self._task, self._receiving))
 
     def add(self, record: Record) -> None:
         """A flushed record for this peer."""

@@ -16,13 +16,12 @@ from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.ending import end
 from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
 from holdfast.runtime.inbox.receive import Inbox
-from holdfast.runtime.log.incarnations import History
+from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic, cancel_all
 
 logger = logging.getLogger("holdfast.exchange")
 
@@ -34,14 +33,14 @@ class Exchange:
 
     def __init__(
         self, name: str, peers: frozenset[str], store: Store, writer: Writer, inbox: Inbox, transport: Transport,
-        clock: Clock, history: History,
+        clock: Clock, history: Incarnations,
     ) -> None:  # fmt: skip
         self.name, self.peers, self.store, self.writer = name, peers, store, writer
         self.inbox, self.transport, self.clock, self.history = inbox, transport, clock, history
         self.conversations: dict[str, Conversation] = {}
         self._mine = Cursor()
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving = Chore(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+        self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -90,7 +89,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Say no more."""
-        await end((self._own_broken,))
+        await cancel_all((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
@@ -104,7 +103,7 @@ class Exchange:
         """The same for what this service told itself, once the writer takes work again."""
         if self._own_broken is not None:
             self._own_broken.cancel()
-        self._own_broken = asyncio.get_running_loop().create_task(self._mend_own())
+        self._own_broken = asyncio.get_running_loop().create_task(self._repair_own())
 
     def away(self, peer: str) -> bool:
         """True while a peer cannot be reached, and for who is none."""
@@ -138,9 +137,9 @@ class Exchange:
     def _own_ended(self, error: Exception | None) -> None:
         if error is not None and self._own_broken is None:
             pause = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)
-            self._own_broken = asyncio.get_running_loop().create_task(self._mend_own(pause))
+            self._own_broken = asyncio.get_running_loop().create_task(self._repair_own(pause))
 
-    async def _mend_own(self, pause_seconds: float = 0.0) -> None:
+    async def _repair_own(self, pause_seconds: float = 0.0) -> None:
         while True:
             await asyncio.sleep(pause_seconds)
             pause_seconds = BACKOFF_LAST_SECONDS * (0.1 + self.clock.random() / 5)

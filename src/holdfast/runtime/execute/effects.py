@@ -17,11 +17,11 @@ from holdfast.core.log.record import Record
 from holdfast.errors import CommandFailed, Contradicted, HoldfastError, NotDone, Rejected, Unavailable
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import accept_done, reject_done
-from holdfast.runtime.ending import end
 from holdfast.runtime.inbox.deliver import open_message
 from holdfast.runtime.inbox.message import Slot
 from holdfast.runtime.inbox.retry import Retrier
 from holdfast.runtime.log.work import AwaitedWork, BatchWork
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.effects")
 
@@ -52,7 +52,7 @@ class Effects:
         tasks = list(self._running.values())
         if seconds and tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        await end(tasks)
+        await cancel_all(tasks)
 
     def _open(self) -> None:
         for stream in list(self._ready):
@@ -103,7 +103,7 @@ class Effects:
             unknown = f"what became of attempt {message.started} is unknown, and there is no probe to ask"
             return self._keep(slot, CommandFailed(unknown))
         message = slot.message
-        if message.called_off and not message.unknown:
+        if message.cancel_came and not message.unknown:
             return self._keep(slot, NotDone("it was called off"))
         message.started, message.unknown = message.started + 1, True
         attempt = {"attempt": message.started}

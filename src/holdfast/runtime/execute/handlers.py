@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-from holdfast.core.declare.handler import HandlerType, Transaction
+from holdfast.core.declare.handler import HandlerType, LocalTransaction
 from holdfast.core.declare.message import message_of
 from holdfast.core.log.batch import Batch, Committed, Conflict, Duplicate
 from holdfast.errors import (
@@ -31,10 +31,10 @@ from holdfast.errors import (
 from holdfast.ports.store import Lent, Store
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.dispatch import Dispatch, accept_done, reject_done
-from holdfast.runtime.ending import end
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.work import Work, tell_duplicate
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.transactions")
 
@@ -92,7 +92,7 @@ class Handlers:
         """Let what runs and waits end, unless `drain` is False."""
         while drain and self._lanes:
             await asyncio.wait(self._lanes)
-        await end(self._lanes)
+        await cancel_all(self._lanes)
         left = [turn for queue in self._queues.values() for turn in queue if not turn.decided]
         self._fail(left, Unavailable("the service is stopping"))
 
@@ -214,7 +214,7 @@ class Handlers:
         if not isinstance(by, HandlerType):
             raise CommandFailed(f"{by.name} is no handler")
         context = decision.envelope.context(stream.partition("/")[2])
-        tx = Transaction(lent.connection, context, self._engine)
+        tx = LocalTransaction(lent.connection, context, self._engine)
         limit = asyncio.timeout(by.seconds)
         try:
             async with limit:

@@ -216,7 +216,7 @@ class SagaConsumer:
         for work, result in zip(works, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            feed.settle(work.move.after)
+            feed.durably_at(work.move.after)
 
 
 class _BeginWork(AwaitedWork[None]):

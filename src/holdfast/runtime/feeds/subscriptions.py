@@ -17,10 +17,9 @@ from holdfast.core.wire.frame import FeedPage, FeedRequest
 from holdfast.errors import HoldfastError, Invalid, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.runtime.ending import end
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic, cancel_all
 
 logger = logging.getLogger("holdfast.feeds")
 
@@ -92,9 +91,9 @@ class Subscription:
         work = BatchWork(batch)
         self.writer.submit(work)
         await work.done
-        self.settle(Cursor(page.incarnation, to))
+        self.durably_at(Cursor(page.incarnation, to))
 
-    def settle(self, cursor: Cursor) -> None:
+    def durably_at(self, cursor: Cursor) -> None:
         """The checkpoint stands durably here."""
         self.durable, self.known = cursor, True
         self.at(cursor)
@@ -151,7 +150,7 @@ class Feeds:
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._saving = Chore(IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle)
+        self._saving = Periodic(IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle)
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
         """Take up every feed at its checkpoint; consumers that stand together share a fetch."""
@@ -166,7 +165,7 @@ class Feeds:
             for producer in sorted({stored.partition(".")[0] for stored in consumer.types}):
                 found = Subscription(consumer, producer, self._writer)
                 if cursor := cursors.get(found.cursor_name):
-                    found.settle(cursor)
+                    found.durably_at(cursor)
                 made.append((producer, found))
                 together.setdefault((producer, found.position), []).append(found)
         self.subscriptions += [found for _, found in made]
@@ -190,7 +189,7 @@ class Feeds:
     async def close(self) -> None:
         """Take in no more."""
         await self._saving.stop()
-        await end(self._tasks)
+        await cancel_all(self._tasks)
 
     def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:  # pyright: ignore[reportPrivateUsage]
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -306,7 +305,7 @@ class Feeds:
                 member.failure = error
                 await asyncio.sleep(BACKOFF_LAST_SECONDS)
         if cursor is not None:
-            member.settle(cursor)
+            member.durably_at(cursor)
         elif not member.known:
             member.at(Cursor())
         if member in self.subscriptions:

@@ -20,11 +20,11 @@ from holdfast.core.log.batch import Batch, Row
 from holdfast.core.saga.stage import Standing
 from holdfast.errors import ExchangeError, HoldfastError, Invalid, NotFound, StoreError, Unavailable
 from holdfast.ports.store import Store
-from holdfast.runtime.ending import end
 from holdfast.runtime.feeds.consumers import ViewConsumer, ViewRow
 from holdfast.runtime.feeds.subscriptions import Feeds, Subscription
 from holdfast.runtime.log.work import BatchWork
 from holdfast.runtime.log.writer import Writer
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.views")
 
@@ -41,7 +41,7 @@ class _Meta(msgspec.Struct, omit_defaults=True):
     building_fingerprint: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ViewAnswer(msgspec.Struct, frozen=True):
     """What a view says of one key."""
 
     row: Any
@@ -101,7 +101,7 @@ class Views:
 
     async def close(self) -> None:
         """Stop building; it goes on at the next start."""
-        await end(self._tasks)
+        await cancel_all(self._tasks)
 
     async def rebuild(self, name: str) -> None:
         """Build a view anew from the start of its logs; the old one serves meanwhile. Raises NotFound."""
@@ -116,7 +116,7 @@ class Views:
     async def query(
         self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> Answer:  # fmt: skip
+    ) -> ViewAnswer:  # fmt: skip
         """The row of one key, as of these positions, and with all that a transaction has committed in the logs that
         feed it. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
         self._view(name)
@@ -125,9 +125,9 @@ class Views:
         (data,) = await self._store.get("view", [consumer.row_key(key)])
         positions = {found.producer: found.position for found in self.subscriptions(name)}
         if data is None:
-            return Answer(None, positions, behind)
+            return ViewAnswer(None, positions, behind)
         row = msgspec.json.decode(data, type=ViewRow)
-        return Answer(msgspec.json.decode(row.state), positions, behind, row.stale)
+        return ViewAnswer(msgspec.json.decode(row.state), positions, behind, row.stale)
 
     def subscriptions(self, name: str) -> list[Subscription]:
         """The feeds of the generation of a view that serves."""

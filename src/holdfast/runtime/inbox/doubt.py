@@ -25,7 +25,7 @@ from holdfast.runtime.inbox.stage_end import end_stage
 from holdfast.runtime.inbox.waiting import Removed
 from holdfast.runtime.log.work import AwaitedWork
 from holdfast.runtime.log.writer import Writer
-from holdfast.runtime.tasks import Chore
+from holdfast.runtime.tasks import Periodic
 
 logger = logging.getLogger("holdfast.resolving")
 
@@ -55,7 +55,7 @@ class Doubts:
         self._away = away
         """Whether a service is out of reach."""
         stages = inbox.dispatch.stages
-        self._asking = Chore(ASK_SECONDS, lambda: bool(stages.held), self._ask)
+        self._asking = Periodic(ASK_SECONDS, lambda: bool(stages.held), self._ask)
 
     def start(self) -> None:
         """Begin to look, now and then."""

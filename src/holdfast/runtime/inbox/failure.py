@@ -1,4 +1,4 @@
-"""Failure: what is kept of an exception that a handler raised, for who has to mend it.
+"""Failure: what is kept of an exception that a handler raised, for who has to fix it.
 
 Where it was raised, in the team's own code, and a fingerprint that is the same for the same fault: the exception's type
 and the functions on the way, without line numbers, so that it survives an edit elsewhere in the file. Pure.

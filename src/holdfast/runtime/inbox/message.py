@@ -32,8 +32,9 @@ class WaitingMessage(msgspec.Struct, omit_defaults=True):
     """The id of the repair that changed its payload."""
     started: int = 0
     """Of an effect: the attempts that were flushed."""
-    called_off: bool = False
-    """A cancel came while it was carried out: it is answered `cancelled` once it is known that nothing was done."""
+    cancel_came: bool = msgspec.field(default=False, name="called_off")
+    """A cancel came while it was carried out: it is answered `cancelled` once it is known that nothing was done. Stored
+    under the name that it had first."""
     unread: bool = False
     """Its type, in its version, was not known here when it failed: a later release may know it."""
     unknown: bool = False

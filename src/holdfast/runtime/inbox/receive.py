@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.declare.message import Rejection
 from holdfast.core.log.batch import Batch, Cursor, Move
 from holdfast.core.log.name import exchange_cursor
-from holdfast.core.log.record import CALL_OFF
+from holdfast.core.log.record import CANCEL_COMMAND
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, gives_way, read
 from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Rejected, StoreError
@@ -58,7 +58,7 @@ class Inbox:
     ) -> "MessageWork | CancelWork":
         """The work of a received message. `before`: the cursor as the message before it leaves it."""
         move = Move(exchange_cursor(producer), before, Cursor(incarnation, record.position))
-        if record.kind == "command" and record.type == CALL_OFF:
+        if record.kind == "command" and record.type == CANCEL_COMMAND:
             return CancelWork(self, producer, record, move, ended)
         return MessageWork(self, producer, record, move, ended)
 
@@ -259,7 +259,7 @@ class CancelWork:
         slot = inbox.waiting.find_command(self._producer, record.stream, self._target)
         if slot is not None and (slot.running or slot.message.unknown):
             self._marked = slot
-            marked = msgspec.structs.replace(slot.message, called_off=True)
+            marked = msgspec.structs.replace(slot.message, cancel_came=True)
             # A handler commits beside the writer, so a row put here might come after its own word that it is gone.
             return Batch((), (), (self._move,), (slot.row(marked),) if slot.message.started else ())
         if slot is not None:
@@ -268,7 +268,7 @@ class CancelWork:
         else:
             for stream in self.streams:
                 cause = Rejection("cancelled", "its caller called it off")
-                inbox.dispatch.sagas.call_off(stream, cause, decision)
+                inbox.dispatch.sagas.cancel(stream, cause, decision)
         return decision.batch(self._move)
 
     def landed(self, position: int) -> None:
@@ -278,7 +278,7 @@ class CancelWork:
         for slot, _ in self._removed:
             inbox.retrier.removed(slot.stream)
         if self._marked is not None:
-            self._marked.message.called_off = True
+            self._marked.message.cancel_came = True
             inbox.retrier.cancelled(self._marked)
         if self._ended is not None:
             self._ended(None)

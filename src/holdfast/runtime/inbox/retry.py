@@ -165,7 +165,7 @@ class Retrier:
     def keep_failed(self, slot: Slot, error: Exception) -> None:
         """A handler failed beside the writer: its message waits, with a new backoff, once that is durable; or it is
         answered `cancelled`."""
-        if slot.message.called_off and not slot.message.unknown:
+        if slot.message.cancel_came and not slot.message.unknown:
             self.writer.submit(CancelledWork(self, slot))
             return
         self.note_failure(slot.stream, slot.message, error)

@@ -15,13 +15,13 @@ from contextlib import nullcontext
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Committed, Duplicate, Outcome
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Duplicate
 from holdfast.core.log.record import Record
 from holdfast.errors import Busy, StoreError, StoreFailed, TransactionLost, TransactionRefused, Unavailable
 from holdfast.ports.store import Lent, Loaded, Store
-from holdfast.runtime.ending import end
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.work import Work, tell_duplicate
+from holdfast.runtime.tasks import cancel_all
 
 logger = logging.getLogger("holdfast.writer")
 
@@ -92,8 +92,8 @@ class Writer:
             pass  # the last group has landed
 
     async def _stop(self) -> None:
-        await end((self._task, self._loading))
-        await end((self._loading,))  # a turn that was due while they ended may have begun to load once more
+        await cancel_all((self._task, self._loading))
+        await cancel_all((self._loading,))  # a turn that was due while they ended may have begun to load once more
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._deferred, *self._inbox]
         self._forming.clear()
@@ -108,7 +108,7 @@ class Writer:
 
     async def commit_within(
         self, lent: Lent, group: list[tuple[Work, Batch]], crashes: int, *, paused: bool
-    ) -> list[Outcome]:
+    ) -> list[CommitOutcome]:
         """Commit works decided elsewhere, within a transaction, all or none. `crashes`: how many there were when they
         were decided; Unavailable if there are more. `paused`: the caller has paused this writer.
 
@@ -263,7 +263,7 @@ class Writer:
                 self._load_soon()
             self._streams.trim()
 
-    async def _commit(self, group: list[tuple[Work, Batch]]) -> list[Outcome]:
+    async def _commit(self, group: list[tuple[Work, Batch]]) -> list[CommitOutcome]:
         try:
             await self._flushing.acquire()
             try:
@@ -277,8 +277,8 @@ class Writer:
                 work.failed(Unavailable("the service is stopping"))
             raise
 
-    def _land(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
-        bad: list[tuple[Work, Batch, Outcome]] = []
+    def _land(self, group: list[tuple[Work, Batch]], outcomes: list[CommitOutcome]) -> None:
+        bad: list[tuple[Work, Batch, CommitOutcome]] = []
         unpin = self._streams.unpin
         for (work, batch), outcome in zip(group, outcomes, strict=True):
             for stream, _ in batch.reads:
@@ -292,7 +292,7 @@ class Writer:
             if type(outcome) is Committed:
                 work.landed(outcome.position)
 
-    def _publish(self, group: list[tuple[Work, Batch]], outcomes: list[Outcome]) -> None:
+    def _publish(self, group: list[tuple[Work, Batch]], outcomes: list[CommitOutcome]) -> None:
         """Say what is durable now: how far, and those records that are for somebody."""
         sent: list[Record] = []
         wrote = False
@@ -308,7 +308,7 @@ class Writer:
         if wrote:
             self._flushed(sent)
 
-    def _take_back(self, bad: list[tuple[Work, Batch, Outcome]]) -> None:
+    def _take_back(self, bad: list[tuple[Work, Batch, CommitOutcome]]) -> None:
         """What failed takes back the state it made; what is decided on that state is decided again."""
         again: list[Work] = []
         tainted: set[str] = set()

@@ -12,11 +12,11 @@ import msgspec
 
 from holdfast.core.declare.message import Rejection, message_of
 from holdfast.core.declare.saga import SagaType
-from holdfast.core.explain.plan import Given, Plan, Sent
-from holdfast.core.log.record import CALL_OFF, REJECTED
+from holdfast.core.explain.plan import AnswerGiven, Plan, Sent
+from holdfast.core.log.record import CANCEL_COMMAND, REJECTED
 from holdfast.core.saga.advance import answered
-from holdfast.core.saga.progress import Asked, CalledOff, Completed, Progress, SagaState, Undone
-from holdfast.core.saga.repair import mended
+from holdfast.core.saga.progress import Asked, CancelSent, Completed, Progress, SagaState, Undone
+from holdfast.core.saga.repair import repaired
 from holdfast.errors import Contradicted, Invalid, NotFound
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.dispatch import Dispatch
@@ -70,7 +70,7 @@ async def plan(node: Node, ask: Ask) -> Plan:
     )
 
 
-async def plan_answer(node: Node, given: Given) -> Plan:
+async def plan_answer(node: Node, given: AnswerGiven) -> Plan:
     """What a saga of this service would do with an answer. Raises NotFound, Invalid."""
     saga, state = await _folded(node, given.stream)
     before = state.status
@@ -100,7 +100,7 @@ async def _plan_saga(node: Node, ask: Ask) -> Plan:
     verb = verb_of(ask)
     if note := already(state, verb):
         return Plan(node.name, ask.kind, ask.target, "already", (note,), saga=state.status)
-    progress = mended(saga, state, verb, ask.by, ask.why)
+    progress = repaired(saga, state, verb, ask.by, ask.why)
     return _of_progress(node, ask.kind, ask.target, state, progress)
 
 
@@ -114,11 +114,11 @@ def _of_progress(node: Node, kind: str, target: str, state: SagaState, progress:
             key = message.key_of(item.command) if message.key_fields else ""
             sends.append(Sent(message.contract, message.stored, key, what))
             does.append(f"{message.contract} is asked for {message.name} of {key or 'no key'} ({what})")
-        elif isinstance(item, CalledOff):
+        elif isinstance(item, CancelSent):
             asked = state.asked[item.to]
             message = message_of(asked.command)
-            sends.append(Sent(message.contract, CALL_OFF, what=f"cancel of {asked.step}"))
-            does.append(f"{asked.step} is called off at {message.contract}")
+            sends.append(Sent(message.contract, CANCEL_COMMAND, what=f"cancel of {asked.step}"))
+            does.append(f"{asked.step} is cancelled at {message.contract}")
         elif isinstance(item, Completed | Undone):
             does.append(f"it ends as {'completed' if isinstance(item, Completed) else 'undone'}")
     waits = [f"{a.step}" for version, a in state.asked.items() if version not in state.answers]
@@ -186,8 +186,8 @@ def _with_answer(node: Node, ask: Ask, message: WaitingMessage, does: str, store
     return Plan(node.name, ask.kind, ask.target, "apply", (does,), answer=given)
 
 
-def _given(message: WaitingMessage, stored: str, data: bytes) -> Given | None:
+def _given(message: WaitingMessage, stored: str, data: bytes) -> AnswerGiven | None:
     record = message.record
     if not record.stream:
         return None
-    return Given(message.producer, record.stream, record.version, stored, msgspec.Raw(data))
+    return AnswerGiven(message.producer, record.stream, record.version, stored, msgspec.Raw(data))

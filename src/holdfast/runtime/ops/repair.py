@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.core.declare.message import decode_stored, encode, message_of
-from holdfast.core.explain.plan import RepairDone
+from holdfast.core.explain.plan import RepairResult
 from holdfast.core.log.batch import Batch
 from holdfast.core.log.record import Record, parse_record_id, record_id
 from holdfast.core.saga.repair import Verb
@@ -49,12 +49,12 @@ class Ask(msgspec.Struct, frozen=True):
     """Where a message waits on several, as an event that two consumers fail at: which. Empty: where it waits first."""
 
 
-async def mend(node: Node, ask: Ask) -> RepairDone:
+async def repair(node: Node, ask: Ask) -> RepairResult:
     """Carry out a repair in this service, when it is durable. Raises Invalid, NotFound, Contradicted, Unavailable."""
     check_said(ask)
     if "/" in ask.target:
-        return await _mend_saga(node, ask)
-    return await _mend_message(node, ask)
+        return await _repair_saga(node, ask)
+    return await _repair_message(node, ask)
 
 
 def check_said(ask: Ask) -> None:
@@ -93,7 +93,7 @@ def verb_of(ask: Ask) -> Verb:
     raise Invalid("a saga is resolved as done or undone", errors=[("$.decision", "done or undone")])
 
 
-async def _mend_saga(node: Node, ask: Ask) -> RepairDone:
+async def _repair_saga(node: Node, ask: Ask) -> RepairResult:
     name = ask.target.partition("/")[0]
     if name not in node.service.sagas:
         (row,) = await node.store.get("saga", [ask.target])
@@ -106,21 +106,21 @@ async def _mend_saga(node: Node, ask: Ask) -> RepairDone:
     node.writer.submit(work)
     position = await asyncio.shield(work.done)
     if position is None:
-        return RepairDone(node.name, ask.kind, ask.target, "already", note=work.note)
-    return RepairDone(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=work.note)
+    return RepairResult(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
-async def _mend_message(node: Node, ask: Ask) -> RepairDone:
+async def _repair_message(node: Node, ask: Ask) -> RepairResult:
     slot = slot_of(node, ask.target, ask.stream)
     if slot is None:
-        return RepairDone(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
+        return RepairResult(node.name, ask.kind, ask.target, "already", note="it does not wait any more")
     if no := refused(node, ask, slot):
         raise Contradicted(no)
     if ask.kind == "resolve":
         return await _resolve_effect(node, ask, slot)
     edited = edited_of(node, ask, slot)
     if note := in_turn(ask, slot.message, edited):
-        return RepairDone(node.name, ask.kind, ask.target, "already", note=note)
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=note)
     work: AwaitedWork[int | None]
     if ask.kind == "skip":
         work = SkipWork(node, ask, slot)
@@ -132,8 +132,8 @@ async def _mend_message(node: Node, ask: Ask) -> RepairDone:
     position = await asyncio.shield(work.done)
     if position is None:
         how = "it is being tried now" if slot.running else "it does not wait any more"
-        return RepairDone(node.name, ask.kind, ask.target, "already", note=how)
-    return RepairDone(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
+        return RepairResult(node.name, ask.kind, ask.target, "already", note=how)
+    return RepairResult(node.name, ask.kind, ask.target, "applied", record_id(node.name, position))
 
 
 def refused(node: Node, ask: Ask, slot: Slot) -> str:
@@ -150,7 +150,7 @@ def refused(node: Node, ask: Ask, slot: Slot) -> str:
     if ask.kind == "skip" and message.unknown:
         return f"what became of {message.id} is unknown: resolve it as done or refused"
     if ask.kind == "skip" and message.record.kind != "command" and not message.feed:
-        return f"{message.id} is an answer, and its saga needs it: mend what fails, then retry"
+        return f"{message.id} is an answer, and its saga needs it: fix what fails, then retry"
     if ask.kind == "retry" and ask.data is not None and message.unknown:
         return f"what became of {message.id} is unknown: it cannot be changed any more"
     if (
@@ -184,7 +184,7 @@ def edited_of(node: Node, ask: Ask, slot: Slot) -> WireRecord | None:
     return changed
 
 
-async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> RepairDone:
+async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> RepairResult:
     """Say what became of an effect's call, as its outcome."""
     message = slot.message
     envelope = envelope_at(message, node.clock.now_us())
@@ -195,7 +195,7 @@ async def _resolve_effect(node: Node, ask: Ask, slot: Slot) -> RepairDone:
     work = OutcomeWork(node.effects, slot, envelope, outcome, repair=_repair_record(RESOLVED, body, slot, envelope.at))
     node.writer.submit(work)
     await asyncio.shield(work.done)
-    return RepairDone(node.name, ask.kind, ask.target, "applied")
+    return RepairResult(node.name, ask.kind, ask.target, "applied")
 
 
 def event_of(node: Node, ask: Ask, message: WaitingMessage) -> Any:
@@ -393,7 +393,7 @@ class SagaRepairWork(AwaitedWork["int | None"]):
         now = node.clock.now_us()
         envelope = Envelope(cause, first.tx, now, first.correlation, headers.hop, headers.debug)
         decision = self._decision = Decision(envelope, node.streams)
-        node.dispatch.sagas.mend(stream, self._verb, ask.by, ask.why, decision)
+        node.dispatch.sagas.repair(stream, self._verb, ask.by, ask.why, decision)
         return decision.batch()
 
     def landed(self, position: int) -> None:

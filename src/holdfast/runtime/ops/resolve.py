@@ -107,7 +107,7 @@ class _CancelSagaWork(AwaitedWork[bool]):
         decision = self._decision = Decision(self._envelope, node.streams)
         note_resolved(self._told, why, decision)
         cause = Rejection("resolved", f"cancelled by {by}: {why}", {"by": by, "why": why})
-        node.dispatch.sagas.call_off(self.streams[0], cause, decision)
+        node.dispatch.sagas.cancel(self.streams[0], cause, decision)
         if len(decision.records) == 1:
             self.finish(False)
             return None

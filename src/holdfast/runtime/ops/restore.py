@@ -31,7 +31,7 @@ async def restored(node: Node, cursors: Mapping[str, int], *, by: str, why: str)
     if highest > node.writer.head:
         await node.leap(highest + LEAP)
     await _record(node, RESTORED, {"by": by, "why": why, "cursors": dict(cursors)})
-    return node.history.current.first
+    return node.incarnations.current.first
 
 
 async def peer_restored(node: Node, peer: str, *, by: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Foretelling: how a transaction would go on after a repair, played to its end on copies, in memory.
+"""Simulating: how a transaction would go on after a repair, played to its end on copies, in memory.
 
 The streams that the rest of it touches are folded from their records, wherever they are; the same deciders, sagas and
 reactions as in the services run on them, and messages go from one to the other at once. What lies outside (an effect, a
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.declare.message import Context, Rejection, decode_stored, encode, message_of
-from holdfast.core.log.record import BEGUN, CALL_OFF, REJECTED, Headers, Record, record_id
+from holdfast.core.log.record import BEGUN, CANCEL_COMMAND, REJECTED, Headers, Record, record_id
 from holdfast.core.saga.repair import Verb
 from holdfast.core.saga.stage import CANCEL, CONFIRM
 from holdfast.core.system import System
@@ -35,7 +35,7 @@ Read = Callable[[str, str], list[Record]]
 """The records of a stream of a service, oldest first."""
 
 
-class Foretelling:
+class Simulation:
     """The rest of one transaction, as it would be."""
 
     def __init__(self, system: System, read: Read, now_us: int) -> None:
@@ -48,15 +48,15 @@ class Foretelling:
         self.records: list[tuple[str, Record]] = []
         """(service, record) of all that would be recorded, causes before effects."""
         self.unknown: list[str] = []
-        """What cannot be foretold, in sentences."""
+        """What cannot be simulated, in sentences."""
 
-    def mend(self, service: str, stream: str, verb: Verb, by: str, why: str) -> None:
+    def repair(self, service: str, stream: str, verb: Verb, by: str, why: str) -> None:
         """An operator's repair of a saga, and all that follows. Raises Contradicted where it cannot be."""
         self._load(service, stream)
         first = self._read(service, stream)[0]
         envelope = Envelope(record_id(service, first.position), first.tx, self._now, first.correlation)
         decision = Decision(envelope, self._streams[service])
-        self._dispatch[service].sagas.mend(stream, verb, by, why, decision)
+        self._dispatch[service].sagas.repair(stream, verb, by, why, decision)
         self._took(service, decision.records)
         self._play()
 
@@ -103,8 +103,8 @@ class Foretelling:
     def _deliver(self, service: str, producer: str, record: WireRecord) -> None:
         dispatch, streams = self._dispatch[service], self._streams[service]
         stream = stream_of(dispatch, producer, record)
-        if record.type == CALL_OFF:
-            self._call_off(producer, record)
+        if record.type == CANCEL_COMMAND:
+            self._cancel(producer, record)
         elif record.headers.stage or record.type in (CONFIRM, CANCEL):
             self.unknown.append(f"how {service} votes on {record.type}: it is staged")
         elif stream.partition("/")[0] in dispatch.apart:
@@ -120,8 +120,8 @@ class Foretelling:
             except Exception as error:  # noqa: BLE001 - a handler's own failure is what would happen
                 self.unknown.append(f"{service} fails at {record.type}: {type(error).__name__}: {error}")
 
-    def _call_off(self, producer: str, record: WireRecord) -> None:
-        """What is called off waits, or it would have been answered: it is answered `cancelled`."""
+    def _cancel(self, producer: str, record: WireRecord) -> None:
+        """What is cancelled waits, or it would have been answered: it is answered `cancelled`."""
         version = msgspec.json.decode(record.data, type=Target).version
         no = Rejection("cancelled", "its caller called it off")
         envelope = Envelope(record_id(producer, record.position), record.tx, self._now, record.correlation)

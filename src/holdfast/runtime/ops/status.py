@@ -285,7 +285,7 @@ def progress(node: "Node") -> ProgressStatus:
         service=node.name,
         owner=node.service.owner,
         head=node.writer.head,
-        incarnation=node.history.current.id if node.history.incarnations else "",
+        incarnation=node.incarnations.current.id if node.incarnations.all else "",
         store=failure_of(node.writer.failure),
         inbox=node.writer.waiting,
         timers=len(node.timers),

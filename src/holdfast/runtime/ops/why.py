@@ -1,4 +1,4 @@
-"""Inquiry: what one service knows of an id, and what of its work does not go on by itself.
+"""Why: what one service knows of an id, and what of its work does not go on by itself.
 
 `why` finds what an id names (a transaction, a correlation label, an idempotency key, a record, a stream, a bare key),
 and gives every record of it here with where its sagas stand, what waits and why, and which repairs are possible.
@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.explain.overview import ListedSaga, ListedWaiting
 from holdfast.core.explain.status import SagaStatus, WhyAnswer
 from holdfast.core.log.record import Record, parse_record_id
-from holdfast.runtime.edge.commands import Request
+from holdfast.runtime.edge.commands import KeyedRequest
 from holdfast.runtime.inbox.message import Slot
 from holdfast.runtime.ops.status import failure_of, held_of, peers_of, sagas_at, waiting_of
 
@@ -26,7 +26,7 @@ TRANSACTIONS_MAX = 20
 RECORDS_MAX = 10_000
 
 
-class Found(msgspec.Struct):
+class NamedById(msgspec.Struct):
     """What an id names here."""
 
     named: str
@@ -35,7 +35,7 @@ class Found(msgspec.Struct):
     more: bool = False
 
 
-async def find(node: "Node", id: str) -> Found:
+async def find(node: "Node", id: str) -> NamedById:
     """What an id names in this service, and its transactions, the newest last."""
     store = node.store
     waiting = list(
@@ -53,7 +53,7 @@ async def find(node: "Node", id: str) -> Found:
         return _found("correlation", records)
     (row,) = await store.get("request", [id])
     if row is not None:
-        return Found("idempotency key", [msgspec.json.decode(row, type=Request).tx])
+        return NamedById("idempotency key", [msgspec.json.decode(row, type=KeyedRequest).tx])
     service = node.service
     records = [
         record
@@ -77,10 +77,10 @@ async def _of_stream(node: "Node", stream: str) -> list[Record]:
     return list(loaded.records) or await node.store.related(stream=stream, limit=RECORDS_MAX)
 
 
-def _found(named: str, records: list[Record], waiting: Sequence[str] = ()) -> Found:
+def _found(named: str, records: list[Record], waiting: Sequence[str] = ()) -> NamedById:
     """What was found; `waiting`: the transactions of what waits there, which are named whatever else is left out."""
     transactions = list(dict.fromkeys([*(record.tx for record in records if record.tx not in waiting), *waiting]))
-    return Found(named, transactions[-TRANSACTIONS_MAX:], len(transactions) > TRANSACTIONS_MAX)
+    return NamedById(named, transactions[-TRANSACTIONS_MAX:], len(transactions) > TRANSACTIONS_MAX)
 
 
 async def records_of(node: "Node", transactions: list[str]) -> tuple[list[Record], bool]:
@@ -108,7 +108,7 @@ async def sagas_of(node: "Node", records: list[Record]) -> tuple[SagaStatus, ...
 async def why(node: "Node", *, id: str = "", tx: str = "") -> tuple[WhyAnswer, list[Record]]:
     """All that this service knows of an id, or of one transaction; the records of it apart, since they are not masked
     yet."""
-    found = await find(node, id) if id else Found("transaction", [tx])
+    found = await find(node, id) if id else NamedById("transaction", [tx])
     records, complete = await records_of(node, found.transactions)
     known = bool(found.transactions and (id or records))
     transactions = set(found.transactions)

@@ -25,7 +25,7 @@ from asyncmy.errors import Error, IntegrityError
 from holdfast.errors import ConfigInvalid, StoreError, StoreFailed, StoreForeign, TransactionRefused
 from holdfast.ports.store import Capabilities
 from holdfast.stores.mysql.statements import filled, name_of, packets, quoted, removal, statements
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.server.columns import COLUMNS, HEAD, KEY, ROW, ROWS, SNAPSHOT, text
 from holdfast.stores.server.engine import Broken, Connection, Range, Unfit
 from holdfast.stores.server.tenure import Change, Head
@@ -223,7 +223,7 @@ class MySQLEngine:
 
     # Writing.
 
-    async def write(self, connection: Connection, group: Group, before: Head, *, within: bool = False) -> None:
+    async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
         """One packet, or several where the group is large."""
         connection.lent = False
         begin = () if within else ("START TRANSACTION",)

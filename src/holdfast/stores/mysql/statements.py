@@ -8,7 +8,7 @@ row `head` is changed first, by a statement that fails where it is not as expect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.server.columns import COLUMNS, as_text, headers_of
 from holdfast.stores.server.engine import Range
 from holdfast.stores.server.tenure import Head
@@ -19,7 +19,7 @@ PACKET_BYTES = 4 * 1024 * 1024
 """Statements are sent in packets of about this size; a single value may make one larger."""
 
 
-def statements(group: Group, before: Head) -> Iterator[str]:
+def statements(group: PlannedGroup, before: Head) -> Iterator[str]:
     """What a group is, statement by statement, to its commit; rows of one table in several where they are many."""
     holds = _held(before)
     for stream, version in group.versions_to_check():

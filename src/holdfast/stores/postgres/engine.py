@@ -30,7 +30,7 @@ from holdfast.errors import (
     TransactionRefused,
 )
 from holdfast.ports.store import Capabilities
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.postgres.statements import LOAD, LOAD_FROM_SNAPSHOT, REMOVE, WRITE, payload
 from holdfast.stores.server.columns import HEAD, KEY, ROW, ROWS
 from holdfast.stores.server.engine import Broken, Range, Unfit
@@ -155,7 +155,7 @@ class PostgresEngine:
 
     # Writing.
 
-    async def write(self, connection: Connection, group: Group, before: Head, *, within: bool = False) -> None:
+    async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
         """One statement; within a handler's transaction, that and its end."""
         values = {
             "group": payload(group),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.server.columns import COLUMNS, SNAPSHOT, as_text, headers_of
 
 __all__ = ["LOAD", "LOAD_FROM_SNAPSHOT", "REMOVE", "WRITE", "payload"]
@@ -85,7 +85,7 @@ SELECT true FROM fence
 _encode = msgspec.json.encode
 
 
-def payload(group: Group) -> str:
+def payload(group: PlannedGroup) -> str:
     """All that a group changes, as the document that WRITE takes apart."""
     put: list[Any] = []
     fresh: list[Any] = []

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from holdfast.errors import StoreError
 from holdfast.ports.store import Capabilities
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 from holdfast.stores.server.tenure import Change, Head
 
 __all__ = ["Broken", "Connection", "Engine", "Range", "Unfit", "drop"]
@@ -76,7 +76,7 @@ class Engine(Protocol):
 
     # Writing: each in one durable transaction that compares the row `head` first.
 
-    async def write(self, connection: Connection, group: Group, before: Head, *, within: bool = False) -> None:
+    async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
         """A group, if the row is still `before`; `within` the transaction that is open. Raises Broken, Unfit,
         StoreFailed; `within` also TransactionRefused and TransactionLost."""
         ...

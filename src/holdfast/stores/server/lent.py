@@ -71,16 +71,16 @@ class ServerLent:
 class Lending:
     """The connections of handlers."""
 
-    def __init__(self, engine: Engine, settle: Callable[[], Awaitable[int]]) -> None:
+    def __init__(self, engine: Engine, recover: Callable[[], Awaitable[int]]) -> None:
         self.engine = engine
-        self._settle = settle
+        self._recover = recover
         self._kept: list[Connection] = []
         self._open = False
         """Connections are kept, from the first that is lent until the store closes."""
 
     async def begin(self) -> ServerLent:
         """Begin on a kept connection, or on a new one."""
-        await self._settle()
+        await self._recover()
         self._open = True
         while True:
             kept = bool(self._kept)

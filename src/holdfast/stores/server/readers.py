@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.errors import StoreFailed
 from holdfast.stores.server.engine import Broken, Connection, Engine, drop
-from holdfast.stores.server.writer import Writer
+from holdfast.stores.server.writer import ServerWriter
 
 __all__ = ["Readers"]
 
@@ -21,7 +21,7 @@ READERS = 2
 class Readers:
     """At most READERS connections, made when they are needed."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: ServerWriter) -> None:
         self._engine = engine
         self._writer = writer
         self._idle: list[Connection] = []
@@ -42,7 +42,7 @@ class Readers:
         committing = self._writer.committing
         if self._engine.shows_early and committing is not None:
             await asyncio.shield(committing)
-            await self._writer.settle()
+            await self._writer.recover()
         return found
 
     async def _ask_once(self, sql: str, values: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Kind, Record
 from holdfast.errors import StoreError, StoreFailed
 from holdfast.ports.store import Capabilities, Lent, Loaded, Opened, Page, Snapshot
@@ -32,7 +32,7 @@ from holdfast.stores.server.engine import Broken, Engine, drop
 from holdfast.stores.server.lent import Lending, ServerLent
 from holdfast.stores.server.migrations import Schema, connect_writer
 from holdfast.stores.server.readers import Readers
-from holdfast.stores.server.writer import Writer
+from holdfast.stores.server.writer import ServerWriter
 
 __all__ = ["ServerStore"]
 
@@ -43,9 +43,9 @@ class ServerStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.log = engine.log
-        self.writer = Writer(engine)
+        self.writer = ServerWriter(engine)
         self._readers = Readers(engine, self.writer)
-        self._lending = Lending(engine, self.writer.settle)
+        self._lending = Lending(engine, self.writer.recover)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -90,15 +90,15 @@ class ServerStore:
         """Lend a connection of its own, in a transaction."""
         return await self._lending.begin()
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """One group, one transaction; `within` the one of a handler."""
         if within is not None and not isinstance(within, ServerLent):
             raise StoreError("the transaction to commit within is another store's")
         return await self.writer.commit(batches, within)
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
-        return await self.writer.settle()
+        return await self.writer.recover()
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
@@ -123,7 +123,7 @@ class ServerStore:
         upto: int = 0,
     ) -> Page:
         """A page of the log; with a destination the partial index serves it."""
-        head = await self.writer.settle()
+        head = await self.writer.recover()
         upto = min(upto or head, head)
         sql = f"SELECT {COLUMNS} FROM log WHERE position > %s AND position <= %s"
         values: list[Any] = [after, upto]
@@ -139,7 +139,7 @@ class ServerStore:
 
     async def load(self, streams: Sequence[str], *, upto: int = 0, snapshots: bool = True) -> list[Loaded]:
         """All streams, each from its snapshot on, in one query."""
-        head = await self.writer.settle()
+        head = await self.writer.recover()
         found: dict[str, tuple[list[Snapshot], list[Record]]] = {stream: ([], []) for stream in streams}
         sql, values = self.engine.load_query(list(found), snapshots=snapshots and not upto, upto=upto or head)
         for row in await self._readers.ask(sql, values) if streams else ():
@@ -159,25 +159,25 @@ class ServerStore:
         """By one of three indexes."""
         column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
         sql = f"SELECT {COLUMNS} FROM log WHERE {column} = %s AND {column} <> '' AND position <= %s"
-        return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.writer.settle(), limit])
+        return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.writer.recover(), limit])
 
     async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
         """Rows by key, all in one query."""
-        await self.writer.settle()
+        await self.writer.recover()
         return in_order(keys, await self._readers.ask(*self.engine.rows_query(kind, keys))) if keys else []
 
     async def scan(
         self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[tuple[str, bytes]]:
         """Rows in key order."""
-        await self.writer.settle()
+        await self.writer.recover()
         sql, values = range_of(f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND", KEY, prefix, after)
         found = await self._readers.ask(f"{sql} ORDER BY {KEY} LIMIT %s", [kind, *values, limit])
         return [(text(key), bytes_of(data, blob)) for key, data, blob in found]
 
     async def streams(self, prefix: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
         """Streams in order, with their versions."""
-        head = await self.writer.settle()
+        head = await self.writer.recover()
         where = "SELECT stream, max(version) FROM log WHERE stream <> '' AND version IS NOT NULL AND position <= %s AND"
         sql, values = range_of(where, "stream", prefix, after)
         found = await self._readers.ask(f"{sql} GROUP BY stream ORDER BY stream LIMIT %s", [head, *values, limit])

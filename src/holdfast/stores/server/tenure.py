@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from holdfast.errors import StoreError, StoreFailed, StoreLocked
-from holdfast.stores.planner import Group
+from holdfast.stores.planner import PlannedGroup
 
 __all__ = ["FENCED", "Change", "Doubt", "Head", "Opening", "Tenure", "taken"]
 
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 class Doubt(NamedTuple):
     """A group whose commit was cut off: it may be there or not."""
 
-    group: Group
+    group: PlannedGroup
     lent: bool
     """It was sent on a handler's connection, which does not have the lock: the server may still get it."""
 
@@ -71,7 +71,7 @@ class Tenure:
         """The row as the holder's last durable change left it: what the fence of the next one compares with."""
         self.doubt: Doubt | None = None
         """Until it is resolved nothing may be written, and nothing be read."""
-        self.there: Group | None = None
+        self.there: PlannedGroup | None = None
         """The group that was last in doubt, where it was found to be there."""
         self.lost: StoreError | None = None
         """Why this holder may never write again."""
@@ -86,7 +86,7 @@ class Tenure:
         self.lost = reason
         return reason
 
-    def committed(self, group: Group) -> None:
+    def committed(self, group: PlannedGroup) -> None:
         """A group is durable: the row became what the group makes of it."""
         seen = self.head
         self.head = Head(group.head, seen.groups + 1, seen.incarnation)
@@ -123,7 +123,7 @@ class Tenure:
             raise self.lose(StoreFailed(f"somebody else has written to the log of {self._log}"))
         return Change(found._replace(groups=found.groups + FENCED) if lent and more == 0 else found)
 
-    def resolved(self, head: Head) -> Group | None:
+    def resolved(self, head: Head) -> PlannedGroup | None:
         """The row is durably as `resolve` said: nothing is in doubt. The group that was, if it is there."""
         there = head.groups == self.head.groups + 1
         self.there = self.doubt.group if self.doubt is not None and there else None

@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.errors import LimitExceeded, StoreError, StoreFailed, StoreLocked, TransactionLost
 from holdfast.ports.store import Incarnation, Opened
-from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.planner import Key, PlannedGroup, Planner
 from holdfast.stores.prefixes import end_of
 from holdfast.stores.server.columns import HEAD, in_order, text
 from holdfast.stores.server.engine import Broken, Connection, Engine, Unfit, drop
@@ -23,7 +23,7 @@ from holdfast.stores.server.lent import ServerLent
 from holdfast.stores.server.migrations import connect_writer
 from holdfast.stores.server.tenure import Doubt, Head, Tenure, taken
 
-__all__ = ["Writer"]
+__all__ = ["ServerWriter"]
 
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
@@ -35,7 +35,7 @@ AGAIN_SECONDS = 0.05
 logger = logging.getLogger("holdfast.store")
 
 
-class Writer:
+class ServerWriter:
     """Writes as long as its tenure lasts. No method is called while another commit, leap or clear is under way."""
 
     def __init__(self, engine: Engine) -> None:
@@ -94,7 +94,7 @@ class Writer:
 
     # Commits.
 
-    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[CommitOutcome]:
         """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
         tried again on a new one, for as long as `SETTLE_SECONDS`."""
         group = self.opened().begin(batches)
@@ -104,7 +104,7 @@ class Writer:
             if within is not None:
                 return await self._commit_within(within, batches)
             for _ in range(TRIES_MAX):
-                await self.settle()
+                await self.recover()
                 planner, tenure = self.opened(), self.tenure
                 if group.first != planner.head + 1:
                     group = planner.plan(batches)  # one that was in doubt is there after all
@@ -122,7 +122,7 @@ class Writer:
                     logger.warning("the connection of %s broke in a commit: %s", self.log, error)
                     tenure.doubt = Doubt(group, lent=False)
                     await self._drop()
-                    await self.settle()
+                    await self.recover()
                     if tenure.there is group:
                         return group.outcomes
                     continue
@@ -133,9 +133,9 @@ class Writer:
             self.committing = None
             committing.set_result(None)
 
-    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[Outcome]:
+    async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """A group with what a handler did; nothing where a batch is refused."""
-        await self.settle()
+        await self.recover()
         planner, tenure = self.opened(), self.tenure
         group = planner.plan(batches)
         if not all(isinstance(outcome, Committed) for outcome in group.outcomes):
@@ -155,7 +155,7 @@ class Writer:
             logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
             tenure.doubt = Doubt(group, lent=True)
             await lent.drop()
-            await self.settle()
+            await self.recover()
             if tenure.there is group:
                 return group.outcomes
             raise TransactionLost(f"the connection broke in the commit: {error}") from error
@@ -169,7 +169,7 @@ class Writer:
         position, groups, incarnation = (await self._engine.query(self.connection, HEAD, ()))[0]
         self.tenure.compare(Head(position, groups, text(incarnation)))
 
-    async def _look_up(self, group: Group) -> None:
+    async def _look_up(self, group: PlannedGroup) -> None:
         """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
         try:
             await self._compare()
@@ -196,7 +196,7 @@ class Writer:
 
     # A connection that broke.
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
         if self.tenure.doubt is None and self.connection is not None:
             return self.opened().head
@@ -241,7 +241,7 @@ class Writer:
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
-        head, tenure = await self.settle(), self.tenure
+        head, tenure = await self.recover(), self.tenure
         if first <= head:
             raise LimitExceeded(f"position {first} is not above the head, {head}")
         try:
@@ -254,7 +254,7 @@ class Writer:
 
     async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
         """Remove rows and cursors by prefix, both or none."""
-        await self.settle()
+        await self.recover()
         planner = self.opened()
         keys, names = (prefix, end_of(prefix)), (cursor_prefix, end_of(cursor_prefix))
         try:
@@ -267,5 +267,5 @@ class Writer:
 
     async def cursors(self) -> dict[str, Cursor]:
         """A copy of what is kept in memory."""
-        await self.settle()
+        await self.recover()
         return dict(self.opened().cursors)

@@ -19,7 +19,7 @@ import msgspec
 
 from holdfast.errors import SchemaNewer, StoreCorrupt, StoreError, StoreFailed, StoreForeign, StoreLocked, StoreMismatch
 
-__all__ = ["Connection", "Lock", "connect_reader", "connect_writer", "create", "peek", "store_error", "sync_folder"]
+__all__ = ["Connection", "FileLock", "connect_reader", "connect_writer", "create", "peek", "store_error", "sync_folder"]
 
 Connection = Any
 """An `apsw.Connection`, whose types are not known in full where Python has no type for buffers."""
@@ -71,7 +71,7 @@ CREATE TABLE rows (
     kind TEXT NOT NULL, key TEXT NOT NULL, data NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 
--- log: whose log this is. failures: commits that could not be made durable; see Writer.settle.
+-- log: whose log this is. failures: commits that could not be made durable; see SqliteWriter.recover.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -88,7 +88,7 @@ BUSY_MS = 5000
 """How long a connection waits for a lock of somebody who opened the file with other tools."""
 
 
-class Lock:
+class FileLock:
     """The right to write to a store: an advisory lock on a file beside it, which the kernel frees when we die."""
 
     def __init__(self, path: Path) -> None:

@@ -13,7 +13,7 @@ import apsw
 from holdfast.errors import StoreFailed, TransactionRefused
 from holdfast.stores.sqlite.file import Connection
 
-__all__ = ["Guard", "SQLiteLent"]
+__all__ = ["SQLiteLent", "StatementGuard"]
 
 OWN_TABLES = {"log", "rows", "cursors", "meta", "incarnations", "writing"}
 SAVEPOINT = "holdfast_handler"
@@ -40,7 +40,7 @@ TABLE_SECOND = {
 """Statements that name a table, and as which of an authorizer's arguments."""
 
 
-class Guard:
+class StatementGuard:
     """What a handler's statements may do, asked when one is prepared."""
 
     def __init__(self, connection: Connection) -> None:
@@ -68,7 +68,7 @@ class Guard:
 class SQLiteLent:
     """The transaction, from BEGIN to its commit or its end."""
 
-    def __init__(self, connection: Connection, guard: Guard, end: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, connection: Connection, guard: StatementGuard, end: Callable[[], Awaitable[None]]) -> None:
         self.connection = connection
         self._guard, self._end = guard, end
         self._marked = self._ended = False

@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from holdfast.core.log.batch import Batch, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, RowKind
 from holdfast.core.log.record import Headers, Kind, Record
 from holdfast.errors import StoreError, StoreFailed, StoreForeign
 from holdfast.ports.store import Capabilities, Incarnation, Lent, Loaded, Opened, Page, Snapshot
 from holdfast.stores.prefixes import end_of
 from holdfast.stores.sqlite.file import (
     Connection,
-    Lock,
+    FileLock,
     connect_reader,
     connect_writer,
     create,
@@ -34,9 +34,9 @@ from holdfast.stores.sqlite.file import (
     store_error,
     sync_folder,
 )
-from holdfast.stores.sqlite.lent import Guard, SQLiteLent
+from holdfast.stores.sqlite.lent import SQLiteLent, StatementGuard
 from holdfast.stores.sqlite.threads import Threads
-from holdfast.stores.sqlite.writer import Writer
+from holdfast.stores.sqlite.writer import SqliteWriter
 
 __all__ = ["SQLiteStore"]
 
@@ -85,13 +85,13 @@ class SQLiteStore:
         self.path = Path(path).absolute()
         self.log = log
         self._vfs = vfs
-        self._lock = Lock(self.path)
+        self._lock = FileLock(self.path)
         self._writing: Threads | None = None
         self._reading: Threads | None = None
-        self._writer: Writer | None = None
+        self._writer: SqliteWriter | None = None
         self._turn = asyncio.Lock()
         """Held by who writes; by handlers for as long as their transaction lasts."""
-        self._guard: Guard | None = None
+        self._guard: StatementGuard | None = None
 
     async def open(self, incarnation: str, at: int) -> Opened:
         """Check the file, take the lock, and begin an incarnation."""
@@ -106,7 +106,7 @@ class SQLiteStore:
         self._reading = Threads(f"holdfast-read-{self.log}", READERS, ending=_close_reader)
         return opened
 
-    def _open(self, incarnation: str, at: int) -> tuple[Writer, Opened]:
+    def _open(self, incarnation: str, at: int) -> tuple[SqliteWriter, Opened]:
         peek(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class SQLiteStore:
         except (apsw.Error, OSError) as error:
             raise store_error(self.path, error) from error
         try:
-            writer = Writer(self.path, connection)
+            writer = SqliteWriter(self.path, connection)
             incarnations = writer.begin(incarnation, at, writer.planner.head + 1, 0)
         except (apsw.Error, StoreError) as error:
             connection.close()
@@ -144,9 +144,9 @@ class SQLiteStore:
         """Lend the connection that writes."""
         await self._turn.acquire()
         try:
-            await self._run(Writer.begin_lent)
+            await self._run(SqliteWriter.begin_lent)
             connection = self._opened().connection
-            self._guard = self._guard or Guard(connection)
+            self._guard = self._guard or StatementGuard(connection)
         except BaseException:
             await self._ended()
             raise
@@ -156,13 +156,13 @@ class SQLiteStore:
         """Handlers are done with the connection."""
         try:
             if self._writer is not None:
-                await self._run(Writer.end_lent)
+                await self._run(SqliteWriter.end_lent)
         except StoreError as error:
             logger.warning("the transaction of a handler could not be rolled back: %s", error)
         finally:
             self._turn.release()
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """One group, one transaction, one fsync."""
         if within is None:
             return await self._write(lambda writer: writer.commit(batches))
@@ -171,14 +171,14 @@ class SQLiteStore:
         within.close()
         return await self._run(lambda writer: writer.commit_within(batches))
 
-    async def settle(self) -> int:
+    async def recover(self) -> int:
         """Look, on the writer thread."""
-        return await self._write(lambda writer: writer.settle())
+        return await self._write(lambda writer: writer.recover())
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
 
-        def leap(writer: Writer) -> tuple[list[Incarnation], int]:
+        def leap(writer: SqliteWriter) -> tuple[list[Incarnation], int]:
             return writer.leap(incarnation, at, first), writer.planner.head
 
         incarnations, head = await self._write(leap)
@@ -286,16 +286,16 @@ class SQLiteStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def _opened(self) -> Writer:
+    def _opened(self) -> SqliteWriter:
         if self._writer is None:
             raise StoreFailed(f"{self.path.name} is closed")
         return self._writer
 
-    async def _write(self, call: Callable[[Writer], T]) -> T:
+    async def _write(self, call: Callable[[SqliteWriter], T]) -> T:
         async with self._turn:
             return await self._run(call)
 
-    async def _run(self, call: Callable[[Writer], T]) -> T:
+    async def _run(self, call: Callable[[SqliteWriter], T]) -> T:
         writer, writing = self._opened(), self._writing
         if writing is None:
             raise StoreFailed(f"{self.path.name} is closed")

@@ -74,11 +74,11 @@ class Threads:
                 error = raised
             # A loop that is closed has nobody left who waits.
             with suppress(RuntimeError):
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+                future.get_loop().call_soon_threadsafe(_set_future, future, result, error)
             del call, future, result, error
 
 
-def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+def _set_future(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
     if future.done():
         return
     if error is not None:

@@ -15,14 +15,14 @@ from typing import Any
 import apsw
 import msgspec
 
-from holdfast.core.log.batch import Batch, Committed, Cursor, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, Committed, Cursor, RowKind
 from holdfast.core.log.record import NO_HEADERS, Record
 from holdfast.errors import LimitExceeded, StoreFailed, TransactionRefused
 from holdfast.ports.store import Incarnation
-from holdfast.stores.planner import Group, Key, Planner
+from holdfast.stores.planner import Key, PlannedGroup, Planner
 from holdfast.stores.sqlite.file import Connection, store_error
 
-__all__ = ["Writer", "text_or_blob"]
+__all__ = ["SqliteWriter", "text_or_blob"]
 
 WRITING = """
 -- What a group writes, one row each, and what it takes for granted. Nothing is ever in it: its triggers do the work.
@@ -79,7 +79,7 @@ def text_or_blob(data: bytes) -> str | bytes:
         return data
 
 
-def _parameters(group: Group) -> list[Any]:
+def _parameters(group: PlannedGroup) -> list[Any]:
     """All that the statement is given, assumptions first."""
     found: list[Any] = []
     for stream, version in group.versions_to_check():
@@ -102,12 +102,12 @@ def _parameters(group: Group) -> list[Any]:
 NOTHING = (None,) * COLUMNS
 
 
-class Writer:
+class SqliteWriter:
     """Commits groups. Every method runs on the writer thread, one at a time."""
 
     def __init__(self, path: Path, connection: Connection) -> None:
         self._path, self.connection = path, connection
-        self._doubt: Group | None = None
+        self._doubt: PlannedGroup | None = None
         """A group whose COMMIT raised, while nobody could look whether it is there."""
         connection.execute(WRITING)
         cursors = {name: Cursor(*at) for name, *at in connection.execute("SELECT * FROM cursors")}
@@ -123,14 +123,14 @@ class Writer:
 
     def leap(self, incarnation: str, at: int, first: int) -> list[Incarnation]:
         """Begin an incarnation above the head."""
-        self.settle()
+        self.recover()
         if first <= self.planner.head:
             raise LimitExceeded(f"position {first} is not above the head, {self.planner.head}")
         return self.begin(incarnation, at, first, first - 1)
 
     def clear(self, kind: RowKind, ends: tuple[str, str | bytes], cursor_ends: tuple[str, str | bytes]) -> None:
         """Remove the rows and cursors in two ranges, both or none."""
-        self.settle()
+        self.recover()
         sql = (
             "BEGIN IMMEDIATE; DELETE FROM rows WHERE kind = ? AND key >= ? AND key < ?;"
             " DELETE FROM cursors WHERE name >= ? AND name < ?; COMMIT"
@@ -143,10 +143,10 @@ class Writer:
         """Close the connection, which brings the file up to date."""
         self.connection.close()
 
-    def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def commit(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit a group in one transaction."""
         group = self.planner.begin(batches)
-        self.settle()
+        self.recover()
         while True:
             if group.first != self.planner.head + 1:
                 group = self.planner.plan(batches)  # one that was in doubt is there after all
@@ -165,7 +165,7 @@ class Writer:
 
     def begin_lent(self) -> None:
         """Begin a transaction in which handlers work on the connection."""
-        self.settle()
+        self.recover()
         self._execute("BEGIN IMMEDIATE -- of holdfast")
 
     def end_lent(self) -> None:
@@ -175,7 +175,7 @@ class Writer:
         except apsw.Error as error:
             raise store_error(self._path, error) from error
 
-    def commit_within(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def commit_within(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
         """Commit a group with what handlers did in the transaction that is open; nothing where a batch is refused."""
         if self.connection.get_autocommit():
             raise TransactionRefused("the transaction of the handlers has ended before its commit")
@@ -201,7 +201,9 @@ class Writer:
         self.planner.keep(group)
         return group.outcomes
 
-    def _refused(self, group: Group, batches: Sequence[Batch], error: apsw.ConstraintError) -> list[Outcome]:
+    def _refused(
+        self, group: PlannedGroup, batches: Sequence[Batch], error: apsw.ConstraintError
+    ) -> list[CommitOutcome]:
         """Why a group rests on what is not so. Nothing of it is there."""
         if group.assumed or group.absent:
             self._look_up(group)
@@ -210,13 +212,13 @@ class Writer:
                 return outcomes
         raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
 
-    def settle(self) -> int:
+    def recover(self) -> int:
         """Find out about a group that failed while the file could not be read: it may be in the log. The head."""
         if self._doubt is not None:
             self._find_out(self._doubt)
         return self.planner.head
 
-    def _write(self, group: Group) -> None:
+    def _write(self, group: PlannedGroup) -> None:
         """Make a group durable; raises ConstraintError, with nothing written, when an assumption does not hold."""
         parameters = _parameters(group)
         connection = self.connection
@@ -236,7 +238,7 @@ class Writer:
         except apsw.Error as error:
             self._find_out(group, error)
 
-    def _find_out(self, group: Group, cause: Exception | None = None) -> None:
+    def _find_out(self, group: PlannedGroup, cause: Exception | None = None) -> None:
         """After a COMMIT that raised: look whether the group is there, and return only if it is.
 
         A commit whose fsync failed is invisible, but its pages may stand in the WAL, and a crash before the next commit
@@ -256,7 +258,7 @@ class Writer:
         if there and cause is None:
             self.planner.keep(group)
 
-    def _is_there(self, group: Group) -> bool:
+    def _is_there(self, group: PlannedGroup) -> bool:
         if group.records:
             return self.connection.execute(HEAD).get == group.head
         found = {name: Cursor(*at) for name, *at in self.connection.execute("SELECT * FROM cursors")}
@@ -268,7 +270,7 @@ class Writer:
         if not self.connection.get_autocommit():
             self.connection.execute("ROLLBACK -- of holdfast")
 
-    def _look_up(self, group: Group) -> None:
+    def _look_up(self, group: PlannedGroup) -> None:
         """Replace every assumption of a group by what is."""
         try:
             versions = {stream: self.connection.execute(VERSION, (stream,)).get for stream in group.assumed}

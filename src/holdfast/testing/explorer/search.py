@@ -50,7 +50,7 @@ more and more, to a bound, while they take less than so long, since every new pr
 they take twice that."""
 
 
-class Outcome(msgspec.Struct):
+class RunResult(msgspec.Struct):
     """What came of one run."""
 
     schedule: Schedule
@@ -110,7 +110,7 @@ class Exploration(msgspec.Struct):
 class Found(AssertionError):
     """A schedule that breaks the system: what is wrong, a test that shows it, and the trail."""
 
-    def __init__(self, text: str, outcome: Outcome, exploration: Exploration) -> None:
+    def __init__(self, text: str, outcome: RunResult, exploration: Exploration) -> None:
         super().__init__(text)
         self.schedule, self.violations, self.exploration = outcome.schedule, outcome.violations, exploration
 
@@ -139,7 +139,7 @@ def explore(
     with quiet():
         limit = None if seconds is None else time.monotonic() + seconds
         for batch in _batches(choice.stages(schedules), schedules, max(1, many)):
-            for outcome in run_all(explorer.run, batch, many, Outcome):
+            for outcome in run_all(explorer.run, batch, many, RunResult):
                 choice.note(outcome.schedule, outcome.seen)
                 explorer.note(outcome)
                 if outcome.violations:
@@ -173,7 +173,7 @@ def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, workers: int) ->
 
 def replay(
     system: Made, scenario: Scenario, schedule: Schedule, *, invariants: Iterable[Any] = (), stuck: bool = False
-) -> Outcome:
+) -> RunResult:
     """One run, as an exploration made it. Raises Found where it breaks the system."""
     explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
     with quiet():
@@ -204,17 +204,17 @@ class _Explorer:
         self._scenario: Scenario = inspect.unwrap(scenario)  # of a test that `explored` made, what it runs
         self.exploration = Exploration(seen={}, hit={}, chosen={})
 
-    def run(self, schedule: Schedule, *, keep: bool = False) -> Outcome:
+    def run(self, schedule: Schedule, *, keep: bool = False) -> RunResult:
         """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
         begun, faults = time.process_time(), Faults(schedule.faults)
         try:
             outcome = in_virtual_time(lambda: self._play(schedule, faults, keep=keep), schedule.seed)
         except EndlessRun as error:  # in what moment it was is not known: it went round and round
-            outcome = Outcome(schedule, faults.seen, faults.hit, (Violation("settles", str(error)),))
+            outcome = RunResult(schedule, faults.seen, faults.hit, (Violation("settles", str(error)),))
         outcome.seconds = time.process_time() - begun
         return outcome
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: RunResult) -> None:
         """Take a run into what is known of all."""
         exploration, schedule = self.exploration, outcome.schedule
         exploration.runs += 1
@@ -228,7 +228,7 @@ class _Explorer:
             exploration.hit[fault] = exploration.hit.get(fault, 0) + 1
         exploration.chosen.update(dict.fromkeys(schedule.faults))
 
-    async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> Outcome:
+    async def _play(self, schedule: Schedule, faults: Faults, *, keep: bool) -> RunResult:
         made: Any = self._made if isinstance(self._made, System | Service) else self._made()
         system = VirtualSystem(self._with_more(made), flush_seconds=0.0, latency_seconds=0.0, faults=faults)
         if schedule.jitter:
@@ -236,7 +236,7 @@ class _Explorer:
             for store in system.stores.values():
                 store.flush_seconds = system.random.choice(JITTER)
         violations = await self._judged(system)
-        outcome = Outcome(schedule, faults.seen, faults.hit, violations)
+        outcome = RunResult(schedule, faults.seen, faults.hit, violations)
         if keep:
             outcome.digest = system.digest()
             outcome.told = told(system, violations) if violations else ""
@@ -308,7 +308,7 @@ class _Explorer:
             for one in audit.settling.open.values()
         ]
 
-    def found(self, outcome: Outcome) -> Found:
+    def found(self, outcome: RunResult) -> Found:
         """Shrink a schedule that breaks the system, and say what it shows."""
         names = {one.invariant for one in outcome.violations}
         shrunk = self._shrink(outcome.schedule, names)
@@ -333,7 +333,7 @@ class _Explorer:
                 place += 1
         return Schedule(faults, 0 if seed and breaks(Schedule(faults, 0, jitter)) else seed, jitter)
 
-    def text(self, outcome: Outcome) -> str:
+    def text(self, outcome: RunResult) -> str:
         """What is wrong, as a person reads it."""
         wrong = [f"{one.invariant}: {one.says}" + (f"  [{', '.join(one.records)}]" if one.records else "")
                  for one in outcome.violations[:10]]  # fmt: skip

@@ -121,7 +121,7 @@ class VirtualTransport(LocalTransport):
             raise Unreachable(f"lost on the way to {peer!r} or back")
 
 
-class Line:
+class ServiceTransport:
     """The network as one service sees it."""
 
     def __init__(self, network: VirtualTransport, name: str) -> None:

@@ -7,7 +7,7 @@ service, as a disk does. Fails with `StoreFailed` where a fault says so.
 import asyncio
 from collections.abc import Callable, Sequence
 
-from holdfast.core.log.batch import Batch, Outcome, RowKind
+from holdfast.core.log.batch import Batch, CommitOutcome, RowKind
 from holdfast.core.log.record import Record
 from holdfast.errors import StoreFailed
 from holdfast.ports.store import Lent
@@ -38,7 +38,7 @@ class VirtualStore(MemoryStore):
         self.failing = False
         """While True no commit succeeds, as on a full disk."""
 
-    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit, or crash."""
         met = self._faults.meet(self.log) if self._faults is not None else ()
         await (asyncio.sleep(self.flush_seconds) if self.flush_seconds else next_round())

@@ -32,7 +32,7 @@ from holdfast.runtime.system import Running
 from holdfast.testing.simulation.faults import DOWN_SECONDS, Faults
 from holdfast.testing.simulation.idle import left_of
 from holdfast.testing.simulation.loop import VirtualClock, VirtualLoop
-from holdfast.testing.simulation.network import Line, VirtualTransport
+from holdfast.testing.simulation.network import ServiceTransport, VirtualTransport
 from holdfast.testing.simulation.store import VirtualStore
 
 SETTLE_FIRST_SECONDS, SETTLE_LAST_SECONDS, SETTLE_GROWTH = 0.05, 0.4, 2.0
@@ -83,10 +83,7 @@ class VirtualSystem:
             )
             for name in self.services
         }
-        self.running = Running(
-            self.system, store=lambda s: self.stores[s.name], transport=lambda s: self.transport, clock=self.clock,
-            services={},
-        )  # fmt: skip
+        self.running = Running(self.system, dict)  # services come and go one by one
         self.client = Client.of(self.running)
         self.crashes: list[str] = []
         """What has crashed, in order."""
@@ -119,7 +116,7 @@ class VirtualSystem:
     async def start(self, name: str) -> Node:
         """Start a service on what its store holds."""
         node = Node(
-            self.services[name], self.stores[name], Line(self.transport, name), self.clocks[name],
+            self.services[name], self.stores[name], ServiceTransport(self.transport, name), self.clocks[name],
             peers=self.services, snapshot_every=self._snapshot_every, streams_in_memory_max=self._streams_max,
         )  # fmt: skip
         starting = self._starting[name] = asyncio.get_running_loop().create_task(node.start())
