@@ -63,7 +63,7 @@ RINGS = {
     "core": {"errors"},
     "ports": {"core", "errors"},
     "runtime": {"core", "ports", "errors"},
-    "stores": {"core", "ports", "errors"},
+    "stores": {"core", "ports", "errors", "config"},
     "sqlalchemy": {"core", "errors"},
     "transports": {"core", "ports", "errors"},
     "compose": {"core", "ports", "errors", "config", "runtime", "stores", "transports", "web"},

@@ -48,14 +48,15 @@ def home_of(verb: str) -> str:
 def make_app(tokens: Sequence[str] = ()) -> App:
     """The application for these words of a command line.
 
-    A verb that is among them has its own docstring as its help. Of the others one sentence is known, and they are not
-    loaded.
+    A verb that is among them has its own docstring as its help, in Markdown. Of the others one sentence is known, and
+    they are not loaded; neither is what renders Markdown.
     """
     app = App(
         name="holdfast",
         help="Services that own their data behave like one system that can be trusted.\n\n"
-        "Begin with `holdfast run MODULE:SYSTEM`; `holdfast VERB --help` shows examples.",
+        "Begin with holdfast run MODULE:SYSTEM; holdfast VERB --help shows examples.",
         version=holdfast.__version__,
+        help_format="markdown" if any(verb in tokens for verb in VERBS) else "plaintext",
     )
     for verb, sentence in VERBS.items():
         app.command(home_of(verb), name=verb, help=None if verb in tokens else sentence)

@@ -6,7 +6,6 @@ feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorize
 service, and with `HoldfastError` when an answer is not of its type.
 """
 
-import http.client
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -89,6 +88,8 @@ def request(
     seconds: float = ANSWER_SECONDS_MAX,
 ) -> tuple[int, Mapping[str, str], bytes]:
     """(status, headers in small letters, body) of a GET, or of a POST where there is a body. Raises Unreachable."""
+    import http.client  # it brings ssl and email: only what asks needs them
+
     parts = urlsplit(url)
     kept = {name: value for name, value in query.items() if value not in ("", None)}
     whole = parts.path.rstrip("/") + quote(path) + ("?" + urlencode(kept) if kept else "")

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 
 from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
-from holdfast.compose import make_store
 from holdfast.config import hidden
 from holdfast.errors import ConfigInvalid
+from holdfast.stores.urls import make_store
 
 
 def backup(

@@ -4,13 +4,10 @@ The settings, the system as declared, and its contracts against their pins. Exit
 something does not hold.
 """
 
-from collections.abc import Iterable
-
 from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
-from holdfast.compose import make_store
-from holdfast.core.declare.service import Service
+from holdfast.config import Settings
 from holdfast.errors import ConfigInvalid
-from holdfast.host.target import check_pins, load_target
+from holdfast.stores.urls import make_store
 
 
 def check_config(target: str = "", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -27,18 +24,22 @@ def check_config(target: str = "", *, config: ConfigFile = None, as_json: AsJson
         MODULE:NAME of a System or a Service.
     """
     settings = settings_of(config)
-    system = load_target(target) if target else None
-    names = list(system.services) if system else sorted(settings.services)
+    names, pins = _checked(target, settings) if target else (sorted(settings.services), 0)
     for name in names:
         make_store(settings.store_of(name), name)
-    if system and (unknown := set(settings.services) - set(names) - _peers(system.services.values())):
-        raise ConfigInvalid(f"services.{min(unknown)}: {system.name!r} has no such service and talks to none")
-    pins = check_pins(system) if system else 0
     settled = {"settings": repr(settings), "services": names, "pins": pins}
     text = f"{settings!r}\nservices: {', '.join(names) or 'none named'}; contracts pinned: {pins}; all is well"
     say(settled, as_json=as_json, text=text)
     return 0
 
 
-def _peers(services: Iterable[Service]) -> set[str]:
-    return set[str]().union(*(service.peers() for service in services))
+def _checked(target: str, settings: Settings) -> tuple[list[str], int]:
+    """The services of a system that is checked whole, and how many of its contracts are as they were pinned."""
+    from holdfast.host.target import check_pins, load_target
+
+    system = load_target(target)
+    names = list(system.services)
+    peers = set[str]().union(*(service.peers() for service in system.services.values()))
+    if unknown := set(settings.services) - set(names) - peers:
+        raise ConfigInvalid(f"services.{min(unknown)}: {system.name!r} has no such service and talks to none")
+    return names, check_pins(system)

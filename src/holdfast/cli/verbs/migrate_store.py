@@ -7,9 +7,9 @@ when you say that no old code runs any more. Fails with `ConfigInvalid` or `Stor
 import asyncio
 
 from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
-from holdfast.compose import make_store
 from holdfast.config import hidden
 from holdfast.errors import ConfigInvalid
+from holdfast.stores.urls import make_store
 
 
 def migrate_store(

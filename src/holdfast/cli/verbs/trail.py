@@ -4,12 +4,17 @@ Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). 
 and the rest is shown: then the exit code is 1, as it is when something is unfinished.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from holdfast.cli.options import CONFIGURED, Access, AsJson, say
 from holdfast.core.explain.trail import build
 from holdfast.core.explain.tree import render
 from holdfast.errors import NotFound
-from holdfast.host.target import load_target
 from holdfast.operator.records import as_value, gather_records
+
+if TYPE_CHECKING:
+    from holdfast.core.declare.saga import SagaType
 
 
 def trail(id: str, *, target: str = "", access: Access = CONFIGURED, as_json: AsJson = False) -> int:
@@ -30,11 +35,18 @@ def trail(id: str, *, target: str = "", access: Access = CONFIGURED, as_json: As
         MODULE:SYSTEM; with it the trail says which steps an open saga has left.
     """
     settings = access.settings()
-    system = load_target(target) if target else None
+    sagas = _sagas(target) if target else None
     found, silent = gather_records(access.services(settings), id, settings)
-    result = build(found, {name: service.sagas for name, service in system.services.items()} if system else {})
+    result = build(found, sagas)
     if not result.counted and not silent:
         raise NotFound(f"no service knows {id!r}; it takes a transaction, a correlation id, or a stream (Type/key)")
     text = "\n".join([render(result), *(f"! {name}: {why}" for name, why in silent.items())])
     say({**as_value(result), "silent": silent}, as_json=as_json, text=text)
     return 1 if silent or result.unfinished else 0
+
+
+def _sagas(target: str) -> "Mapping[str, Mapping[str, SagaType]]":
+    """Service -> its sagas as they are declared."""
+    from holdfast.host.target import load_target
+
+    return {name: service.sagas for name, service in load_target(target).services.items()}

@@ -11,9 +11,7 @@ import msgspec
 
 from holdfast.cli.options import CONFIGURED, Access, AsJson, Flag, say
 from holdfast.core.explain.story import Story, ago, tell, trail_of
-from holdfast.core.explain.timeline import draw
 from holdfast.core.explain.trail import Trail
-from holdfast.core.explain.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
 from holdfast.operator.records import as_value
 from holdfast.operator.why import gather
@@ -59,6 +57,8 @@ def why(
     trail = trail_of(answers)
     story = tell(id, answers, trail, silent, now, settings.owners())
     if svg is not None:
+        from holdfast.core.explain.timeline import draw
+
         try:
             svg.write_text(draw(trail, {answer.service: answer.owner for answer in answers}), "utf-8")
         except OSError as error:
@@ -92,5 +92,7 @@ def shown(story: Story, trail: Trail | None, now: int) -> str:
         for repair in story.repairs:
             lines += [f"  {repair.command}", f"      {repair.does}"]
     if trail is not None:
+        from holdfast.core.explain.tree import render
+
         lines += ["", render(trail)]
     return "\n".join(lines)
