@@ -3,7 +3,7 @@
 Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and judges the
 example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and a `Load`.
 `cli.verbs.demo` comes after it and shows what it found. Nothing of it outlives it but the folder, if something was
-wrong. Fails with `ConfigInvalid` where the example or a process cannot be started.
+wrong. Fails with `ConfigInvalid` if the example or a process cannot be started.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ SETTLE_SECONDS_MAX = 75.0
 """How long it may go on moving after the load without coming to rest: what goes round in a circle never does."""
 LOOK_SECONDS = 0.25
 AUDIT_SECONDS, NO_MORE_SECONDS = 10.0, 1.0
-"""How long the audit waits for the last to be recorded; the second where the system stands still, something open."""
+"""How long the audit waits for the last to be recorded; the second if the system stands still with something open."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Load(Protocol):
         ...
 
     async def get(self, service: str, path: str) -> Any:
-        """What a service answers to a GET; None where it does not."""
+        """What a service answers to a GET; None if it does not answer."""
         ...
 
     async def checks(self, patience: float) -> list[tuple[str, int, list[str]]]:
@@ -219,7 +219,7 @@ class Demonstration:
             server.stop()
 
     async def run(self) -> Report:
-        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError where the services answer nonsense."""
+        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError if a service answers nonsense."""
         await self.supervisor.start()
         watching = asyncio.create_task(self._watch())
         self.tasks.append(watching)

@@ -58,7 +58,7 @@ def _log(settings: Settings, service: str) -> None:
 
 
 async def _serve(running: Coroutine[Any, Any, None]) -> None:
-    """Serve, and end as on SIGTERM when nobody holds the other end of standard input any more."""
+    """Serve, and end as on SIGTERM when standard input has ended."""
     loop = asyncio.get_running_loop()
 
     def ended() -> None:

@@ -28,7 +28,7 @@ SWITCH_SECONDS = 0.0005
 async def host(running: Running, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
     """Start services, serve them until SIGTERM, SIGINT or cancellation, then end in order.
 
-    Raises StoreError where a store cannot be opened and ConfigInvalid where nobody can listen: nothing is left open.
+    Raises StoreError if a store cannot be opened and ConfigInvalid if the address is taken: nothing is left open.
     """
     from holdfast.web.serve import serve
 
@@ -83,7 +83,7 @@ def address_of(settings: Settings, service: str) -> tuple[str, int]:
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop where there is one, with short turns for threads and few collections of garbage. For
+    """Run a coroutine on uvloop if it is installed, with short turns for threads and few collections of garbage. For
     our own processes only."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no collection need look at it

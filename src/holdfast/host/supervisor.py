@@ -1,9 +1,9 @@
-"""Processes: one child per service, each on a port of its own, started, watched, restarted and ended in order.
+"""The supervisor: one process per service, each on a port of its own, started, watched, restarted and ended in order.
 
 `Supervisor` is what `holdfast run --processes` and `holdfast demo` run on. A child that dies is started again after a
-delay that doubles while it keeps dying. Ending is in the order of the services given, one after another, so that those
-that send commands drain while those that answer still hear them. Fails with `ConfigInvalid` where a child cannot
-start at all; its own words are in its log.
+delay that doubles while it keeps dying. Children end one after another, in the order in which services are given, so
+that those that send commands drain while those that answer still hear them. Fails with `ConfigInvalid` if a child
+cannot start at all; what the child said is in its log.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ logger = logging.getLogger("holdfast.processes")
 
 CHILD = (sys.executable, "-m", "holdfast.host.child")
 RESTART_SECONDS = 0.1
-"""Delay before a dead child is started again; doubles up to RESTART_SECONDS_MAX, begins anew after STEADY_SECONDS."""
+"""Delay before a dead child is started again; doubles up to RESTART_SECONDS_MAX, begins again after STEADY_SECONDS."""
 RESTART_SECONDS_MAX = 5.0
 STEADY_SECONDS = 10.0
 READY_SECONDS_MAX = 30.0
@@ -274,7 +274,7 @@ def _ports(settings: Settings, services: Sequence[str], given: Mapping[str, int]
 
 
 def _bracketed(host: str) -> str:
-    """The host as it stands in a URL; where all addresses are listened on, peers of this machine take loopback."""
+    """The host as it stands in a URL; if it listens on all addresses, peers of this machine take loopback."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host

@@ -2,7 +2,7 @@
 
 Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` and `post`
 decode an answer as the type that the service encoded (`core.explain`: status, overview, plan). Requests to `/ops` and
-feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
+feeds are signed if there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
 service, and with `HoldfastError` when an answer is not of its type.
 """
 
@@ -87,7 +87,7 @@ def request(
     body: bytes = b"",
     seconds: float = ANSWER_SECONDS_MAX,
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """(status, headers in small letters, body) of a GET, or of a POST where there is a body. Raises Unreachable."""
+    """(status, headers in small letters, body) of a GET, or of a POST if there is a body. Raises Unreachable."""
     import http.client  # it brings ssl and email: only what asks needs them
 
     parts = urlsplit(url)

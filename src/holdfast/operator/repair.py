@@ -1,7 +1,7 @@
 """Repair: where a message or a saga is, and what became of a repair of it, asked of the services over HTTP.
 
 `gather_targets` finds what is to be repaired, `repair` carries one repair out or asks for its plan. Comes after
-`operator.lists` and, where invariants are judged, `operator.judge`; before whoever shows the results. A service that
+`operator.lists`; before `operator.judge`, which judges the results, and whoever shows them. A service that
 refuses is a result with the reason. Fails with `HoldfastError` when a target is nowhere.
 """
 

@@ -93,7 +93,7 @@ async def _run(
 
 
 async def _watched(shown: Demonstration, seed: int) -> Report:
-    """Run it with a live table, where there is a terminal to show it on."""
+    """Run it with a live table, if there is a terminal to show it on."""
     from rich.console import Console
     from rich.live import Live
 

@@ -1,7 +1,7 @@
 """`holdfast events`: the public events of a service, as they stand in its log.
 
 Reads the feed (`GET /events`) page by page, as any other service does. Comes after a running service; fails with
-`Unreachable` where there is none.
+`Unreachable` if it does not answer.
 """
 
 import json

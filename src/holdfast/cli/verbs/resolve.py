@@ -1,6 +1,6 @@
 """`holdfast resolve`: end what hangs, by an operator's decision that is recorded.
 
-A message or a saga is resolved where it is, as by any repair (`cli.verbs.repairs`). For a staged transaction every
+A message or a saga is resolved where it is, as by any repair (`cli.repairs`). For a staged transaction every
 service is asked what it knows: if one knows a decision, another decision is refused; if the coordinator answers, it
 decides; if it does not, the services that hold something decide, each after asking all the others. Exit code 1 when it
 is refused, or when a service that holds something could not be told.
