@@ -20,6 +20,8 @@ ConfigFile = Annotated[
     Path | None, Parameter(name="--config", help="The settings file; holdfast.toml in this folder if there is one.")
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
+URLS = "SERVICE=URL; repeat it. Without: the services of the configuration."
+INVARIANTS = "MODULE:SYSTEM whose invariants are judged, before in a dry run, and after."
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
 
@@ -29,12 +31,7 @@ Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
 class Access:
     """Where the services are, and what is needed to ask them."""
 
-    url: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--url", negative="", help="SERVICE=URL; repeat it. Without: the services of the configuration."
-        ),
-    ] = None
+    url: Annotated[list[str] | None, Parameter(negative="", help=URLS)] = None
     config: ConfigFile = None
 
     def settings(self) -> Settings:
@@ -51,9 +48,9 @@ class Access:
 class Selection:
     """Which items of a list are meant."""
 
-    service: Annotated[str, Parameter(name="--service", help="Only of this service.")] = ""
-    cause: Annotated[str, Parameter(name="--cause", help="Only where the cause holds this text.")] = ""
-    older: Annotated[int, Parameter(name="--older", help="Only what is older than so many seconds.")] = 0
+    service: Annotated[str, Parameter(help="Only of this service.")] = ""
+    cause: Annotated[str, Parameter(help="Only where the cause holds this text.")] = ""
+    older: Annotated[int, Parameter(help="Only what is older than so many seconds.")] = 0
 
     def filters(self) -> dict[str, Any]:
         """What a list under `/ops` is asked for."""
@@ -65,8 +62,8 @@ class Selection:
 class MessageSelection(Selection):
     """Which items of a list are meant, if they may be messages."""
 
-    type: Annotated[str, Parameter(name="--type", help="Only messages of this stored type.")] = ""
-    fingerprint: Annotated[str, Parameter(name="--fingerprint", help="Only failures with this fingerprint.")] = ""
+    type: Annotated[str, Parameter(help="Only messages of this stored type.")] = ""
+    fingerprint: Annotated[str, Parameter(help="Only failures with this fingerprint.")] = ""
 
     def filters(self) -> dict[str, Any]:
         """What a list under `/ops` is asked for."""
@@ -76,15 +73,11 @@ class MessageSelection(Selection):
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """The lists whose items are repaired, in the place of targets that are named."""
+    """The lists whose items are repaired if no target is named, and the stream on which messages wait."""
 
-    parked: Annotated[
-        bool, Parameter(name="--parked", negative="", help="All parked messages that the filters leave.")
-    ] = False
-    stuck: Annotated[bool, Parameter(name="--stuck", negative="", help="All stuck sagas that the filters leave.")] = (
-        False
-    )
-    stream: Annotated[str, Parameter(name="--stream", help="Only what waits on this stream.")] = ""
+    parked: Annotated[bool, Parameter(negative="", help="All parked messages that the filters leave.")] = False
+    stuck: Annotated[bool, Parameter(negative="", help="All stuck sagas that the filters leave.")] = False
+    stream: Annotated[str, Parameter(help="Only what waits on this stream.")] = ""
 
     def chosen(self) -> dict[str, bool]:
         """List -> whether it is meant."""
@@ -96,29 +89,25 @@ class Lists:
 class Signature:
     """Who orders a repair, and why."""
 
-    by: Annotated[str, Parameter(name="--by", help="Who says so.")]
-    why: Annotated[str, Parameter(name="--why", help="For what reason. Both are recorded.")]
+    by: Annotated[str, Parameter(help="Who says so.")]
+    why: Annotated[str, Parameter(help="For what reason. Both are recorded.")]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Whether a repair is carried out, and who judges it."""
+    """Whether a repair is carried out, and by whose invariants it is judged."""
 
-    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="", help="Say what it would do, and do nothing.")] = (
-        False
-    )
-    invariants: Annotated[
-        str,
-        Parameter(
-            name="--invariants",
-            help="MODULE:SYSTEM whose invariants are judged, before in a dry run, and after.",
-        ),
-    ] = ""
+    dry_run: Annotated[bool, Parameter(negative="", help="Say what it would do, and do nothing.")] = False
+    invariants: Annotated[str, Parameter(help=INVARIANTS)] = ""
 
 
-# What a verb takes when none of a group's options is given.
-CONFIGURED, ALL, ALL_MESSAGES, NO_LIST, CARRIED_OUT = Access(), Selection(), MessageSelection(), Lists(), Trial()
+# What a verb takes if none of a group's options is given.
+CONFIGURED = Access()
+ALL = Selection()
+ALL_MESSAGES = MessageSelection()
+NO_LIST = Lists()
+CARRIED_OUT = Trial()
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:
