@@ -1,19 +1,15 @@
-"""Composition: from a declared system and URLs to running nodes. The one place that knows every adapter.
+"""Composition: from a declared system and URLs to running nodes. The one place that knows both runtime and adapters.
 
-`STORES` says which scheme of a URL means which store; each is imported when a URL asks for it, so that the core stays
-small. Comes before the runtime, which is handed ports. Fails with `ConfigInvalid` on a URL that names no adapter, and
-where the adapter's driver is not installed.
+`stores.urls` says which scheme of a URL means which store. Comes before the runtime, which is handed ports. Fails with
+`ConfigInvalid` on a URL that names no adapter, and if the adapter's driver is not installed.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
-from holdfast.config import ServiceSettings, Settings, check, hidden
+from holdfast.config import ServiceSettings, Settings, check
 from holdfast.core.declare.service import Service
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
@@ -22,6 +18,7 @@ from holdfast.ports.transport import Network
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
+from holdfast.stores.urls import make_store
 from holdfast.transports.local import LocalTransport
 from holdfast.transports.routed import Routed
 
@@ -29,75 +26,6 @@ if TYPE_CHECKING:
     from holdfast.web.app import RunningApp
 
 __all__ = ["asgi_app", "make_running", "make_store", "start"]
-
-
-def make_store(url: str, log: str) -> Store:
-    """The store that a URL names, for the log of one service. It is not opened, and nothing is made yet.
-
-    - `memory:`: in this process
-    - `sqlite:PATH`: that file; `sqlite:FOLDER/`: one file for each service in that folder
-    - `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`: a schema for each service
-    - `mysql://USER:PASSWORD@HOST:PORT/`: a database for each service
-
-    Raises ConfigInvalid where the URL cannot be used, or the adapter's extra is not installed.
-    """
-    maker = STORES.get(urlsplit(url).scheme)
-    if maker is None:
-        known = ", ".join(f"{scheme}:" for scheme in STORES)
-        raise ConfigInvalid(f"store URL {hidden(url)!r}: no such store; there are {known}")
-    try:
-        return maker(url, log)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        raise ConfigInvalid(f"{error}: this store needs pip install 'holdfast[{extra}]'") from None
-
-
-def _memory(url: str, log: str) -> Store:
-    from holdfast.stores.memory import MemoryStore
-
-    return MemoryStore(log)
-
-
-def _sqlite(url: str, log: str) -> Store:
-    from holdfast.stores.sqlite.store import SQLiteStore
-
-    parts = urlsplit(url)
-    if parts.netloc or not parts.path:
-        raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
-    path = Path(parts.path)
-    return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
-
-
-def _postgres(url: str, log: str) -> Store:
-    from holdfast.stores.postgres.engine import PostgresEngine
-    from holdfast.stores.server.store import ServerStore
-
-    return ServerStore(PostgresEngine(url, log))
-
-
-def _mysql(url: str, log: str) -> Store:
-    from holdfast.stores.mysql.engine import MySQLEngine
-    from holdfast.stores.server.store import ServerStore
-
-    return ServerStore(MySQLEngine(url, log))
-
-
-STORES: Mapping[str, Callable[[str, str], Store]] = MappingProxyType(
-    {
-        "memory": _memory,
-        "sqlite": _sqlite,
-        "postgresql": _postgres,
-        "postgres": _postgres,
-        "mysql": _mysql,
-        "mariadb": _mysql,
-    }
-)
-"""By the scheme of a store's URL, what makes it of the URL and the log's name. It imports its adapter only then."""
-
-EXTRAS: Mapping[str, str] = MappingProxyType({"apsw": "sqlite", "psycopg": "postgres", "asyncmy": "mysql"})
-"""By the driver's module, the extra that brings it."""
 
 
 def make_running(

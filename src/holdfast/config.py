@@ -5,9 +5,6 @@ the setting: an unknown key with the nearest valid one, a wrong type with its pa
 secret. Comes before the command line's verbs. Secrets are never shown: not in a repr, an error or a log.
 """
 
-import difflib
-import ipaddress
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -163,6 +160,8 @@ def check(settings: Settings) -> Settings:
 
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -173,6 +172,8 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     found = path or Path(FILE)
     if path is None and not found.exists():
         return {}
+    import tomllib
+
     try:
         return tomllib.loads(found.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -239,6 +240,8 @@ def _where(values: dict[str, Any], error: msgspec.ValidationError) -> str:
 
 
 def _nearest(name: str, settings: type[msgspec.Struct], prefix: str = "", *, upper: bool = False) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name, settings.__struct_fields__, n=1, cutoff=0.5)
     if not close:
         return f"; there are: {', '.join(settings.__struct_fields__)}"

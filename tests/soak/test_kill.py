@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.demonstration import Demonstration, DemoReport
+from holdfast.demo.run import Demonstration, DemoReport
 from support.soak.judge_demo import SERVICES, judge
 
 SECONDS, KILLS, SEED = 32, 20, 20

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.compose import STORES, make_store
+from holdfast.compose import make_store
 from holdfast.errors import ConfigInvalid
 from holdfast.stores.memory import MemoryStore
+from holdfast.stores.urls import STORES
 
 
 def test_an_unknown_scheme_is_told_those_that_there_are() -> None:

@@ -1,6 +1,6 @@
 """`python -m holdfast.cli`: the same as `holdfast`.
 
-For where the command itself is not on the path; fails as it does.
+For an environment whose commands are not on the path; it fails as `holdfast` does.
 """
 
 from holdfast.cli import main

@@ -1,0 +1,84 @@
+"""Stores by URL: which scheme of a URL means which store.
+
+Each store is imported when a URL asks for it, so that whoever needs one pays for that one alone. Comes after
+configuration, which says the URLs; before `compose`, and before the verbs that work on a store. Fails with
+`ConfigInvalid` on a URL that names no store, and if the store's driver is not installed.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from holdfast.config import hidden
+from holdfast.errors import ConfigInvalid
+from holdfast.ports.store import Store
+
+
+def make_store(url: str, log: str) -> Store:
+    """The store that a URL names, for the log of one service. It is not opened, and nothing is made yet.
+
+    - `memory:`: in this process
+    - `sqlite:PATH`: that file; `sqlite:FOLDER/`: one file for each service in that folder
+    - `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`: a schema for each service
+    - `mysql://USER:PASSWORD@HOST:PORT/`: a database for each service
+
+    Raises ConfigInvalid where the URL cannot be used, or the adapter's extra is not installed.
+    """
+    maker = STORES.get(urlsplit(url).scheme)
+    if maker is None:
+        known = ", ".join(f"{scheme}:" for scheme in STORES)
+        raise ConfigInvalid(f"store URL {hidden(url)!r}: no such store; there are {known}")
+    try:
+        return maker(url, log)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise ConfigInvalid(f"{error}: this store needs pip install 'holdfast[{extra}]'") from None
+
+
+def _memory(url: str, log: str) -> Store:
+    from holdfast.stores.memory import MemoryStore
+
+    return MemoryStore(log)
+
+
+def _sqlite(url: str, log: str) -> Store:
+    from holdfast.stores.sqlite.store import SQLiteStore
+
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path:
+        raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
+    path = Path(parts.path)
+    return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
+
+
+def _postgres(url: str, log: str) -> Store:
+    from holdfast.stores.postgres.engine import PostgresEngine
+    from holdfast.stores.server.store import ServerStore
+
+    return ServerStore(PostgresEngine(url, log))
+
+
+def _mysql(url: str, log: str) -> Store:
+    from holdfast.stores.mysql.engine import MySQLEngine
+    from holdfast.stores.server.store import ServerStore
+
+    return ServerStore(MySQLEngine(url, log))
+
+
+STORES: Mapping[str, Callable[[str, str], Store]] = MappingProxyType(
+    {
+        "memory": _memory,
+        "sqlite": _sqlite,
+        "postgresql": _postgres,
+        "postgres": _postgres,
+        "mysql": _mysql,
+        "mariadb": _mysql,
+    }
+)
+"""By the scheme of a store's URL, what makes it of the URL and the log's name. It imports its adapter only then."""
+
+EXTRAS: Mapping[str, str] = MappingProxyType({"apsw": "sqlite", "psycopg": "postgres", "asyncmy": "mysql"})
+"""By the driver's module, the extra that brings it."""
