@@ -29,7 +29,7 @@ import uvloop
 
 from bench import audit, engines, exploring, handlers, holdfast_side, raw, repair, stages
 from bench.load import Measured, median
-from holdfast.cli.hosting import COLLECT, SWITCH_SECONDS
+from holdfast.host.server import COLLECT, SWITCH_SECONDS
 from holdfast.testing.servers import ENGINES
 
 

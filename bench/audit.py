@@ -17,11 +17,11 @@ from typing import Any
 
 from bench.load import WARM_SHARE, Measured, closed_loop, measured
 from holdfast import Client, start
-from holdfast.cli.asking import get
-from holdfast.cli.auditing import HttpAudit
-from holdfast.cli.demonstration import examples_folder
-from holdfast.cli.processes import Supervisor
 from holdfast.config import Settings
+from holdfast.demo.run import examples_folder
+from holdfast.host.supervisor import Supervisor
+from holdfast.operator.audit import HttpAudit
+from holdfast.operator.client import get
 
 sys.path.insert(0, str(examples_folder()))
 from shop.contracts import Checkout, Item, Restock

@@ -12,8 +12,8 @@ from pathlib import Path
 from bench.load import Measured, closed_loop, measured
 from bench.services import First, Travel, first_service, system
 from holdfast import Client, System, start
-from holdfast.cli.processes import Supervisor
 from holdfast.core.declare.message import Rejection
+from holdfast.host.supervisor import Supervisor
 
 EVENTS = 20_000
 

@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.table import Table
 
 from holdfast import start
-from holdfast.cli.demonstration import Check, judged
-from holdfast.cli.hosting import run_loop
+from holdfast.demo.run import Check, judged
+from holdfast.host.server import run_loop
 from holdfast.web.app import make_app
 from holdfast.web.serve import serve
 from marketplace.answers import Reader

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from holdfast import Client, HoldfastError, Rejected, Retry, Service
-from holdfast.cli.shared import say, settings_of
+from holdfast.cli.options import say, settings_of
 from holdfast.errors import Pending
 from shop import services
 from shop.contracts import Checkout, Item, Restock

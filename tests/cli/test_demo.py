@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast.cli.demonstration import examples_folder
 from holdfast.core.audit.audit import Audit, Report
 from holdfast.core.audit.cut import Seen
+from holdfast.demo.run import examples_folder
 from marketplace.invariants import system
 from shop.demo import SERVICES
 from shop.drive import PRODUCTS

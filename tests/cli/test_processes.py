@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.processes import Supervisor
 from holdfast.config import Settings
 from holdfast.errors import ConfigInvalid
+from holdfast.host.supervisor import Supervisor
 
 CHILD = """
 import http.server, os, pathlib, signal, sys, threading, time
@@ -115,7 +115,7 @@ async def test_a_child_that_will_not_end_is_killed(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that ignores SIGTERM does not hold up the end for ever."""
-    monkeypatch.setattr("holdfast.cli.processes.DRAIN_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("holdfast.host.supervisor.DRAIN_SECONDS_MAX", 0.2)
     (tmp_path / "stubborn").touch()
     async with asyncio.timeout(5):
         await supervisor.stop()
@@ -133,7 +133,7 @@ async def test_a_child_that_cannot_start_is_said(tmp_path: Path, command: tuple[
 async def test_children_end_with_their_supervisor(tmp_path: Path, command: tuple[str, ...]) -> None:
     """A supervisor that was killed leaves no orphans: the end of standard input tells its children."""
     program = (
-        "import asyncio, sys; from pathlib import Path; from holdfast.cli.processes import Supervisor\n"
+        "import asyncio, sys; from pathlib import Path; from holdfast.host.supervisor import Supervisor\n"
         "async def main():\n"
         "    made = Supervisor(sys.argv[1], ['a'], folder=Path(sys.argv[1]), child=sys.argv[2:])\n"
         "    await made.start(); print('up', flush=True); await asyncio.sleep(60)\n"

@@ -89,10 +89,10 @@ def test_every_public_name_is_documented() -> None:
 
 def test_every_command_is_documented() -> None:
     """Every command of the CLI stands as code on a page, and no page shows one that is not there."""
-    app = part("holdfast.cli", "app")
-    if app is None:
+    make_app = part("holdfast.cli.app", "make_app")
+    if make_app is None:
         return
-    known = list(commands(app))
+    known = list(commands(make_app()))
     assert known, "the CLI has no command"
     found = [f"no page mentions {name}" for name in unmentioned(known)]
     for page in pages():

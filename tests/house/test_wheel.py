@@ -63,7 +63,7 @@ def shell(programs: Path, tmp_path: Path) -> Iterator[Shell]:
 def test_it_is_the_wheel_that_is_imported(programs: Path, tmp_path: Path) -> None:
     """holdfast and its examples come from the environment that the wheel was installed into, never from a checkout."""
     program = (
-        "import holdfast; from holdfast.cli.demonstration import examples_folder;"
+        "import holdfast; from holdfast.demo.run import examples_folder;"
         "print(holdfast.__file__); print(examples_folder())"
     )
     places = run(programs / "python", "-c", program, folder=tmp_path, seconds=60).splitlines()

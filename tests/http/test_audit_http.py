@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 import pytest
 
-import holdfast.cli.auditing
+import holdfast.operator.audit
 from holdfast import Client
-from holdfast.cli.audit import NICENESS, SAY_SECONDS
-from holdfast.cli.auditing import HttpAudit
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
+from holdfast.cli.verbs.audit import NICENESS, SAY_SECONDS
 from holdfast.config import Settings
 from holdfast.core.saga.stage import DONE
 from holdfast.core.wire.signature import sign
 from holdfast.errors import Pending
+from holdfast.operator.audit import HttpAudit
 from holdfast.runtime.ops.audit import Reading
 from support.http_services import LEAK, Far, free_ports, lab_service, listening, site, until
 from support.systems.reactions import Post, chained
@@ -302,7 +302,7 @@ async def test_an_audit_that_follows_prints_json() -> None:
 async def test_what_went_on_is_read_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An audit that judges after each page, of a system whose reaction was taken out after it had acted, comes to an
     end: what it called settled too early is judged anew, with all of it read first."""
-    monkeypatch.setattr(holdfast.cli.auditing, "PAGE", 3)
+    monkeypatch.setattr(holdfast.operator.audit, "PAGE", 3)
     async with Far(chained(), SECRET) as far:
         client = Client.http(far.urls)
         for n in range(6):

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from cards.provider import DECLINED
-from holdfast.cli.processes import Supervisor
+from holdfast.host.supervisor import Supervisor
 from support.http_services import free_ports
 
 SEATS = 50

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from holdfast import Attempt, Client, Command, Contract, Event, Retry, Service, System
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from holdfast.errors import Pending
 from support.http_services import Far, until
 from support.systems.sales import Faults, Sell, system

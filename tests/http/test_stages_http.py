@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from holdfast import Client
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from support.http_services import Far, until
 from support.systems.trades import Move, Moved, Trade, Traded, system
 

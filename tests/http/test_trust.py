@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from holdfast import Client
-from holdfast.cli.asking import get, pages
 from holdfast.config import Settings
 from holdfast.core.explain.overview import AggregateList, AggregateStatus, LogPage
 from holdfast.core.wire.signature import sign
 from holdfast.errors import Unauthorized, Unreachable
+from holdfast.operator.client import get, pages
 from shop.contracts import Checkout, Item, Restock
 from shop.services import shop
 from support.http_services import Far, lab_service, site
@@ -98,7 +98,7 @@ async def test_peers_with_one_secret_work_and_with_two_do_not() -> None:
 
 
 async def test_the_command_line_signs_what_it_asks() -> None:
-    """cli.asking's requests are good under a prefix too, with the secret or the operator's token; not without."""
+    """operator.client's requests are good under a prefix too, with the secret or the operator's token; not without."""
     async with site(lab_service, secret=SECRET, operator_token=TOKEN) as at:
         await at.web.post("/commands/poke", {"room": "r", "shelf": "s"})
         for url in (at.web.base, f"{at.web.base}/lab"):

@@ -9,7 +9,7 @@ import pytest
 
 from cards.contracts import Bought, Charge, Charged
 from holdfast import Client, Command, Contract, Event, Retry, Service, System, decide, evolve
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.explain.story import tell, trail_of
 from holdfast.errors import Invalid

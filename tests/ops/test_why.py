@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from holdfast import Client, Retry
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from holdfast.core.explain.status import RecordStatus, WhyAnswer
 from holdfast.core.explain.story import Story, tell, trail_of
 from holdfast.core.explain.timeline import draw
@@ -139,10 +139,11 @@ async def test_a_stuck_saga_and_its_repair_are_told(capsys: pytest.CaptureFixtur
         assert {one["command"].split()[1] for one in story["repairs"]} == {"retry", "skip", "resolve"}
         ((saga, _),) = await far.nodes["desk"].sagas()
         body = {"kind": "skip", "target": saga, "by": "on call", "why": "returned by hand"}
-        from holdfast.cli.asking import post
-        from holdfast.cli.shared import settings_of
+        from holdfast.cli.options import settings_of
+        from holdfast.core.explain.plan import RepairResult
+        from holdfast.operator.client import post
 
-        await asyncio.to_thread(post, far.urls["desk"], "/ops/repairs", body, settings_of(None))
+        await asyncio.to_thread(post, far.urls["desk"], "/ops/repairs", body, settings_of(None), RepairResult)
         await until(lambda: far.nodes["desk"].dispatch.sagas.open == 0)
         code, story = await said(capsys, "why", "web-o1", *flags(far))
         assert code == 0 and story["title"] == "correlation web-o1 was rejected: refused"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.demonstration import Demonstration, Report
+from holdfast.demo.run import Demonstration, Report
 from support.soak.judge_demo import SERVICES, judge
 
 SECONDS, KILLS, SEED = 32, 20, 20

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from holdfast.compose import make_store
 from holdfast.core.log.batch import Batch, Committed, Conflict, Cursor, Duplicate, Move, Row
 from holdfast.errors import (

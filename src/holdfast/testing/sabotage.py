@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast.cli import child
 from holdfast.core.log.batch import Batch, CommitOutcome, Cursor, Move
 from holdfast.core.log.record import Record
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
+from holdfast.host import child
 from holdfast.ports.store import Lent, Store
 from holdfast.ports.transport import Transport
 

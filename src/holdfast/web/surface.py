@@ -24,7 +24,15 @@ from holdfast.core.explain.overview import (
     ViewRebuild,
     WaitingList,
 )
-from holdfast.core.explain.plan import AnswerGiven, PeerRestored, Plan, StageResolved, StandingPlan, StoreRestored
+from holdfast.core.explain.plan import (
+    AnswerGiven,
+    PeerRestored,
+    Plan,
+    RepairResult,
+    StageResolved,
+    StandingPlan,
+    StoreRestored,
+)
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.core.log.key import LABEL_CHARACTERS_MAX
 from holdfast.core.saga.stage import Standing
@@ -33,7 +41,6 @@ from holdfast.core.wire.frame import Frame
 from holdfast.runtime.feeds.views import AT_LEAST_SECONDS_MAX
 from holdfast.runtime.node import FEED_WAIT_SECONDS_MAX
 from holdfast.runtime.ops.audit import Reading
-from holdfast.runtime.ops.repair import RepairResult
 from holdfast.web import metrics
 from holdfast.web.commands import CORRELATION, WAIT_SECONDS_MAX
 from holdfast.web.events import EVENTS_DEFAULT, EVENTS_MAX

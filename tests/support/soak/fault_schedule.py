@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from holdfast.cli.processes import Supervisor
+from holdfast.host.supervisor import Supervisor
 from support.soak.faulty_process import DIE_AFTER, DIE_BEFORE, Switches
 
 KINDS = ("kill", "kill_all", "pause", "full", "slow", "undecided", "decided")

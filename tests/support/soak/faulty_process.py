@@ -19,8 +19,8 @@ from typing import Any
 
 import apsw
 
-from holdfast.cli import child
 from holdfast.core.log.batch import Batch, CommitOutcome
+from holdfast.host import child
 from holdfast.ports.store import Lent, Store
 from holdfast.stores.sqlite.store import SQLiteStore
 

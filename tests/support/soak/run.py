@@ -19,8 +19,8 @@ from typing import Any
 
 import aiohttp
 
-from holdfast.cli import processes
-from holdfast.cli.processes import Supervisor
+from holdfast.host import supervisor as processes
+from holdfast.host.supervisor import Supervisor
 from support.soak.fault_schedule import Faults
 from support.soak.faulty_process import FOLDER, Switches
 

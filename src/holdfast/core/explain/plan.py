@@ -2,8 +2,10 @@
 
 `runtime.ops.plan` makes a plan on copies, `web.repairs` encodes it with the answer masked, and whoever asks decodes the
 same types again; what a plan gives another service is planned there in turn. What a repair of a message or a saga did
-is `runtime.ops.repair.RepairResult`. Values only: nothing here fails but the decoding of what is no such value.
+is `RepairResult`. Values only: nothing here fails but the decoding of what is no such value.
 """
+
+from typing import Literal
 
 import msgspec
 
@@ -51,6 +53,18 @@ class Plan(msgspec.Struct, frozen=True):
     answer: AnswerGiven | None = None
     dry_run: bool = True
     """Nothing was written."""
+
+
+class RepairResult(msgspec.Struct, frozen=True):
+    """What a repair of a message or a saga did."""
+
+    service: str
+    kind: str
+    target: str
+    how: Literal["applied", "already"]
+    record: str = ""
+    """The id of the record that says so."""
+    note: str = ""
 
 
 class StageResolved(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast.core.declare.message import decode_stored, encode, message_of
+from holdfast.core.explain.plan import RepairResult
 from holdfast.core.log.batch import Batch
 from holdfast.core.log.record import Record, parse_record_id, record_id
 from holdfast.core.saga.repair import Verb
@@ -46,18 +47,6 @@ class Ask(msgspec.Struct, frozen=True):
     """Of `resolve`: `done`, `refused` (an effect) or `undone` (a saga)."""
     stream: str = ""
     """Where a message waits on several, as an event that two consumers fail at: which. Empty: where it waits first."""
-
-
-class RepairResult(msgspec.Struct, frozen=True):
-    """What a repair did."""
-
-    service: str
-    kind: str
-    target: str
-    how: Literal["applied", "already"]
-    record: str = ""
-    """The id of the record that says so."""
-    note: str = ""
 
 
 async def repair(node: Node, ask: Ask) -> RepairResult:

@@ -1,6 +1,6 @@
 """Auditing over HTTP: pages of `/ops/log` of each service into an audit, at a pace that leaves the services their time.
 
-Comes after configuration, which says where the services are; before `cli.audit` and the demonstration. A service that
+Comes after configuration, which says where the services are; before `cli.verbs.audit` and `demo.run`. A service that
 does not answer is named, and the rest is judged: what has to do with it stays open.
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from holdfast.cli.asking import parsed, request
 from holdfast.config import Settings
 from holdfast.core.audit.audit import Audit, Report
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.system import System
 from holdfast.errors import HoldfastError, Misuse
+from holdfast.operator.client import parsed, request
 from holdfast.runtime.ops.audit import Reading
 
 PAGE = 2_000
@@ -33,8 +33,8 @@ class HttpAudit:
         self.audit = Audit(system)
         """What was read, as far as that is."""
         self._by_page = True
-        """Judge while pages come, so that little of the logs is kept. Not where something went on that no service
-        declares any more: judged by halves, it would be begun anew for ever."""
+        """Judge while pages come, so that little of the logs is kept. Not if something went on that no service
+        declares any more: judged by halves, it would be begun again for ever."""
         self.silent: dict[str, str] = {}
         """Service -> why it did not answer when it was asked last."""
         self.heads = dict.fromkeys(system.services, 0)
@@ -87,7 +87,7 @@ class HttpAudit:
 
     @property
     def stale(self) -> bool:
-        """True when all has to be read anew."""
+        """True when all has to be read again."""
         return self.audit.stale
 
     def report(self) -> Report:
@@ -110,7 +110,7 @@ def audit_urls(
 ) -> tuple[Report, dict[str, str]]:
     """Judge all that has happened; wait so long for what is in flight. The report, and who did not answer, and why.
 
-    Raises Misuse where there is nothing to judge, or a service is not named.
+    Raises Misuse if there is nothing to judge, or a service is not named.
     """
     found = HttpAudit(system, urls, settings)
     end = time.monotonic() + seconds
@@ -120,3 +120,11 @@ def audit_urls(
         if (not report.open and not found.behind and not found.stale and not found.silent) or time.monotonic() > end:
             return report, found.silent
         time.sleep(min(ROUND_SECONDS, seconds / 10))
+
+
+def line_of(one: Violation) -> str:
+    """A violation on one line, with what to ask next."""
+    where = f" {one.key}" if one.key else ""
+    records = f"  [{', '.join(one.records[:8])}{', ...' if len(one.records) > 8 else ''}]" if one.records else ""
+    ask = f"  holdfast why {one.correlation or one.tx}" if one.tx else ""
+    return f"{one.invariant}{where}: {one.says}{records}{ask}"

@@ -2,8 +2,8 @@
 
 Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and judges the
 example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and a `Load`.
-`cli.demo` comes after it and shows what it found. Nothing of it outlives it but, where something was wrong, the folder.
-Fails with `ConfigInvalid` where the example or a process cannot be started.
+`cli.verbs.demo` comes after it and shows what it found. Nothing of it outlives it but the folder, if something was
+wrong. Fails with `ConfigInvalid` where the example or a process cannot be started.
 """
 
 import asyncio
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import holdfast
-from holdfast.cli.audit import line_of
-from holdfast.cli.auditing import audit_urls
-from holdfast.cli.processes import CHILD, Supervisor
-from holdfast.cli.targets import load_target
 from holdfast.config import ServiceSettings, Settings
 from holdfast.core.audit.audit import CAUSES
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
+from holdfast.host.supervisor import CHILD, Supervisor
+from holdfast.host.target import load_target
+from holdfast.operator.audit import audit_urls, line_of
 
 if TYPE_CHECKING:
     from holdfast.testing.servers import Server
@@ -143,12 +142,17 @@ class Report:
     def as_value(self) -> dict[str, Any]:
         """As one JSON object."""
         return {
-            "submitted": self.submitted, "completed": self.completed, "undone": self.undone,
-            "in_flight": self.in_flight, "kills": self.kills,
-            "throughput_per_s": round(self.throughput_per_s, 1), "latency_ms": self.latency_ms,
+            "submitted": self.submitted,
+            "completed": self.completed,
+            "undone": self.undone,
+            "in_flight": self.in_flight,
+            "kills": self.kills,
+            "throughput_per_s": round(self.throughput_per_s, 1),
+            "latency_ms": self.latency_ms,
             "checks": [{"name": one.name, "passed": one.passed, "counted": one.counted} for one in self.checks],
-            "violations": self.violations, "correlation_id": self.correlation_id,
-        }  # fmt: skip
+            "violations": self.violations,
+            "correlation_id": self.correlation_id,
+        }
 
 
 def examples_folder() -> Path:
@@ -164,9 +168,15 @@ class Demonstration:
     """One run. `status` may be looked at while it runs."""
 
     def __init__(
-        self, *, seconds: float, kills: int, seed: int, sabotage: str = "", example: Example = "marketplace",
+        self,
+        *,
+        seconds: float,
+        kills: int,
+        seed: int,
+        sabotage: str = "",
+        example: Example = "marketplace",
         stores: Stores = "sqlite",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.seconds, self.kills, self.sabotage, self.stores = seconds, kills, sabotage, stores
         self.status = Status()
         self._random = random.Random(seed)
@@ -298,9 +308,17 @@ class Demonstration:
             "p99": round(waited[int(len(waited) * 0.99)], 1) if waited else 0.0,
         }
         return Report(
-            load.submitted, load.completed, load.undone, load.in_flight, len(self.status.kills), per_s, latency, found,
-            settled, load.telling([text for one in found for text in one.violations]),
-        )  # fmt: skip
+            load.submitted,
+            load.completed,
+            load.undone,
+            load.in_flight,
+            len(self.status.kills),
+            per_s,
+            latency,
+            found,
+            settled,
+            load.telling([text for one in found for text in one.violations]),
+        )
 
     async def _watch(self) -> None:
         """Look at every service a few times a second."""

@@ -6,7 +6,7 @@ when you say that no old code runs any more. Fails with `ConfigInvalid` or `Stor
 
 import asyncio
 
-from holdfast.cli.shared import AsJson, ConfigFile, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
 from holdfast.compose import make_store
 from holdfast.config import hidden
 from holdfast.errors import ConfigInvalid

@@ -1,34 +1,30 @@
 """`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
 
-Asks every service's `/ops/why` (`cli.gathering`) and tells the story (`core.explain.story`). Exit code 0 when nothing
+Asks every service's `/ops/why` (`operator.why`) and tells the story (`core.explain.story`). Exit code 0 when nothing
 is left to happen, 1 when something is, or when a service does not answer.
 """
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
-from holdfast.cli.asking import services_at
-from holdfast.cli.gathering import gather
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.trail import as_value
+from holdfast.cli.options import CONFIGURED, Access, AsJson, Flag, say
 from holdfast.core.explain.story import Story, ago, tell, trail_of
 from holdfast.core.explain.timeline import draw
 from holdfast.core.explain.trail import Trail
 from holdfast.core.explain.tree import render
 from holdfast.errors import ConfigInvalid, NotFound
+from holdfast.operator.records import as_value
+from holdfast.operator.why import gather
 
 
 def why(
     id: str,
     *,
-    url: Urls = None,
-    tree: Annotated[bool, Parameter(negative="")] = False,
+    tree: Flag = False,
     svg: Path | None = None,
-    config: ConfigFile = None,
+    access: Access = CONFIGURED,
     as_json: AsJson = False,
 ) -> int:
     """Tell what happened under an id, in every service, and why it does not go on.
@@ -52,8 +48,8 @@ def why(
     """
     if not id.strip():
         raise ConfigInvalid("an id is needed: it is empty")
-    settings = settings_of(config)
-    found = gather(services_at(settings, url or []), id, settings)
+    settings = access.settings()
+    found = gather(access.services(settings), id, settings)
     answers, silent, now = found.answers, found.silent, found.now
     if not any(answer.transactions or answer.waiting for answer in answers) and not silent:
         raise NotFound(

@@ -6,11 +6,11 @@ something does not hold.
 
 from collections.abc import Iterable
 
-from holdfast.cli.shared import AsJson, ConfigFile, say, settings_of
-from holdfast.cli.targets import check_pins, load_target
+from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
 from holdfast.compose import make_store
 from holdfast.core.declare.service import Service
 from holdfast.errors import ConfigInvalid
+from holdfast.host.target import check_pins, load_target
 
 
 def check_config(target: str = "", *, config: ConfigFile = None, as_json: AsJson = False) -> int:

@@ -1,7 +1,7 @@
-"""Asking running services over HTTP: the few requests that the command line makes.
+"""Asking running services over HTTP: the few requests that an operator's tools make.
 
-Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` decodes an
-answer as the type that the service encoded (`core.explain.status`, `core.explain.overview`). Requests to `/ops` and
+Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` and `post`
+decode an answer as the type that the service encoded (`core.explain`: status, overview, plan). Requests to `/ops` and
 feeds are signed where there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
 service, and with `HoldfastError` when an answer is not of its type.
 """
@@ -61,18 +61,22 @@ def url_of(settings: Settings, service: str) -> str:
 def get(url: str, path: str, query: Mapping[str, Any], settings: Settings, kind: type[Told]) -> Told:
     """What `GET url/path?query` answers, as a value of that type. Raises HoldfastError."""
     status, _, body = request(url, path, query, settings)
+    return _decoded(url, path, status, body, kind)
+
+
+def post(url: str, path: str, body: Mapping[str, Any] | msgspec.Struct, settings: Settings, kind: type[Told]) -> Told:
+    """What `POST url/path` answers, as a value of that type; asked as the operator. Raises HoldfastError."""
+    status, _, answer = request(url, path, {}, settings, body=msgspec.json.encode(body))
+    return _decoded(url, path, status, answer, kind)
+
+
+def _decoded(url: str, path: str, status: int, body: bytes, kind: type[Told]) -> Told:
     if status >= 400:
         raise refusal(url, status, body)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HoldfastError(f"{url}{path} answered with something that is no {kind.__name__}: {error}") from None
-
-
-def post(url: str, path: str, body: Mapping[str, Any], settings: Settings) -> Any:
-    """The JSON that `POST url/path` answers, as the operator. Raises HoldfastError."""
-    status, _, answer = request(url, path, {}, settings, body=json.dumps(body).encode())
-    return parsed(url, status, answer)
 
 
 def request(

@@ -1,7 +1,8 @@
-"""`holdfast trail`: everything that one id led to, in every service, as a tree.
+"""Records: all of them that belong to one id, asked of every service, and their trail as plain values.
 
-Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). A service that does not answer is named,
-and the rest is shown: then the exit code is 1, as it is when something is unfinished.
+Comes after configuration, which says where the services are; before whoever builds and shows the trail
+(`core.explain.trail`, `cli.verbs.trail`, `cli.verbs.demo`). A service that does not answer is named with the reason,
+and the rest is there.
 """
 
 from collections.abc import Mapping
@@ -9,46 +10,17 @@ from typing import Any
 
 import msgspec
 
-from holdfast.cli.asking import get, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.targets import load_target
 from holdfast.config import Settings
 from holdfast.core.explain.overview import RecordList
-from holdfast.core.explain.trail import Item, Trail, build
-from holdfast.core.explain.tree import render
+from holdfast.core.explain.trail import Item, Trail
 from holdfast.core.log.record import Record
 from holdfast.errors import HoldfastError, NotFound
+from holdfast.operator.client import get
 
 
-def trail(id: str, *, url: Urls = None, target: str = "", config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Show what happened under an id, in every service, and what has not happened yet.
-
-    For example:
-    `holdfast trail 01jd... --url order=http://127.0.0.1:8000/order --url stock=http://127.0.0.1:8000/stock`
-
-    `holdfast trail my-correlation-id`                          services from holdfast.toml
-
-    `holdfast trail CheckoutSaga/o1 --target shop.services:shop`   a stream; with what its saga does next
-
-    Parameters
-    ----------
-    id
-        A transaction, a correlation id, or a stream (Type/key).
-    target
-        MODULE:SYSTEM; with it the trail says which steps an open saga has left.
-    """
-    settings = settings_of(config)
-    system = load_target(target) if target else None
-    found, silent = ask(services_at(settings, url or []), id, settings)
-    result = build(found, {name: service.sagas for name, service in system.services.items()} if system else {})
-    if not result.counted and not silent:
-        raise NotFound(f"no service knows {id!r}; it takes a transaction, a correlation id, or a stream (Type/key)")
-    text = "\n".join([render(result), *(f"! {name}: {why}" for name, why in silent.items())])
-    say({**as_value(result), "silent": silent}, as_json=as_json, text=text)
-    return 1 if silent or result.unfinished else 0
-
-
-def ask(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[dict[str, list[Record]], dict[str, str]]:
+def gather_records(
+    urls: Mapping[str, str], id: str, settings: Settings
+) -> tuple[dict[str, list[Record]], dict[str, str]]:
     """(records by service, why by silent service) of everything that belongs to an id.
 
     The id is tried as a transaction, then as a correlation, then as a stream; whatever transactions turn up are
@@ -68,13 +40,13 @@ def ask(urls: Mapping[str, str], id: str, settings: Settings) -> tuple[dict[str,
             if name in silent:
                 continue
             try:
-                told = get(where, "/ops/trail", {kind: value}, settings, RecordList)
+                answer = get(where, "/ops/trail", {kind: value}, settings, RecordList)
             except NotFound:
                 continue
             except HoldfastError as error:
                 silent[name] = str(error)
                 continue
-            records = [row.record() for row in told.records]
+            records = [row.record() for row in answer.records]
             found[name].update({record.position: record for record in records})
             todo += [("tx", record.tx) for record in records if ("tx", record.tx) not in followed]
     return {name: list(records.values()) for name, records in found.items() if name not in silent}, silent

@@ -7,13 +7,13 @@ import time
 
 import msgspec
 
-from holdfast.cli.asking import get, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import CONFIGURED, Access, AsJson, say
 from holdfast.core.explain.overview import StageList, StageStatus
 from holdfast.errors import HoldfastError
+from holdfast.operator.client import get
 
 
-def stages(*, tx: str | None = None, url: Urls = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
+def stages(*, tx: str | None = None, access: Access = CONFIGURED, as_json: AsJson = False) -> int:
     """List what staged transactions hold.
 
     For example:
@@ -26,10 +26,10 @@ def stages(*, tx: str | None = None, url: Urls = None, config: ConfigFile = None
     tx
         Only what this transaction holds.
     """
-    settings = settings_of(config)
+    settings = access.settings()
     found: list[tuple[str, StageStatus]] = []
     silent: dict[str, str] = {}
-    for name, where in services_at(settings, url or []).items():
+    for name, where in access.services(settings).items():
         try:
             told = get(where, "/ops/stages", {"tx": tx or ""}, settings, StageList)
             found += [(name, hold) for hold in told.held]

@@ -1,6 +1,6 @@
 """`holdfast run`: serve a system, in this process or in one process per service.
 
-Comes after configuration and targets; `cli.hosting` or `cli.processes` do the work. Fails before it listens, in one
+Comes after configuration and targets; `host.server` or `host.supervisor` do the work. Fails before it listens, in one
 sentence. The first SIGTERM or SIGINT drains and ends in order; a second one kills.
 """
 
@@ -14,14 +14,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from holdfast import logs
-from holdfast.cli.hosting import address_of, host, run_loop
-from holdfast.cli.processes import Supervisor
-from holdfast.cli.shared import AsJson, ConfigFile, settings_of
-from holdfast.cli.targets import load_target, shutdown_order
+from holdfast.cli.options import AsJson, ConfigFile, settings_of
 from holdfast.compose import make_running
 from holdfast.config import Settings
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
+from holdfast.host.server import address_of, host, run_loop
+from holdfast.host.supervisor import Supervisor
+from holdfast.host.target import load_target, shutdown_order
 
 
 def run(

@@ -2,8 +2,8 @@
 
 Before: what would come of it is simulated on copies (`runtime.ops.simulate`), from records asked of the services, and
 the transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions
-are judged too where the logs are short enough to be read for it. Comes before `cli.repairs`; what cannot be told is
-said.
+are judged too if the logs are short enough to be read for it. Comes after `operator.repair`, before `cli.repairs`;
+what cannot be told is said.
 """
 
 import time
@@ -12,20 +12,22 @@ from typing import Any
 
 import msgspec
 
-from holdfast.cli.asking import get
-from holdfast.cli.auditing import HttpAudit
-from holdfast.cli.gathering import gather
 from holdfast.config import Settings
 from holdfast.core.audit.audit import Audit
 from holdfast.core.audit.cut import seen
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.audit.settled import Open
 from holdfast.core.explain.overview import LogPage, ProgressStatus, RecordList
+from holdfast.core.explain.plan import Plan, RepairResult
 from holdfast.core.explain.story import tell, trail_of
 from holdfast.core.log.record import BEGUN, Record, parse_record_id
 from holdfast.core.system import System
 from holdfast.core.wire.frame import to_wire
 from holdfast.errors import HoldfastError, NotFound
+from holdfast.operator.audit import HttpAudit
+from holdfast.operator.client import get
+from holdfast.operator.repair import Judgement, RepairOrder, RepairOutcome
+from holdfast.operator.why import gather
 from holdfast.runtime.ops.simulate import Simulation
 
 FOLDED_RECORDS_MAX = 100_000
@@ -33,65 +35,69 @@ FOLDED_RECORDS_MAX = 100_000
 SETTLE_SECONDS = 10.0
 
 
-class Repairs:
-    """The invariants of a system, for repairs of it."""
+class RepairJudge:
+    """Judges repairs of a system by its invariants."""
 
     def __init__(self, system: System, urls: Mapping[str, str], settings: Settings) -> None:
         self._system, self._urls, self._settings = system, urls, settings
         self._streams: dict[tuple[str, str], list[Record]] = {}
 
-    def simulated(self, result: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
-        """What the invariants would say after a repair that was planned. Never raises: what cannot be told is said."""
-        if result["how"] != "apply":
-            return {}
+    def judged_before(self, result: RepairOutcome, order: RepairOrder) -> RepairOutcome:
+        """A plan, with what the invariants would say after it. Never raises: what cannot be told is said."""
+        plan = result.said
+        if not isinstance(plan, Plan):
+            return result
+        judgement = Judgement() if plan.how != "apply" else self._simulated(plan, order)
+        return msgspec.structs.replace(result, judgement=judgement)
+
+    def _simulated(self, plan: Plan, order: RepairOrder) -> Judgement:
         try:
             rest = Simulation(self._system, self._read, int(time.time() * 1e6))
-            tx = self._play(rest, result, body)
+            tx = self._play(rest, plan, order)
             known = self._records(tx)
-            open_ = [(name, one.stream) for name, one in known if one.type == BEGUN]
-            unknown = [*rest.unknown, *rest.open_sagas(open_)]
-            if unknown:
-                return {"unknown": unknown}
-            return self._said(self._what_if(tx, [*known, *rest.records]))
+            begun = [(name, record.stream) for name, record in known if record.type == BEGUN]
+            if unknown := [*rest.unknown, *rest.open_sagas(begun)]:
+                return Judgement(unknown=tuple(unknown))
+            return self._judgement(self._what_if(tx, [*known, *rest.records]))
         except HoldfastError as error:
-            return {"unknown": [str(error)]}
+            return Judgement(unknown=(str(error),))
 
-    def _play(self, rest: Simulation, result: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    def _play(self, rest: Simulation, plan: Plan, order: RepairOrder) -> str:
         """Play the repair and what follows; the transaction that it belongs to."""
-        service, target = result["service"], result["target"]
+        service, target, answer = plan.service, plan.target, plan.answer
         if "/" in target:
-            verb: Any = body["decision"] if body["kind"] == "resolve" else body["kind"]
-            rest.repair(service, target, verb, body["by"], body["why"])
+            verb: Any = order.decision if order.kind == "resolve" else order.kind
+            rest.repair(service, target, verb, order.by, order.why)
             return self._read(service, target)[0].tx
         producer, record = self._message(target)
-        answer = result.get("answer")
         if record.kind == "event":
             rest.unknown.append("what comes of an event that a consumer failed at")
-        elif body["kind"] == "retry" and not answer:
-            rest.unknown.append("; ".join(result["does"]))
-        elif body["kind"] == "retry":
-            data = msgspec.json.encode(body["data"]) if "data" in body else record.data
+        elif order.kind == "retry" and answer is None:
+            rest.unknown.append("; ".join(plan.does))
+        elif order.kind == "retry":
+            data = record.data if order.data is msgspec.UNSET else bytes(order.data)
             rest.message(service, producer, to_wire(msgspec.structs.replace(record, data=data)))
-        elif answer:
-            data = msgspec.json.encode(answer["data"])
-            rest.said(service, answer["type"], data, record)
-            rest.answer(answer["service"], answer["stream"], answer["version"], answer["type"], data, record.tx)
+        elif answer is not None:
+            data = bytes(answer.data)
+            rest.said(service, answer.type, data, record)
+            rest.answer(answer.service, answer.stream, answer.version, answer.type, data, record.tx)
         return record.tx
 
-    def checked(self, results: list[dict[str, Any]]) -> None:
-        """Judge, after repairs, the transactions that they belong to, when they have settled; noted in the results."""
-        for result in results:
-            if result["how"] != "applied":
-                continue
-            try:
-                target = result["target"]
-                at = self._read(result["service"], target)[0] if "/" in target else self._message(target)[1]
-                if self._settled(at.tx):
-                    result["invariants"] = self._said(self._what_if(at.tx, self._records(at.tx)))
-                else:
-                    result["invariants"] = {"unknown": ["it has not settled yet: holdfast audit judges it when it has"]}
-            except HoldfastError as error:
-                result["invariants"] = {"unknown": [str(error)]}
+    def judged_after(self, result: RepairOutcome) -> RepairOutcome:
+        """A repair that was carried out, with what the invariants say of its transaction when that has settled."""
+        done = result.said
+        if not isinstance(done, RepairResult) or done.how != "applied":
+            return result
+        try:
+            is_saga = "/" in done.target
+            first = self._read(done.service, done.target)[0] if is_saga else self._message(done.target)[1]
+            if self._settled(first.tx):
+                judgement = self._judgement(self._what_if(first.tx, self._records(first.tx)))
+            else:
+                judgement = Judgement(unknown=("it has not settled yet: holdfast audit judges it when it has",))
+        except HoldfastError as error:
+            judgement = Judgement(unknown=(str(error),))
+        return msgspec.structs.replace(result, judgement=judgement)
 
     def _settled(self, tx: str) -> bool:
         end = time.monotonic() + SETTLE_SECONDS
@@ -115,10 +121,10 @@ class Repairs:
             audit = whole.audit
         return audit.what_if(found)
 
-    def _said(self, violations: list[Violation]) -> dict[str, Any]:
+    def _judgement(self, violations: list[Violation]) -> Judgement:
         broken = {one.invariant for one in violations}
-        lines = [f"{one.invariant}{f' {one.key}' if one.key else ''}: {one.says}" for one in violations]
-        return {"hold": [name for name in self._system.invariants if name not in broken], "break": lines}
+        lines = (f"{one.invariant}{f' {one.key}' if one.key else ''}: {one.says}" for one in violations)
+        return Judgement(tuple(name for name in self._system.invariants if name not in broken), tuple(lines))
 
     def _records(self, tx: str) -> list[tuple[str, Record]]:
         """All records of a transaction, by time."""
@@ -148,15 +154,3 @@ class Repairs:
         if not found or found[0].id != target:
             raise NotFound(f"there is no {target[:200]}")
         return parsed[0], found[0].record()
-
-
-def lines_of(invariants: Mapping[str, Any], *, done: bool) -> list[str]:
-    """What is said of invariants before a repair, or after it."""
-    if not invariants:
-        return []
-    if why := invariants.get("unknown"):
-        return [f"invariants: not simulated: {'; '.join(why)}" if not done else f"invariants: {'; '.join(why)}"]
-    if broken := invariants["break"]:
-        word = "does not hold" if done else "would not hold"
-        return [f"{word}: {text}" for text in broken]
-    return [f"invariants: {len(invariants['hold'])} {'hold' if done else 'would hold'}"]

@@ -1,6 +1,6 @@
 """`holdfast demo`: see it hold. Processes do business, lose some of their number to SIGKILL, and are audited.
 
-`cli.demonstration` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
+`demo.run` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
 check counted something and nothing was violated.
 """
 
@@ -15,12 +15,13 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from holdfast import logs
-from holdfast.cli.demonstration import Demonstration, Example, Report, Stores
-from holdfast.cli.hosting import run_loop
-from holdfast.cli.shared import AsJson
+from holdfast.cli.options import AsJson
+from holdfast.demo.run import Demonstration, Example, Report, Stores
+from holdfast.host.server import run_loop
 
 FRAMES_PER_S = 5
 VIOLATIONS_SHOWN = 10
+EXAMPLES = "The Online Marketplace (eight services), or a small shop (four)."
 KILLS_MIN = 2
 """So many hit the coordinator and one that it sends commands to."""
 
@@ -31,7 +32,7 @@ def demo(
     kills: Annotated[int, Parameter(validator=Number(gte=0, lte=1000))] = 3,
     seed: int | None = None,
     sabotage: Literal["cursor", "send", "undo"] | None = None,
-    example: Example = "marketplace",
+    example: Annotated[Example, Parameter(help=EXAMPLES)] = "marketplace",
     stores: Stores = "sqlite",
     as_json: AsJson = False,
 ) -> int:
@@ -59,9 +60,6 @@ def demo(
     sabotage
         What is taken out: the receivers' cursors, some sent records, or undos. A cursor is missed only after a kill:
         there are two at least then.
-
-    Example:
-        The Online Marketplace (eight services), or a small shop (four).
     stores
         What the services keep their logs in; mixed: each engine in turn. Servers are brought along and started here
         (`pip install holdfast[servers]`; MariaDB from Debian's package), and are among what is killed.
@@ -127,9 +125,13 @@ def _table(shown: Demonstration) -> Any:
         one = status.services.get(name, {})
         state = "[green]up[/]" if one.get("up") else "[red]down[/]"
         table.add_row(
-            name, str(one.get("pid") or "-"), state, f"{one.get('head', 0):,}", str(one.get("sagas_open", 0)),
+            name,
+            str(one.get("pid") or "-"),
+            state,
+            f"{one.get('head', 0):,}",
+            str(one.get("sagas_open", 0)),
             str(status.kills.count(name) or ""),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -167,10 +169,10 @@ async def _tell(report: Report, shown: Demonstration) -> None:
 
 def _trail(id: str, shown: Demonstration) -> str:
     """The tree of one id, over all services."""
-    from holdfast.cli.trail import ask
     from holdfast.config import Settings
     from holdfast.core.explain.trail import build
     from holdfast.core.explain.tree import render
+    from holdfast.operator.records import gather_records
 
-    found, _ = ask(shown.supervisor.urls, id, Settings())
+    found, _ = gather_records(shown.supervisor.urls, id, Settings())
     return render(build(found))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from holdfast.cli.shared import AsJson, ConfigFile, say, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
 from holdfast.compose import make_store
 from holdfast.config import hidden
 from holdfast.errors import ConfigInvalid

@@ -1,26 +1,24 @@
 """`holdfast audit`: a system's invariants, judged on its running services, once or for as long as they run.
 
-Reads every service's log under `/ops` (`cli.auditing`). Exit code 0 when all holds, 1 when something does not, or a
+Reads every service's log under `/ops` (`operator.audit`). Exit code 0 when all holds, 1 when something does not, or a
 service did not answer.
 """
 
 import json
 import os
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import Parameter
 
-from holdfast.cli.asking import services_at
-from holdfast.cli.auditing import ROUND_SECONDS, HttpAudit, audit_urls
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
-from holdfast.cli.targets import load_target
+from holdfast.cli.options import CONFIGURED, Access, AsJson, Flag, say
 from holdfast.core.audit.audit import Report
 from holdfast.core.audit.invariant import Violation
 from holdfast.core.explain.story import ago
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
+from holdfast.host.target import load_target
+from holdfast.operator.audit import ROUND_SECONDS, HttpAudit, audit_urls, line_of
 
 SAY_SECONDS = 10.0
 """Between two lines that say how far it is, while it follows; that a service goes away or is back is said at once."""
@@ -34,12 +32,11 @@ NICENESS = 10
 def audit(
     target: str,
     *,
-    follow: Annotated[bool, Parameter(negative="")] = False,
+    follow: Flag = False,
     settle: float = 5.0,
     seconds: float = 0.0,
     share: float = SHARE,
-    url: Urls = None,
-    config: ConfigFile = None,
+    access: Access = CONFIGURED,
     as_json: AsJson = False,
 ) -> int:
     """Judge the invariants of a system on its running services.
@@ -63,11 +60,11 @@ def audit(
         With --follow: the part of one processor that it takes at the most, and gently (nice 10); services need about
         as much for their pages. It lags rather than to slow them.
     """
-    settings = settings_of(config)
+    settings = access.settings()
     system = load_target(target, pins=False)
     if not system.invariants:
         raise ConfigInvalid(f"{target} has no invariants: declare some with @{target.partition(':')[2]}.invariant")
-    urls = services_at(settings, url or [])
+    urls = access.services(settings)
     if not 0 < share <= 1:
         raise ConfigInvalid(f"--share {share}: a number above 0, up to 1")
     if follow:
@@ -114,14 +111,6 @@ def _print(value: Any, text: str, *, as_json: bool) -> None:
 def _far(report: Report, found: HttpAudit) -> str:
     text = f"{report.settled} transactions judged, {report.open} in flight, {found.behind} records behind"
     return text + "".join(f"; {name} does not answer" for name in found.silent)
-
-
-def line_of(one: Violation) -> str:
-    """A violation on one line, with what to ask next."""
-    where = f" {one.key}" if one.key else ""
-    records = f"  [{', '.join(one.records[:8])}{', ...' if len(one.records) > 8 else ''}]" if one.records else ""
-    ask = f"  holdfast why {one.correlation or one.tx}" if one.tx else ""
-    return f"{one.invariant}{where}: {one.says}{records}{ask}"
 
 
 def text_of(system: System, report: Report, silent: dict[str, str]) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from holdfast.cli.shared import AsJson, say
-from holdfast.cli.targets import check_pins, load_target, write_pin
+from holdfast.cli.options import AsJson, say
+from holdfast.host.target import check_pins, load_target, write_pin
 
 
 def contract(target: str, *, write: Annotated[bool, Parameter(negative="")] = False, as_json: AsJson = False) -> int:

@@ -7,17 +7,16 @@ from typing import Literal
 
 import msgspec
 
-from holdfast.cli.asking import pages, services_at
-from holdfast.cli.shared import AsJson, ConfigFile, Urls, say, settings_of
+from holdfast.cli.options import CONFIGURED, Access, AsJson, say
 from holdfast.core.explain.overview import SagaEntries, SagaEntry
 from holdfast.errors import HoldfastError
+from holdfast.operator.client import pages
 
 
 def sagas(
     *,
     status: Literal["running", "undoing", "committed", "cancelling", "stuck"] | None = None,
-    url: Urls = None,
-    config: ConfigFile = None,
+    access: Access = CONFIGURED,
     as_json: AsJson = False,
 ) -> int:
     """List the sagas that have not ended.
@@ -32,10 +31,10 @@ def sagas(
     status
         Only those running, undoing or stuck; of staged ones also committed or cancelling.
     """
-    settings = settings_of(config)
+    settings = access.settings()
     found: list[tuple[str, SagaEntry]] = []
     silent: dict[str, str] = {}
-    for name, where in services_at(settings, url or []).items():
+    for name, where in access.services(settings).items():
         try:
             for page in pages(where, "/ops/sagas", {"status": status or ""}, settings, SagaEntries):
                 found += [(name, saga) for saga in page.items]

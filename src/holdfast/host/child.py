@@ -1,4 +1,4 @@
-"""A service's own process, as the supervisor starts it: `python -m holdfast.cli.child TARGET SERVICE PORT`.
+"""A service's own process, as the supervisor starts it: `python -m holdfast.host.child TARGET SERVICE PORT`.
 
 Kept apart from the command line so that a child loads no more than it needs. Its settings come by HOLDFAST_*
 variables, the secret too, so that none stands in a process list. It ends when its standard input does: a supervisor
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import logs
-from holdfast.cli.hosting import host, run_loop
-from holdfast.cli.targets import load_target
 from holdfast.compose import make_running
 from holdfast.config import Settings, load
 from holdfast.errors import HoldfastError
+from holdfast.host.server import host, run_loop
+from holdfast.host.target import load_target
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
 

@@ -26,7 +26,7 @@ from holdfast.errors import ConfigInvalid
 
 logger = logging.getLogger("holdfast.processes")
 
-CHILD = (sys.executable, "-m", "holdfast.cli.child")
+CHILD = (sys.executable, "-m", "holdfast.host.child")
 RESTART_SECONDS = 0.1
 """Delay before a dead child is started again; doubles up to RESTART_SECONDS_MAX, begins anew after STEADY_SECONDS."""
 RESTART_SECONDS_MAX = 5.0
@@ -172,10 +172,16 @@ class Supervisor:
             if self._log_files:
                 log = files.enter_context((self.folder / f"{one.name}.log").open("ab"))
             one.process = await asyncio.create_subprocess_exec(
-                *self._command, self.target, one.name, str(one.port),
-                env=self._child_environ(one.name), stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log,
+                *self._command,
+                self.target,
+                one.name,
+                str(one.port),
+                env=self._child_environ(one.name),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     async def _first_ready(self, one: Child) -> None:
         process = one.process

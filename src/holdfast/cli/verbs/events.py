@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from holdfast.cli.asking import parsed, request, url_of
-from holdfast.cli.shared import AsJson, ConfigFile, settings_of
+from holdfast.cli.options import AsJson, ConfigFile, settings_of
 from holdfast.core.log.record import parse_record_id
+from holdfast.operator.client import parsed, request, url_of
 
 PAGE = 500
 WAIT_SECONDS = 20

@@ -1,6 +1,7 @@
 """Gathering: asking every service what it knows of an id, and of the transactions that turn up.
 
-Comes before whatever shows it (`cli.why`). A service that does not answer is named with the reason; the rest is shown.
+Comes before whatever shows it (`cli.verbs.why`). A service that does not answer is named with the reason; the rest is
+shown.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -8,10 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast.cli.asking import get
 from holdfast.config import Settings
 from holdfast.core.explain.status import WhyAnswer
 from holdfast.errors import HoldfastError
+from holdfast.operator.client import get
 
 T = TypeVar("T")
 
