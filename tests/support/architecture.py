@@ -28,7 +28,7 @@ GAP, BESIDE, PADDING = 26, 10, 8
 NAME_PX, NOTE_PX, NOTE_LINE_PX = 12, 10, 12
 ADVANCE = 0.61
 """How wide a letter of a monospaced font is, as a share of its size."""
-ROOM_LETTERS, RING_LETTERS = 18, 60
+ROOM_LETTERS, RING_LETTERS = 18, 40
 """After how many letters the modules of a room, and those of a ring without rooms, begin a new line."""
 FROM_PX, TO_PX = 22, 14
 """How far apart, at most, lines leave a box, and come to one."""

@@ -10,6 +10,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from inspect import CO_OPTIMIZED
 from types import FrameType
 from typing import Any
 
@@ -54,8 +55,9 @@ class Steps:
             sys.setprofile(None)
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        """Bodies of modules and classes, which run when they are imported, are no functions."""
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(INSIDE) and code.co_name != "<module>":
+        if event == "call" and code.co_flags & CO_OPTIMIZED and code.co_filename.startswith(INSIDE):
             module = code.co_filename[len(INSIDE) :].removesuffix(".py").removesuffix("/__init__")
             if not self.calls or self.calls[-1][0] != module:
                 self.calls.append((module, code.co_name))
@@ -195,6 +197,8 @@ async def why() -> Steps:
         def asked() -> None:
             with steps.noted():
                 codes.append(call(["why", "web-1", *flags]))
+
+        await asyncio.to_thread(call, ["why", "web-1", *flags])  # so that all it needs is imported
 
         with steps.noted():
             asking = threading.Thread(target=asked)
