@@ -18,7 +18,7 @@ from msgspec import Raw
 from msgspec.json import encode
 
 from holdfast import Client, Retry
-from holdfast.cli.verbs import call
+from holdfast.cli.app import call
 from holdfast.core.log.batch import Cursor
 from holdfast.core.log.record import Headers
 from holdfast.core.saga.stage import Standing
