@@ -17,7 +17,7 @@ COVERED := tests/core tests/runtime tests/ops tests/stores/test_memory.py tests/
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-wheel test-pythons coverage check lint types tidy bench cost seeds soak docs format
+.PHONY: help setup demo test test-wheel test-pythons coverage check lint types tidy bench cost seeds soak docs picture format
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -82,6 +82,9 @@ soak: $(STAMP) ## The tests that run for minutes: crashes by the hundred, and pr
 
 docs: $(STAMP) ## Run every example of README and docs; find what no page mentions
 	$(BIN)/python -m pytest tests/house/test_docs.py $(ARGS)
+
+picture: $(STAMP) ## Draw docs/architecture.svg from the imports
+	@PYTHONPATH=tests $(BIN)/python -m support.architecture
 
 format: $(STAMP) ## Let ruff format the code and order its imports
 	$(BIN)/ruff format .

@@ -2,7 +2,7 @@
 
 Run it in examples/: `python -m cards.provider --lose-answer 0.3`, and beside it `holdfast run cards.services:cards`.
 Nobody here guards against a charge that is made twice: the effect says what each answer means, and whom to ask when
-none came. A provider that is down is waited for; after `CHARGE_SECONDS` the sale is called off, and what was charged
+none came. A provider that is down is waited for; after `CHARGE_SECONDS` the sale is cancelled, and what was charged
 is given back.
 """
 

@@ -90,9 +90,15 @@ class Client:
         )
 
     async def query(
-        self, service: str, view: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
+        self,
+        service: str,
+        view: str,
+        key: str,
+        *,
+        at_least: Mapping[str, int] | None = None,
+        transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> ViewAnswer:  # fmt: skip
+    ) -> ViewAnswer:
         """The row of a view; `at_least={"order": 17}` waits until it has seen that position of that log, and
         `transaction=outcome.tx` until it has all of that committed transaction, from every log that feeds it."""
         return await self._caller.query(service, view, key, at_least or {}, transaction, wait_seconds)

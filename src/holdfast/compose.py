@@ -14,7 +14,7 @@ from holdfast.core.declare.service import Service
 from holdfast.core.system import System
 from holdfast.errors import ConfigInvalid
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.runtime.clock import SystemClock
 from holdfast.runtime.node import Node
 from holdfast.runtime.system import Running
@@ -34,7 +34,7 @@ def make_running(
     *,
     services: Collection[str] = (),
     wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
+    wrap_transport: Callable[[str, Network], Network] | None = None,
 ) -> Running:
     """Services of a system in this process, not started: `services` names them, none means all.
 
@@ -104,7 +104,7 @@ def _running(
     urls: Mapping[str, str],
     *,
     wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
+    wrap_transport: Callable[[str, Network], Network] | None = None,
 ) -> Running:
     def make() -> dict[str, Node]:
         near = LocalTransport()
@@ -127,7 +127,7 @@ def _running(
     return Running(system, make, urls=urls, secret=settings.secret, operator_token=settings.operator_token)
 
 
-def _far(urls: Mapping[str, str], secret: str) -> Transport | None:
+def _far(urls: Mapping[str, str], secret: str) -> Network | None:
     """The transport to peers in other processes; None where there are none."""
     if not urls:
         return None

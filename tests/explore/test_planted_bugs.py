@@ -22,7 +22,7 @@ from holdfast.core.saga.progress import SagaState
 from holdfast.core.wire.frame import Frame, check
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.stages import Stages
-from holdfast.runtime.exchange.conversation import Conversation
+from holdfast.runtime.exchange.conversation import AskingDriver
 from holdfast.runtime.execute.effects import Effects
 from holdfast.runtime.log.streams import Streams
 from holdfast.runtime.log.work import Work
@@ -58,17 +58,17 @@ def publish_outside_the_commit(patch: Patch) -> None:
 
 def acknowledge_before_the_commit(patch: Patch) -> None:
     """The receiver's cursor, and so its acknowledgement, is moved when the writer has the message."""
-    receive = Conversation.receive
+    receive = AskingDriver.receive
 
-    async def eager(self: Conversation, frame: Frame) -> None:
-        records = check(frame, self.exchange.name, self.exchange.peers, self.received)
+    async def eager(self: AskingDriver, frame: Frame) -> None:
+        records = check(frame, self.party.name, self.party.peers, self.state.received_upto)
         task = asyncio.ensure_future(receive(self, frame))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.sleep(0)
         if records:
-            self.cursor = Cursor(frame.incarnation, records[-1].position)
+            self.state.durable = Cursor(frame.incarnation, records[-1].position)
 
-    patch.setattr(Conversation, "receive", eager)
+    patch.setattr(AskingDriver, "receive", eager)
 
 
 def undo_before_the_answer(patch: Patch) -> None:

@@ -5,6 +5,7 @@ has tests of its own; a ```python no-run block is only shown; every other ```pyt
 after another in one namespace, in an empty folder, with `examples/` importable and `await` allowed at the top level.
 """
 
+import ast
 import importlib
 import json
 import os
@@ -22,6 +23,8 @@ import holdfast
 from support.pages import DOCS, ROOT, Block, pages, split, text_of
 
 PAGE_SECONDS_MAX = 60
+BESIDE = tuple(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))
+"""What is read beside the pages: its links lead somewhere, and what it names is there."""
 
 
 def code_in(text: str) -> str:
@@ -216,7 +219,7 @@ def links(page: Path, text: str) -> Iterator[tuple[str, Path, str]]:
 def test_links_lead_somewhere() -> None:
     """Every relative link leads to a file of the project, and its anchor to a heading there."""
     found: list[str] = []
-    for page in [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+    for page in [*pages(), *BESIDE]:
         for target, file, anchor in links(page, text_of(page)):
             if not file.exists():
                 found.append(f"{page.relative_to(ROOT)}: {target} leads nowhere")
@@ -261,6 +264,76 @@ def test_tests_that_pages_name_exist() -> None:
         lost_tests("`house/test_docs.py::test_x`, `::test_links_lead_somewhere`, `nothing`", ROOT / "tests")
     ) == ["house/test_docs.py::test_x"]
     assert list(lost_tests("`tests/test_gone.py`", ROOT / "tests")) == ["tests/test_gone.py"]
+
+
+PACKAGE = ROOT / "src" / "holdfast"
+RINGS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+START = r"(?<![\w./*%@{-])"
+DOTTED = re.compile(rf"{START}(?:holdfast|{'|'.join(RINGS)})(?:\.[a-zA-Z]\w*)+(?![\w/-])")
+IN_PACKAGE = re.compile(rf"{START}(?:src/)?(?:holdfast/)?((?:{'|'.join(RINGS)})/[\w/.*]*)")
+IN_PROJECT = re.compile(rf"{START}((?:src|tests|docs|examples|bench)/[\w/.*]+)")
+
+
+def texts() -> set[str]:
+    """Every text in the sources: names of loggers, stored types, and files are such, and look like names of modules."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {node.value for node in nodes if isinstance(node.value, str)}
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module of the package, or something in one."""
+    *parts, rest = f"{name.removeprefix('holdfast.')}.".split(".")
+    where: Path = PACKAGE
+    module = "holdfast"
+    while parts and ((where / parts[0]).is_dir() or (where / f"{parts[0]}.py").is_file()):
+        where, module = where / parts[0], f"{module}.{parts.pop(0)}"
+    value = importlib.import_module(module) if parts else rest
+    for part in parts:
+        if not hasattr(value, part):
+            return False
+        value = getattr(value, part)
+    return True
+
+
+def lost_names(text: str, said: set[str]) -> Iterator[str]:
+    """Names of modules, what is in them, and paths that a text shows as code, and that are not there."""
+    blocks, prose = split(text)
+    inline = "\n".join(re.findall(r"`+([^`\n]+)`+", prose))
+    dotted = DOTTED.findall(inline)
+    dotted += [name for block in blocks for name in DOTTED.findall(block.code) if name.startswith("holdfast.")]
+    for name in dict.fromkeys(dotted):
+        stored = any(name == one or (one.endswith(".") and name.startswith(one)) for one in said)
+        if not stored and not is_there(name):
+            yield name
+    for root, paths in ((PACKAGE, IN_PACKAGE.findall(inline)), (ROOT, IN_PROJECT.findall(inline))):
+        for path in dict.fromkeys(paths):
+            name = path.rstrip("/.")
+            of_a_test = name.rpartition("/")[2].startswith("test_")  # looked up by `lost_tests`
+            if not of_a_test and not any(list(root.glob(f"{name}{end}")) for end in ("", ".py")):
+                yield path
+
+
+def test_what_pages_name_of_the_code_exists() -> None:
+    """A dotted name of holdfast, or a path of the project, on a page is there: the pages follow when code moves."""
+    said = texts()
+    check(
+        [
+            f"{page.relative_to(ROOT)}: there is no {name}"
+            for page in [*pages(), *BESIDE]
+            for name in lost_names(text_of(page), said)
+        ]
+    )
+    made_up = (
+        "`core/wire/gone.py`, `core/wire/frame.py`, `holdfast.core.wire.frame.Frame`, `holdfast.core.wire.frame.Gone`,"
+        " `core.gone`, `core.wire.frame.check(x)`, `tests/gone/x.py`, `tests/support/`, `runtime/gone`, `/ops/gone`,"
+        " `stores/*/lent.py`, `holdfast.stored.type`, `holdfast.gone`, core/prose.py\n"
+        "```python\nimport holdfast.astray\n```\n"
+    )
+    assert list(lost_names(made_up, {"holdfast.stored."})) == [
+        *("holdfast.core.wire.frame.Gone", "core.gone", "holdfast.gone", "holdfast.astray"),
+        *("core/wire/gone.py", "runtime/gone", "tests/gone/x.py"),
+    ]
 
 
 SAMPLE = """# A `page`: one

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Client, Rejection
+from holdfast import Client, Rejection, System
 from holdfast.core.log.batch import Cursor
 from holdfast.core.wire.frame import FeedRequest, Frame
 from holdfast.errors import (
@@ -174,8 +174,7 @@ async def test_over_http_the_outcome_is_the_same() -> None:
         over_http = await outcomes_of(client)
         await client.close()
     async with site(lab_service) as at:
-        running = Running.__new__(Running)
-        running.nodes = at.nodes
+        running = Running(System([lab_service]), lambda: at.nodes)
         here = await outcomes_of(Client.of(running))
     assert over_http == here
     kinds = [one[0] for one in here]

@@ -87,7 +87,7 @@ async def test_a_restored_store_halts_its_conversations_by_name_and_a_repair_fre
 
     stock, order = town.nodes["stock"], town.nodes["order"]
     assert order.conversations is not None
-    cursors = {"order": order.conversations.conversations["stock"].cursor.position}
+    cursors = {"order": order.conversations.conversations["stock"].state.durable.position}
     with pytest.raises(Invalid):
         await restored(stock, cursors, by="ops", why=" ")
     first = await restored(stock, cursors, by="ops", why="disk lost, backup of last night")

@@ -164,7 +164,7 @@ async def failed_flush(virtual: VirtualSystem, *, during: str) -> None:
 @virtual_time
 async def test_nothing_is_called_on_what_was_not_flushed() -> None:
     """G5: an attempt whose flush failed was not made. While the service reads again what waits nobody is called: a call
-    that was made then had been called off in between and answered `cancelled`, and the card was charged for nothing.
+    that was made then had been cancelled in between and answered so, and the card was charged for nothing.
     (Found by the explorer: a refused commit, a clock that jumps, and latencies drawn by chance.)"""
     provider = Provider()
     async with office(provider) as virtual:
@@ -303,7 +303,7 @@ def test_a_crash_at_any_commit_charges_nobody_twice(how: str, who: str) -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_cancel_that_meets_a_call_waits_for_its_outcome(restarted: bool) -> None:
-    """A sale called off while its call is in the air is not answered before that is known: then the charge is given
+    """A sale cancelled while its call is in the air is not answered before that is known: then the charge is given
     back, once; a restart meanwhile changes nothing of it."""
 
     async def run() -> None:
@@ -326,7 +326,7 @@ def test_a_cancel_that_meets_a_call_waits_for_its_outcome(restarted: bool) -> No
 
 @virtual_time
 async def test_a_cancel_before_the_attempt_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A charge that has not been tried when its sale is called off is answered cancelled, and is never made."""
+    """A charge that has not been tried when its sale is cancelled is answered cancelled, and is never made."""
     monkeypatch.setattr("holdfast.runtime.execute.effects.CALLS_MAX", 1)
     provider = Provider()
     provider.faults["o1"] = ["8"]
@@ -344,7 +344,7 @@ async def test_a_cancel_before_the_attempt_calls_nobody(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("faults", [["not done"] * 99, ["lost before"]], ids=["the provider is down", "unknown"])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_cancel_is_heard_when_nothing_was_done(faults: list[str], restarted: bool) -> None:
-    """A sale called off while its charge has certainly not happened, or it is not known whether, is answered cancelled
+    """A sale cancelled while its charge has certainly not happened, or it is not known whether, is answered cancelled
     as soon as it is known that nothing was done: it is not charged first, to be given back."""
 
     async def run() -> None:

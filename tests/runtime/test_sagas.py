@@ -208,7 +208,7 @@ def test_the_judge_can_fail(name: str) -> None:
 
 @virtual_time
 async def test_an_unknown_step_is_neither_repeated_nor_undone() -> None:
-    """G5: a step without an answer by its deadline is called off, in view, and neither repeated nor undone while it is
+    """G5: a step without an answer by its deadline is cancelled, in view, and neither repeated nor undone while it is
     unknown; the late answer finds the saga, which then ends undone; all of it survives restarts."""
     async with VirtualSystem(ring()) as system:
         for name in ("a", "b"):

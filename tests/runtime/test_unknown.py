@@ -27,7 +27,7 @@ async def code_of(task: "asyncio.Task[Any]") -> str:
 
 @virtual_time
 async def test_a_command_that_waits_is_cancelled() -> None:
-    """A step with no answer by its deadline is called off: its command, which waits at the till because its handler
+    """A step with no answer by its deadline is cancelled: its command, which waits at the till because its handler
     fails, is answered cancelled and never decided; what was taken before goes back, the caller hears `deadline`."""
     faults = Faults(broken={"pay:*"})
     async with VirtualSystem(system(faults, retry=SLOW)) as virtual:
@@ -109,7 +109,7 @@ async def test_a_pivot_that_waits_is_cancelled_and_undone() -> None:
 
 @virtual_time
 async def test_after_the_pivot_a_deadline_only_reports() -> None:
-    """A step after the pivot is never called off: it is overdue, in view, and goes on when its service can."""
+    """A step after the pivot is never cancelled: it is overdue, in view, and goes on when its service can."""
     faults = Faults(broken={"post:*"})
     async with VirtualSystem(system(faults, retry=Retry(first_seconds=1, last_seconds=10, attempts_max=99))) as virtual:
         task = sale(virtual, post="book")
@@ -193,7 +193,7 @@ async def test_a_cancel_does_not_turn_a_saga_past_its_pivot() -> None:
 
 @virtual_time
 async def test_the_same_at_every_crash() -> None:
-    """The desk or the till crashing before or after any commit, and what waits being called off: each sale ends undone,
+    """The desk or the till crashing before or after any commit, and what waits being cancelled: each sale ends undone,
     with nothing taken and nothing paid, and no command is decided after it was answered cancelled."""
 
     async def one(who: str, number: int, after: bool) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.demo.run import Demonstration, Report
+from holdfast.demo.run import Demonstration, DemoReport
 from support.soak.judge_demo import SERVICES, judge
 
 SECONDS, KILLS, SEED = 32, 20, 20
@@ -26,7 +26,7 @@ class Ended:
     """A run that is over: its store files and what customers were told."""
 
     folder: Path
-    report: Report
+    report: DemoReport
     told: dict[str, str | None]
     killed: list[str]
 

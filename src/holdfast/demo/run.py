@@ -117,7 +117,7 @@ class Status:
 
 
 @dataclass
-class Report:
+class DemoReport:
     """What was found."""
 
     submitted: int
@@ -218,7 +218,7 @@ class Demonstration:
         for server in self.servers.values():
             server.stop()
 
-    async def run(self) -> Report:
+    async def run(self) -> DemoReport:
         """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError if a service answers nonsense."""
         await self.supervisor.start()
         watching = asyncio.create_task(self._watch())
@@ -296,7 +296,7 @@ class Demonstration:
                 buying.cancel()
                 return False
 
-    async def _audit(self, settled: bool, per_s: float) -> Report:
+    async def _audit(self, settled: bool, per_s: float) -> DemoReport:
         load = self.load
         system = load_target(self._judged, pins=False)
         patience = AUDIT_SECONDS if settled else NO_MORE_SECONDS
@@ -307,7 +307,7 @@ class Demonstration:
             "p50": round(statistics.median(waited), 1) if waited else 0.0,
             "p99": round(waited[int(len(waited) * 0.99)], 1) if waited else 0.0,
         }
-        return Report(
+        return DemoReport(
             load.submitted,
             load.completed,
             load.undone,

@@ -20,14 +20,14 @@ from holdfast.errors import HoldfastError
 from holdfast.host.server import host, run_loop
 from holdfast.host.target import load_target
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 
 
 def main(
     arguments: list[str] | None = None,
     *,
     wrap_store: Callable[[str, Store], Store] | None = None,
-    wrap_transport: Callable[[str, Transport], Transport] | None = None,
+    wrap_transport: Callable[[str, Network], Network] | None = None,
 ) -> int:
     """Run one service until SIGTERM, SIGINT or the end of standard input; the exit code."""
     target, service, port = (sys.argv[1:] if arguments is None else arguments)[:3]

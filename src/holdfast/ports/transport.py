@@ -1,16 +1,18 @@
-"""The transport port: how frames, feeds and questions travel from one service to another.
+"""The transport port: how frames and questions travel from one service to another.
 
-Comes after `runtime.exchange.exchange` and `runtime.feeds.subscriptions`, which decide what is said; before the wire. A
-transport carries and loses, nothing more: order, repetition and duplicates are the exchange's affair.
-`transports.local` and `transports.http` are transports. Failures are `holdfast.errors.ExchangeError`s.
+Comes after `runtime.exchange.exchange`, which decides what is said; before the wire. A transport carries and loses,
+nothing more: order, repetition and duplicates are the exchange's affair. What services publish is read by another port,
+`ports.feed`; a `Network` is both. An adapter that passes `holdfast.testing.conformance.transport` is a transport.
+Failures are `holdfast.errors.ExchangeError`s.
 """
 
 from typing import Protocol
 
 from holdfast.core.saga.stage import Standing
-from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
+from holdfast.core.wire.frame import Frame
+from holdfast.ports.feed import Feed, Producer
 
-__all__ = ["Peer", "Transport"]
+__all__ = ["Neighbour", "Network", "Peer", "Transport"]
 
 
 class Peer(Protocol):
@@ -18,10 +20,6 @@ class Peer(Protocol):
 
     async def exchange(self, frame: Frame) -> Frame:
         """Take a frame and, when all of it is durable, answer with one. Raises ExchangeError or Unavailable."""
-        ...
-
-    async def feed(self, request: FeedRequest) -> FeedPage:
-        """Events of this service's log. Raises Forked for a checkpoint this log has never given out."""
         ...
 
     async def standing(self, tx: str) -> Standing:
@@ -36,10 +34,6 @@ class Transport(Protocol):
         """Bring a frame to a peer and its answer back. Raises Unreachable, or the ExchangeError that the peer named."""
         ...
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed. Raises Unreachable, or the ExchangeError that the peer named."""
-        ...
-
     async def standing(self, peer: str, tx: str) -> Standing:
         """What a peer knows of a staged transaction. Raises Unreachable, or the error that the peer named."""
         ...
@@ -47,3 +41,11 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+class Network(Transport, Feed, Protocol):
+    """An adapter that brings frames and reads feeds over the same connections."""
+
+
+class Neighbour(Peer, Producer, Protocol):
+    """A service as a network sees it: it answers frames and questions, and lets its events be read."""

@@ -21,7 +21,7 @@ from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.errors import Forked, StoreError, Unavailable
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.runtime.decide.dispatch import SNAPSHOT_EVERY, Dispatch
 from holdfast.runtime.decide.outcomes import Outcomes
 from holdfast.runtime.decide.sagas import OpenSaga
@@ -70,7 +70,7 @@ class Node:
         self,
         service: Service,
         store: Store,
-        transport: Transport,
+        transport: Network,
         clock: Clock,
         *,
         peers: Iterable[str] = (),
@@ -205,7 +205,7 @@ class Node:
         conversations = self.conversations.conversations.values()
         end = loop.time() + 0.5
         while loop.time() < end:
-            if all(one.idle or one.drained or one.failure for one in conversations):
+            if all(one.idle or one.state.drained or one.failure for one in conversations):
                 return
             await asyncio.sleep(0.01)
 

@@ -22,7 +22,7 @@ from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
 from holdfast.host import child
 from holdfast.ports.store import Lent, Store
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 
 KINDS = ("cursor", "send", "undo")
 """What can be taken out."""
@@ -94,16 +94,16 @@ def _emptied(record: Record) -> Record:
 class _SabotagedTransport:
     """A transport that does nothing wrong yet."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Network) -> None:
         self._transport = transport
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         """Bring a frame to a peer and its answer back."""
         return await self._transport.exchange(peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed."""
-        return await self._transport.feed(peer, request)
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        """A page of a producer's feed."""
+        return await self._transport.feed(producer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
         """What a peer knows of a staged transaction."""
@@ -117,7 +117,7 @@ class _SabotagedTransport:
 class LateAcks(_SabotagedTransport):
     """Acknowledgements, both ways, are those of some seconds ago."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Network) -> None:
         super().__init__(transport)
         self._acks: dict[tuple[str, str], list[tuple[float, Cursor]]] = {}
 

@@ -63,9 +63,13 @@ class Server(ABC):
     def _spawn(self) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ(),
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ(),
                 start_new_session=True,
-            )  # fmt: skip
+            )
         return self.process
 
     def kill(self) -> None:
@@ -121,9 +125,12 @@ class Postgres(Server):
 
     def _command(self) -> list[str]:
         options = {
-            "port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-            "max_connections": "100", **self.settings,
-        }  # fmt: skip
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "100",
+            **self.settings,
+        }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [*self.as_user, str(self.bin / "postgres"), "-D", str(self.folder / "data"), *flags]
 
@@ -161,9 +168,13 @@ class MariaDB(Server):
             "\nFLUSH PRIVILEGES;\nCREATE USER holdfast@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO holdfast@'%';\n"
         )
         done = subprocess.run(
-            [*self._program(), "--bootstrap"], input=script.replace("@auth_root_socket", "NULL"), capture_output=True,
-            text=True, check=False, env=self._environ(),
-        )  # fmt: skip
+            [*self._program(), "--bootstrap"],
+            input=script.replace("@auth_root_socket", "NULL"),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self._environ(),
+        )
         if done.returncode:
             raise RuntimeError(f"mariadb: {done.stderr[-2000:]}")
         self.version = _version(self._program()[:1], self._environ())
@@ -172,17 +183,27 @@ class MariaDB(Server):
         user = ["--user=root"] if os.geteuid() == 0 else []
         share = self.root / "usr/share/mysql"
         return [
-            str(self.root / "usr/sbin/mariadbd"), "--no-defaults", *user, f"--datadir={self.folder / 'data'}",
-            f"--lc-messages-dir={share}", f"--character-sets-dir={share / 'charsets'}",
+            str(self.root / "usr/sbin/mariadbd"),
+            "--no-defaults",
+            *user,
+            f"--datadir={self.folder / 'data'}",
+            f"--lc-messages-dir={share}",
+            f"--character-sets-dir={share / 'charsets'}",
             f"--tmpdir={self.folder / 'tmp'}",  # a server that starts clears its own: another's is not its to clear
-        ]  # fmt: skip
+        ]
 
     def _command(self) -> list[str]:
         options = {
-            "port": str(self.port), "bind-address": "127.0.0.1", "socket": str(self.folder / "s"),
-            "pid-file": str(self.folder / "pid"), "max-connections": "200", "innodb-buffer-pool-size": "64M",
-            "max-allowed-packet": "64M", "skip-name-resolve": "1", **self.settings,
-        }  # fmt: skip
+            "port": str(self.port),
+            "bind-address": "127.0.0.1",
+            "socket": str(self.folder / "s"),
+            "pid-file": str(self.folder / "pid"),
+            "max-connections": "200",
+            "innodb-buffer-pool-size": "64M",
+            "max-allowed-packet": "64M",
+            "skip-name-resolve": "1",
+            **self.settings,
+        }
         return [*self._program(), *(f"--{name}={value}" for name, value in options.items())]
 
     def _environ(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The HTTP transport: frames to a peer's `POST /exchange`, feeds from its `GET /events`.
+"""The HTTP transport, which is a feed too: frames to a peer's `POST /exchange`, feeds from its `GET /events`.
 
 Signs what it sends and checks what is answered where there is a secret. Every network error, time-out, oversized or
 unreadable answer is `Unreachable` (nothing is known of what happened there); a problem that the peer names comes back
@@ -23,7 +23,8 @@ from holdfast.errors import Garbled, Misuse, Unauthorized, Unreachable
 
 WHOLE_BYTES_MAX = 512 * 1024
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
-CONNECT_SECONDS, EXCHANGE_SECONDS = 5.0, 30.0
+CONNECT_SECONDS = 5.0
+EXCHANGE_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 30.0
 """Less than servers keep an idle connection, so that none is found closed just when it is used."""
 
@@ -46,8 +47,8 @@ class HttpTransport:
         _, data = await self._ask(peer, "POST", "/exchange", encode_frame(frame), EXCHANGE_SECONDS)
         return decode_frame(data)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed. Raises Unreachable, or what the peer named."""
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        """A page of a producer's feed. Raises Unreachable, or what the producer named."""
         query: dict[str, str | int | float] = {"after": request.after, "limit": request.limit}
         if request.types:
             query["types"] = ",".join(request.types)
@@ -56,11 +57,11 @@ class HttpTransport:
         if request.incarnation:
             query["incarnation"] = request.incarnation
         seconds = EXCHANGE_SECONDS + request.wait_ms / 1000
-        headers, data = await self._ask(peer, "GET", f"/events?{urlencode(query)}", b"", seconds)
+        headers, data = await self._ask(producer, "GET", f"/events?{urlencode(query)}", b"", seconds)
         upto, head = headers.get(UPTO, ""), headers.get(HEAD, "")
         if not (upto.isascii() and upto.isdigit() and head.isascii() and head.isdigit()):
-            raise Garbled(f"{peer} answered a feed without saying how far it goes ({UPTO}, {HEAD})")
-        return FeedPage(from_batch(peer, data), int(upto), headers.get(INCARNATION, ""), int(head))
+            raise Garbled(f"{producer} answered a feed without saying how far it goes ({UPTO}, {HEAD})")
+        return FeedPage(from_batch(producer, data), int(upto), headers.get(INCARNATION, ""), int(head))
 
     async def standing(self, peer: str, tx: str) -> Standing:
         """What a peer knows of a staged transaction. Raises Unreachable, or what the peer named."""

@@ -1,30 +1,29 @@
-"""The routed transport: services of this process are handed over to, the others are reached over the network.
+"""The routed network: services of this process by name, all others over another network.
 
-Comes after the local transport and one over a network, which it is made of. Fails as they do.
+Comes after `transports.local` and the network for the rest, such as `transports.http`. Each call goes to one of the
+two, by the name of the peer, and fails as that one does.
 """
 
 from holdfast.core.saga.stage import Standing
 from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame
-from holdfast.ports.transport import Transport
+from holdfast.ports.transport import Network
 from holdfast.transports.local import LocalTransport
 
 
 class Routed:
-    """A transport that hands over in this process what it can, and takes the network for the rest."""
+    """A network that hands over in this process what it can, and takes another for the rest."""
 
-    def __init__(self, near: LocalTransport, far: Transport | None) -> None:
-        self.near, self.far = near, far
-
-    def _to(self, peer: str) -> Transport:
-        return self.near if self.far is None or peer in self.near.peers else self.far
+    def __init__(self, near: LocalTransport, far: Network | None) -> None:
+        self.near = near
+        self.far = far
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         """Bring a frame to a peer and its answer back."""
         return await self._to(peer).exchange(peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """A page of a peer's feed."""
-        return await self._to(peer).feed(peer, request)
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        """A page of a producer's feed."""
+        return await self._to(producer).feed(producer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
         """What a peer knows of a staged transaction."""
@@ -34,3 +33,6 @@ class Routed:
         """Let go of connections."""
         if self.far is not None:
             await self.far.close()
+
+    def _to(self, peer: str) -> Network:
+        return self.near if self.far is None or peer in self.near.peers else self.far

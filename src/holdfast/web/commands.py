@@ -120,9 +120,13 @@ async def run(node: Node, command: Command[Any], request: Request, how: Asking) 
         raise Unavailable(f"{node.name} is not running")
     try:
         outcome = await node.edge.run(
-            command, key=how.key, correlation=how.correlation, debug=how.debug, traceparent=how.traceparent,
+            command,
+            key=how.key,
+            correlation=how.correlation,
+            debug=how.debug,
+            traceparent=how.traceparent,
             wait_seconds=how.wait_seconds,
-        )  # fmt: skip
+        )
     except Pending as error:
         _tell(request, how, error.tx, 0)
         if not how.asynchronous:
@@ -170,10 +174,12 @@ def status_of(tx: str, outcome: Outcome | None) -> dict[str, Any]:
         return {"transaction": tx, "status": "pending"}
     no = isinstance(outcome.answer, Rejection)
     return {
-        "transaction": tx, "status": "rejected" if no else "accepted",
+        "transaction": tx,
+        "status": "rejected" if no else "accepted",
         "type": REJECTED if no else message_of(outcome.answer).stored,
-        "answer": outcome.answer, "position": outcome.position,
-    }  # fmt: skip
+        "answer": outcome.answer,
+        "position": outcome.position,
+    }
 
 
 async def transaction(node: Node, request: Request) -> Response:

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 
 from holdfast import logs
 from holdfast.cli.options import AsJson
-from holdfast.demo.run import Demonstration, Example, Report, Stores
+from holdfast.demo.run import Demonstration, DemoReport, Example, Stores
 from holdfast.host.server import run_loop
 
 FRAMES_PER_S = 5
@@ -79,7 +79,7 @@ def demo(
 
 async def _run(
     seconds: float, kills: int, seed: int, sabotage: str, example: Example, stores: Stores, *, as_json: bool
-) -> tuple[Report, str]:
+) -> tuple[DemoReport, str]:
     shown = Demonstration(seconds=seconds, kills=kills, seed=seed, sabotage=sabotage, example=example, stores=stores)
     keep = False
     try:
@@ -92,7 +92,7 @@ async def _run(
     return report, str(shown.folder)
 
 
-async def _watched(shown: Demonstration, seed: int) -> Report:
+async def _watched(shown: Demonstration, seed: int) -> DemoReport:
     """Run it with a live table, if there is a terminal to show it on."""
     from rich.console import Console
     from rich.live import Live
@@ -135,7 +135,7 @@ def _table(shown: Demonstration) -> Any:
     return table
 
 
-async def _tell(report: Report, shown: Demonstration) -> None:
+async def _tell(report: DemoReport, shown: Demonstration) -> None:
     """The audit, one order's trail, and what to try next."""
     from rich.console import Console
     from rich.markup import escape

@@ -183,7 +183,7 @@ class Audit:
             )
             for log, (cause, pages) in self._lost.items()
             if _in_circle(log, waits) or self._pages[cause.rpartition("@")[0]] > pages
-        ]  # fmt: skip
+        ]
 
     def _seen_first(self, log: str, cause: str) -> tuple[str, int]:
         known = self._lost.get(log)
@@ -198,9 +198,14 @@ class Audit:
         folds = [one for judge in self._judges for one in judge.wrong]
         opened = self.settling.open.values()
         return Report(
-            (*self._single, *folds, *self._causeless), {judge.invariant.name: judge.counted for judge in self._judges},
-            self._settled, len(opened), min((one.at for one in opened), default=0), dict(self.cut.at), self._more,
-        )  # fmt: skip
+            violations=(*self._single, *folds, *self._causeless),
+            counted={judge.invariant.name: judge.counted for judge in self._judges},
+            settled=self._settled,
+            open=len(opened),
+            oldest_us=min((one.at for one in opened), default=0),
+            cut=dict(self.cut.at),
+            more=self._more,
+        )
 
 
 def _in_circle(log: str, waits: Mapping[str, str]) -> bool:

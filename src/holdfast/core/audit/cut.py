@@ -45,10 +45,19 @@ SHOWN = ("event", "answer", "repair")
 def seen(record: Record) -> Seen:
     """A record of a log as an audit sees it."""
     return Seen(
-        record.position, record.kind, record.type, record.tx, record.cause, record.at, record.correlation,
-        record.stream, record.version, record.destination, record.headers.outcome,
+        record.position,
+        record.kind,
+        record.type,
+        record.tx,
+        record.cause,
+        record.at,
+        record.correlation,
+        record.stream,
+        record.version,
+        record.destination,
+        record.headers.outcome,
         msgspec.Raw(record.data) if record.kind in SHOWN else NOTHING,
-    )  # fmt: skip
+    )
 
 
 class _Log:

@@ -44,9 +44,14 @@ class EffectType:
     """An effect as it was registered: which command, its probe, how long a call may take."""
 
     def __init__(
-        self, function: Callable[..., Any], contract: str, probe: Callable[..., Any] | None, *,
-        idempotent: bool, seconds: float,
-    ) -> None:  # fmt: skip
+        self,
+        function: Callable[..., Any],
+        contract: str,
+        probe: Callable[..., Any] | None,
+        *,
+        idempotent: bool,
+        seconds: float,
+    ) -> None:
         self.name: str = function.__name__
         where = f"{contract}.{self.name}"
         self.command, returned = _signature(function, where)

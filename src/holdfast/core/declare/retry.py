@@ -20,16 +20,16 @@ class Retry(msgspec.Struct, frozen=True):
     jitter: float = 0.25
 
     def __post_init__(self) -> None:
-        wrong = (
-            "attempts_max: 1 or more" if self.attempts_max < 1
-            else "first_seconds: more than 0" if not self.first_seconds > 0
-            else "last_seconds: not less than first_seconds" if not self.last_seconds >= self.first_seconds
-            else "growth: 1 or more" if not self.growth >= 1
-            else "jitter: from 0 to less than 1" if not 0 <= self.jitter < 1
-            else ""
-        )  # fmt: skip
-        if wrong:
-            raise Misuse(f"Retry.{wrong}")
+        rules = (
+            ("attempts_max: 1 or more", self.attempts_max >= 1),
+            ("first_seconds: more than 0", self.first_seconds > 0),
+            ("last_seconds: not less than first_seconds", self.last_seconds >= self.first_seconds),
+            ("growth: 1 or more", self.growth >= 1),
+            ("jitter: from 0 to less than 1", 0 <= self.jitter < 1),
+        )
+        for rule, holds in rules:
+            if not holds:
+                raise Misuse(f"Retry.{rule}")
 
     def delay_us(self, failures: int, chance: float) -> int:
         """Microseconds until the next try after so many failures, 1 or more; `chance` in [0, 1)."""

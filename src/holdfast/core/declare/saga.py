@@ -202,14 +202,14 @@ class SagaType:
 
     def _check_staged(self) -> None:
         for found in self.steps:
-            wrong = (
-                "pivot: its commit point is one" if found.pivot
-                else "undo: nothing is done before the commit point" if found.undo is not None
-                else "partial=True: all commit, or none" if found.partial
-                else "deadline of a step: the saga has one" if found.deadline_seconds
-                else "independent=True: nothing of it is undone" if found.independent
-                else ""
-            )  # fmt: skip
+            refused = (
+                ("pivot: its commit point is one", found.pivot),
+                ("undo: nothing is done before the commit point", found.undo is not None),
+                ("partial=True: all commit, or none", found.partial),
+                ("deadline of a step: the saga has one", found.deadline_seconds),
+                ("independent=True: nothing of it is undone", found.independent),
+            )
+            wrong = next((why for why, there in refused if there), "")
             if wrong:
                 raise Misuse(
                     f"{self.where}.{found.name}: a staged saga needs no {wrong.removeprefix('a ').removeprefix('an ')}"

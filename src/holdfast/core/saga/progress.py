@@ -127,9 +127,23 @@ class CarriedOut(msgspec.Struct, frozen=True):
 
 
 Progress = (
-    Begun | Asked | Answered | Skipped | Undoing | Overdue | Stuck | Completed | Undone
-    | SagaCommitted | Cancelled | Told | Again | CarriedOut | CancelSent | Repaired
-)  # fmt: skip
+    Begun
+    | Asked
+    | Answered
+    | Skipped
+    | Undoing
+    | Overdue
+    | Stuck
+    | Completed
+    | Undone
+    | SagaCommitted
+    | Cancelled
+    | Told
+    | Again
+    | CarriedOut
+    | CancelSent
+    | Repaired
+)
 
 
 class SagaState:

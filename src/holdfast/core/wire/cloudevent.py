@@ -50,10 +50,25 @@ def to_event(log: str, record: Record) -> CloudEvent:
     head = record.headers
     time = (_EPOCH + timedelta(microseconds=record.at)).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return CloudEvent(
-        "1.0", record_id(log, record.position), f"/{log}", record.type, time, record.tx, record.cause,
-        msgspec.Raw(record.data), "application/json", record.stream, record.correlation, record.version,
-        record.destination, head.traceparent, head.hop, head.debug, head.answers, head.outcome,
-    )  # fmt: skip
+        "1.0",
+        record_id(log, record.position),
+        f"/{log}",
+        record.type,
+        time,
+        record.tx,
+        record.cause,
+        msgspec.Raw(record.data),
+        "application/json",
+        record.stream,
+        record.correlation,
+        record.version,
+        record.destination,
+        head.traceparent,
+        head.hop,
+        head.debug,
+        head.answers,
+        head.outcome,
+    )
 
 
 def to_batch(log: str, records: Sequence[Record]) -> bytes:
@@ -76,6 +91,16 @@ def _record(log: str, event: CloudEvent) -> Record:
     at = (datetime.fromisoformat(event.time) - _EPOCH) // _MICROSECOND
     headers = Headers(event.hop, event.debug, event.traceparent, "", event.answers, event.outcome)
     return Record(
-        found[1], "event", event.type, bytes(event.data), event.transaction, event.cause, at, event.correlation,
-        event.subject, event.streamversion, event.destination, headers,
-    )  # fmt: skip
+        found[1],
+        "event",
+        event.type,
+        bytes(event.data),
+        event.transaction,
+        event.cause,
+        at,
+        event.correlation,
+        event.subject,
+        event.streamversion,
+        event.destination,
+        headers,
+    )

@@ -64,9 +64,18 @@ _protocol = msgspec.json.Decoder(_Protocol)
 def to_wire(record: Record) -> WireRecord:
     """A flushed record as it goes on the wire."""
     return WireRecord(
-        record.position, record.kind, record.type, msgspec.Raw(record.data), record.tx, record.cause, record.at,
-        record.correlation, record.stream, record.version, record.headers,
-    )  # fmt: skip
+        record.position,
+        record.kind,
+        record.type,
+        msgspec.Raw(record.data),
+        record.tx,
+        record.cause,
+        record.at,
+        record.correlation,
+        record.stream,
+        record.version,
+        record.headers,
+    )
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -78,9 +87,10 @@ def decode_frame(data: bytes) -> Frame:
     """The frame in these bytes. Raises Garbled, or ProtocolMismatch where the sender speaks another version."""
     try:
         frame = _decoder.decode(data)
-        spoken = frame.protocol if data.rfind(b'"protocol"') >= 0 else 0  # one that is not said is none
+        spoken = frame.protocol if data.rfind(b'"protocol"') >= 0 else 0  # the default does not count as said
     except _UNREADABLE as error:
-        frame, spoken = None, _spoken(data)
+        frame = None
+        spoken = _spoken(data)
         if spoken in (None, PROTOCOL):
             raise Garbled(f"not a frame: {error}") from None
     if frame is None or spoken != PROTOCOL:
@@ -89,7 +99,7 @@ def decode_frame(data: bytes) -> Frame:
 
 
 def _spoken(data: bytes) -> int | None:
-    """The protocol of what is no frame of this one."""
+    """The protocol version of bytes that are no frame of this version."""
     try:
         return _protocol.decode(data).protocol
     except _UNREADABLE:

@@ -21,7 +21,8 @@ from holdfast.errors import CommandFailed, Rejected
 from holdfast.ports.store import Loaded
 from holdfast.runtime.decide.decision import Decision
 from holdfast.runtime.decide.sagas import SagaFolder, Sagas
-from holdfast.runtime.decide.stages import Stages, snapshot_due
+from holdfast.runtime.decide.snapshots import snapshot_due
+from holdfast.runtime.decide.stages import Stages
 
 SNAPSHOT_EVERY = 200
 """Versions between two snapshots of an aggregate."""
@@ -127,7 +128,10 @@ class Dispatch:
                         raise Rejected("not_found", f"there is no {stream}", stream=stream)
                     state = aggregate.shape.new()
                 context = decision.envelope.context(stream[len(aggregate.name) + 1 :])
-                events = decide(aggregate, state, command, context)
+                if aggregate.bounded:
+                    events = decide(aggregate, state, command, context)
+                else:
+                    events = aggregate.decide(state, command, context)
         except Rejected as no:
             if no.events:
                 state = entry.state or aggregate.shape.new()

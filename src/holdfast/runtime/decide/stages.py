@@ -23,8 +23,8 @@ from holdfast.errors import Rejected
 from holdfast.ports.store import Store
 from holdfast.runtime.decide.decision import Decision, Envelope
 from holdfast.runtime.decide.locks import Lock, StreamLocked
+from holdfast.runtime.decide.snapshots import snapshot_due
 from holdfast.runtime.log.rows import scanned
-from holdfast.runtime.log.streams import Entry
 
 
 class Stages:
@@ -238,11 +238,3 @@ class Stages:
                 )
                 aggregate.evolve(entry.state, self._event(stored, data))
         decision.rows += snapshot_due(aggregate, stream, entry, before, self._snapshot_every)
-
-
-def snapshot_due(by: AggregateType, stream: str, entry: Entry, before: int, every: int) -> list[Row]:
-    """The row of a snapshot, where the stream has come past the next one since version `before`."""
-    if entry.version // every == before // every:
-        return []
-    shape, data = by.shape.fingerprint, msgspec.Raw(by.shape.encode(entry.state))
-    return [Row("snapshot", stream, encode({"version": entry.version, "shape": shape, "data": data}))]

@@ -11,12 +11,13 @@ import logging
 from holdfast.core.log.batch import Batch, Cursor, Row
 from holdfast.core.log.name import exchange_cursor, peer_of
 from holdfast.core.log.record import Record
+from holdfast.core.wire.conversation import BACKOFF_LAST_SECONDS
 from holdfast.core.wire.frame import Frame, check, to_wire
 from holdfast.errors import HoldfastError, Misdirected, StoreError
 from holdfast.ports.clock import Clock
 from holdfast.ports.store import Store
 from holdfast.ports.transport import Transport
-from holdfast.runtime.exchange.conversation import BACKOFF_LAST_SECONDS, Conversation
+from holdfast.runtime.exchange.conversation import AskingDriver
 from holdfast.runtime.inbox.receive import Inbox
 from holdfast.runtime.log.incarnations import Incarnations
 from holdfast.runtime.log.work import BatchWork
@@ -32,13 +33,27 @@ class Exchange:
     """All conversations of one service, the one with itself included."""
 
     def __init__(
-        self, name: str, peers: frozenset[str], store: Store, writer: Writer, inbox: Inbox, transport: Transport,
-        clock: Clock, history: Incarnations,
-    ) -> None:  # fmt: skip
-        self.name, self.peers, self.store, self.writer = name, peers, store, writer
-        self.inbox, self.transport, self.clock, self.history = inbox, transport, clock, history
-        self.conversations: dict[str, Conversation] = {}
+        self,
+        name: str,
+        peers: frozenset[str],
+        store: Store,
+        writer: Writer,
+        inbox: Inbox,
+        transport: Transport,
+        clock: Clock,
+        incarnations: Incarnations,
+    ) -> None:
+        self.name = name
+        self.peers = peers
+        self.store = store
+        self.writer = writer
+        self.inbox = inbox
+        self.transport = transport
+        self.clock = clock
+        self.incarnations = incarnations
+        self.conversations: dict[str, AskingDriver] = {}
         self._mine = Cursor()
+        """How far what this service tells itself was handed to the writer."""
         self._own_broken: asyncio.Task[None] | None = None
         self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
@@ -47,9 +62,8 @@ class Exchange:
         cursors = await self.store.cursors()
         acked = await self.store.get("service", [f"acked:{peer}" for peer in sorted(self.peers)])
         for peer, found in zip(sorted(self.peers), acked, strict=True):
-            self.conversations[peer] = Conversation(
-                self, peer, cursors.get(exchange_cursor(peer), Cursor()), int(found) if found else 0
-            )
+            durable = cursors.get(exchange_cursor(peer), Cursor())
+            self.conversations[peer] = AskingDriver(self, peer, durable, int(found) if found else 0)
         known = {peer_of(name) for name in cursors} - {""}
         for peer in sorted(talks_to | known):
             if peer in self.conversations:
@@ -59,7 +73,8 @@ class Exchange:
 
     def _moved(self) -> dict[str, int]:
         """What peers have acknowledged and the store does not know."""
-        return {peer: one.acked for peer, one in self.conversations.items() if one.acked != one.saved}
+        states = [(peer, conversation.state) for peer, conversation in self.conversations.items()]
+        return {peer: state.acked_upto for peer, state in states if state.acked_upto != state.saved_upto}
 
     async def _save_acks(self) -> None:
         """What peers have acknowledged is kept: a lower cursor later means a restored store."""
@@ -71,24 +86,25 @@ class Exchange:
             self.writer.submit(work)
             await work.done
             for peer, acked in moved.items():
-                self.conversations[peer].saved = acked
+                self.conversations[peer].state.saved_upto = acked
         except HoldfastError as error:
-            logger.debug("acknowledgements not saved: %s", error)
+            logger.debug("%s could not save what its peers acknowledged: %s", self.name, error)
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
-        """Hand the writer what this service told itself and has not decided yet."""
+        """Hand the writer what this service told itself and has not handled yet."""
         mine = cursors.get(exchange_cursor(self.name), Cursor())
         position, found = mine.position, list[Record]()
         while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
             page = await self.store.read(position, 1000, destination=self.name)
             found += page.records
             position = page.upto
-        self._mine, self._own_broken = mine, None
+        self._mine = mine
+        self._own_broken = None
         for record in found:
             self._submit_own(record)
 
     async def close(self) -> None:
-        """Say no more."""
+        """End all conversations."""
         await cancel_all((self._own_broken,))
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
@@ -106,13 +122,13 @@ class Exchange:
         self._own_broken = asyncio.get_running_loop().create_task(self._repair_own())
 
     def away(self, peer: str) -> bool:
-        """True while a peer cannot be reached, and for who is none."""
+        """True while a peer cannot be reached, and for a service that is no peer."""
         conversation = self.conversations.get(peer)
         return conversation is None or conversation.failure is not None
 
     def heard(self) -> bool:
-        """True once every peer that is talked to has said what it has, or was found down."""
-        return all(one.heard or one.idle for one in self.conversations.values())
+        """True once every peer of a begun conversation has said what it has, or was found down."""
+        return all(one.state.peer_heard or one.idle for one in self.conversations.values())
 
     def flushed(self, records: list[Record]) -> None:
         """Records are durable: those with a destination go on their way."""
@@ -123,14 +139,14 @@ class Exchange:
             if to == self.name:
                 self._submit_own(record)
             elif (conversation := self.conversations.get(to)) is not None:
-                conversation.add(record)
+                conversation.append(record)
                 if conversation.idle:
                     conversation.start()
 
     def _submit_own(self, record: Record) -> None:
         if self._own_broken is not None or record.position <= self._mine.position:
             return  # it is read from the store when the cursor is known again, or was
-        before, self._mine = self._mine.position, Cursor(self.history.at(record.position)[0].id, record.position)
+        before, self._mine = self._mine.position, Cursor(self.incarnations.at(record.position)[0].id, record.position)
         work = self.inbox.work_of(self.name, self._mine.incarnation, before, to_wire(record), self._own_ended)
         self.writer.submit(work)
 
@@ -146,7 +162,7 @@ class Exchange:
             try:
                 return await self._read_own(await self.store.cursors())
             except StoreError as error:
-                logger.warning("what this service told itself cannot be read: %s", error)
+                logger.warning("%s cannot read what it told itself; it is tried again: %s", self.name, error)
 
     async def serve(self, frame: Frame) -> Frame:
         """Answer a peer's frame. Raises ExchangeError, Unavailable."""

@@ -3,7 +3,8 @@
 Each view, reaction and event-begun saga has a checkpoint of its own in each producer's log; those that stand at one
 position share a fetch, one that lags catches up alone and joins. A page is handled in one batch, checkpoint included
 (G1, G3). A consumer that fails is set apart and tried again with backoff; the others go on. One that meets an event of
-a newer version than it knows stands before it until it is deployed anew. Comes after a transport, before the writer.
+a newer version than it knows stands before it until its service is deployed with the new contract. Comes after
+`ports.feed`, before the writer.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ IDLE_SAVE_SECONDS = 1.0
 NEWER_ASKED = 2
 """Versions past the one a reader knows that it asks for by itself. A producer adds those that it knows; one that was
 taken back to an earlier release has events in its log that it does not know."""
-BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 0.1, 10.0
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_LAST_SECONDS = 10.0
 
 
 class Consumer(Protocol):
@@ -49,7 +51,9 @@ class Subscription:
     """One consumer in one producer's log."""
 
     def __init__(self, consumer: Consumer, producer: str, writer: Writer) -> None:
-        self.consumer, self.producer, self.writer = consumer, producer, writer
+        self.consumer = consumer
+        self.producer = producer
+        self.writer = writer
         self.types = tuple(t for t in consumer.types if t.startswith(producer + "."))
         self._names = {stored.rpartition(".v")[0] for stored in self.types}
         self.wants = (*self.types, *newer_names(self.types))
@@ -95,18 +99,20 @@ class Subscription:
 
     def durably_at(self, cursor: Cursor) -> None:
         """The checkpoint stands durably here."""
-        self.durable, self.known = cursor, True
+        self.durable = cursor
+        self.known = True
         self.at(cursor)
 
     def at(self, cursor: Cursor) -> None:
         """The checkpoint stands here, durably or with nothing to do in between."""
-        self.position, self.incarnation = cursor.position, cursor.incarnation
+        self.position = cursor.position
+        self.incarnation = cursor.incarnation
         if self._watched is not None:
             self._watched.set()
             self._watched = None
 
     async def moved(self) -> None:
-        """Wait until it stands elsewhere."""
+        """Wait until the checkpoint stands elsewhere."""
         if self._watched is None:
             self._watched = asyncio.Event()
         await self._watched.wait()
@@ -139,14 +145,17 @@ class _Group:
 
 
 Fetch = Callable[[str, FeedRequest], Coroutine[Any, Any, FeedPage]]
-"""A page of the feed of a service, by its name."""
+"""A page of the feed of a service, by its name: of another over the feed port, of its own from its log."""
 
 
 class Feeds:
     """All feeds that one service takes in."""
 
     def __init__(self, store: Store, writer: Writer, fetch: Fetch, clock: Clock) -> None:
-        self._store, self._writer, self._fetch_page, self._clock = store, writer, fetch, clock
+        self._store = store
+        self._writer = writer
+        self._fetch_page = fetch
+        self._clock = clock
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -178,7 +187,7 @@ class Feeds:
         return [found for _, found in await self._subscribe([consumer])]
 
     def remove(self, consumer: Consumer) -> None:
-        """Feed a consumer no more."""
+        """Stop feeding a consumer."""
         self.subscriptions = [found for found in self.subscriptions if found.consumer is not consumer]
         for groups in self._groups.values():
             for group in groups:
@@ -187,7 +196,7 @@ class Feeds:
                     group.fetch.cancel()
 
     async def close(self) -> None:
-        """Take in no more."""
+        """Stop all feeds."""
         await self._saving.stop()
         await cancel_all(self._tasks)
 
@@ -212,7 +221,7 @@ class Feeds:
                         await self._give(producer, group, page)
                 except Exception as error:
                     if not isinstance(error, HoldfastError):
-                        logger.exception("the feed of %s failed in a way nobody foresaw", producer)
+                        logger.exception("unexpected error in the feed of %s; it is tried again", producer)
                     failures += 1
                     for member in group.members:
                         member.failure = error
@@ -285,7 +294,8 @@ class Feeds:
             if newer is not None:
                 where = record_id(member.producer, newer.position)
                 raise Invalid(f"{where} is a {newer.type}, newer than this service knows: deploy its new contract here")
-            member.failure, member.failures = None, 0
+            member.failure = None
+            member.failures = 0
         except Exception as error:
             if member.failures == 0:
                 logger.warning("%s failed on the feed of %s", member.consumer.name, member.producer, exc_info=error)
@@ -312,7 +322,7 @@ class Feeds:
             self._begin(producer, [member])
 
     async def _save_idle(self) -> None:
-        """Checkpoints that moved without a match are saved."""
+        """Save checkpoints that moved past events which are not for their consumers."""
         for member in list(self.subscriptions):
             if _idle(member):
                 async with member.lock:
@@ -324,6 +334,7 @@ class Feeds:
         try:
             self._writer.submit(work)
             await work.done
-            member.durable, member.known = here, True
+            member.durable = here
+            member.known = True
         except HoldfastError as error:
             logger.debug("checkpoint of %s not saved: %s", member.cursor_name, error)

@@ -114,9 +114,14 @@ class Views:
         return {name: consumer.generation for name, consumer in self._building.items()}
 
     async def query(
-        self, name: str, key: str, *, at_least: Mapping[str, int] | None = None, transaction: str = "",
+        self,
+        name: str,
+        key: str,
+        *,
+        at_least: Mapping[str, int] | None = None,
+        transaction: str = "",
         wait_seconds: float = 5.0,
-    ) -> ViewAnswer:  # fmt: skip
+    ) -> ViewAnswer:
         """The row of one key, as of these positions, and with all that a transaction has committed in the logs that
         feed it. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
         self._view(name)

@@ -74,7 +74,7 @@ def slot_of(node: Node, target: str, stream: str = "") -> Slot | None:
         return found
     producer, position = parsed
     conversations = node.conversations.conversations
-    taken = [conversations[producer].cursor.position] if producer in conversations else []
+    taken = [conversations[producer].state.durable.position] if producer in conversations else []
     taken += [one.position for one in node.feeds.subscriptions if one.producer == producer]
     taken += [node.writer.head] if producer == node.name else []
     if position > max(taken, default=0):

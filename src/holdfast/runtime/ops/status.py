@@ -256,14 +256,14 @@ def _exchanges(node: "Node") -> dict[str, ExchangeStatus]:
     """How far the conversation with each peer has come."""
     return {
         peer: ExchangeStatus(
-            received=one.cursor.position,
-            incarnation=one.cursor.incarnation,
-            peer_head=one.peer_head,
-            behind=max(0, one.peer_head - one.seen),
-            acknowledged=one.acked,
-            owed=one.owed,
+            received=one.state.durable.position,
+            incarnation=one.state.durable.incarnation,
+            peer_head=one.state.peer_head,
+            behind=one.state.behind,
+            acknowledged=one.state.acked_upto,
+            owed=one.state.owed,
             failure=failure_of(one.failure),
-            halted=one.halted,
+            halted=one.state.halted,
         )
         for peer, one in node.conversations.conversations.items()
     }

@@ -8,4 +8,8 @@ import pytest
 
 __all__: list[str] = []
 
-pytest.register_assert_rewrite("holdfast.testing.conformance.store", "holdfast.testing.conformance.transport")
+pytest.register_assert_rewrite(
+    "holdfast.testing.conformance.feed",
+    "holdfast.testing.conformance.store",
+    "holdfast.testing.conformance.transport",
+)

@@ -30,9 +30,19 @@ from holdfast.testing.conformance.records import append, event, everything, race
 __all__ = ["StoreConformance"]
 
 FULL = Record(
-    0, "command", "stock.Reserve.v1", '{"sku":"😀 \\u0000 é \' \\" \\\\"}'.encode(), "TX", "o@7", 1_700_000_000_000_001,
-    "label/é", "Stock/😀", 1, "payment", Headers(3, True, "00-ab-01", "😀", "Saga/1#2", True, "reserve", 4, 5, True, 6),
-)  # fmt: skip
+    position=0,
+    kind="command",
+    type="stock.Reserve.v1",
+    data='{"sku":"😀 \\u0000 é \' \\" \\\\"}'.encode(),
+    tx="TX",
+    cause="o@7",
+    at=1_700_000_000_000_001,
+    correlation="label/é",
+    stream="Stock/😀",
+    version=1,
+    destination="payment",
+    headers=Headers(3, True, "00-ab-01", "😀", "Saga/1#2", True, "reserve", 4, 5, True, 6),
+)
 """A record in which no field has its default."""
 
 ORDERED = ["", "A", "B", "a", "a/", "a/1", "a/é", "a/ﬀ", "a/\U0001f600", "a/\U0010ffff", "b", "é", "ﬀ", "\U0001f600"]
@@ -111,20 +121,21 @@ class StoreConformance:
         no = Batch((Record(0, "answer", "holdfast.rejected", b"{}", "t", "t", 1, stream="A/1"),), reads=(("A/1", 0),))
         bare = Batch(reads=(("A/1", 2),))
         absent = Batch(reads=(("A/9", 1), ("A/1", 7)))
-        assert await store.commit([no, bare, absent, Batch(reads=(("A/1", 1), ("A/9", 0)))]) == [
-            Conflict("A/1", 0, 1), Conflict("A/1", 2, 1), Conflict("A/9", 1, 0), Committed(2),
-        ]  # fmt: skip
+        right = Batch(reads=(("A/1", 1), ("A/9", 0)))
+        refused = [Conflict("A/1", 0, 1), Conflict("A/1", 2, 1), Conflict("A/9", 1, 0)]
+        assert await store.commit([no, bare, absent, right]) == [*refused, Committed(2)]
 
     async def test_a_batch_sees_what_its_predecessors_in_the_group_left(self, store: Store) -> None:
         """Within a group a stream, a cursor and a row follow on from the batch before, and only from one that holds."""
         one, two, fresh = Cursor("i", 1), Cursor("i", 2), Row("request", "k", b"1", fresh=True)
-        outcomes = await store.commit([
+        batches = [
             Batch(append("A/1", 0).records, (("A/1", 0),), (Move("c", 0, one),), (fresh,)),
             Batch(append("A/1", 1).records, (("A/1", 1),), (Move("c", 1, two),), (Row("request", "k", None),)),
             Batch(append("A/1", 2).records, (("A/1", 2),), (Move("c", 1, one),), (Row("request", "j", b"j"),)),
             Batch(append("A/1", 2).records, (("A/1", 2),), (Move("c", 2, one),), (fresh,)),
             Batch(rows=(Row("request", "j", b"2", fresh=True), Row("request", "k", b"4", fresh=True))),
-        ])  # fmt: skip
+        ]
+        outcomes = await store.commit(batches)
         found = Conflict("c", 1, 2)
         assert outcomes == [Committed(1), Committed(2), found, Committed(3), Duplicate("request", "k", b"1")]
         assert await store.cursors() == {"c": one}
@@ -252,10 +263,9 @@ class StoreConformance:
     async def test_order_is_by_utf8_bytes(self, store: Store) -> None:
         """`scan` and `streams` go by UTF-8 bytes; `prefix` and `after` mean bytes too, wildcards mean nothing."""
         keys = [*ORDERED, "%", "_", "*", "a%b"]
-        await store.commit([
-            Batch(rows=tuple(Row("view", key, b"1") for key in reversed(keys))),
-            *(append(key, 0, 2) for key in keys if key), Batch((event("rejected/only"),)),
-        ])  # fmt: skip
+        rows = Batch(rows=tuple(Row("view", key, b"1") for key in reversed(keys)))
+        streams = [append(key, 0, 2) for key in keys if key]
+        await store.commit([rows, *streams, Batch((event("rejected/only"),))])
         ordered = sorted(keys, key=str.encode)
         for prefix in ["", "a", "a/", "a/\U0010ffff", "%", "_", "é", "\U0001f600", "no"]:
             for after in ["", "a", "a/1", "a/ﬀ", "\U0010ffff"]:
@@ -362,8 +372,11 @@ class StoreConformance:
         await lent.end()
         await lent.end()
         bad = Batch((event("A/2", 1),), (("A/2", 0),), (), (Row("request", "k", b"2", fresh=True),))
-        for refused, why in (([append("A/3", 0), append("A/0", 1)], Conflict("A/0", 1, 3)), ([append("A/3", 0), bad],
-                              Duplicate("request", "k", b"1"))):  # fmt: skip
+        refusals = [
+            ([append("A/3", 0), append("A/0", 1)], Conflict("A/0", 1, 3)),
+            ([append("A/3", 0), bad], Duplicate("request", "k", b"1")),
+        ]
+        for refused, why in refusals:
             lent = await store.begin()
             await lent.mark()
             outcomes = await store.commit(refused, within=lent)

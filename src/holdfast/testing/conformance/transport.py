@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from holdfast.core.log.batch import Cursor
-from holdfast.core.log.record import Headers, Record
+from holdfast.core.log.record import Record
 from holdfast.core.saga.stage import Carried, Standing
-from holdfast.core.wire.frame import FeedPage, FeedRequest, Frame, to_wire
+from holdfast.core.wire.frame import Frame, to_wire
 from holdfast.errors import (
     Busy,
     Forked,
@@ -32,18 +32,11 @@ from holdfast.errors import (
     Unreachable,
 )
 from holdfast.ports.transport import Peer, Transport
+from holdfast.testing.conformance.feed import FULL
 
 __all__ = ["TransportConformance"]
 
-NAMED: tuple[type[HoldfastError], ...] = (
-    Gap, Forked, Garbled, Misdirected, ProtocolMismatch, Unavailable, Busy,
-)  # fmt: skip
-FULL = Record(
-    3, "event", "stock.reserved.v1", '{"sku":"😀 \\u0000 é \' \\" \\\\"}'.encode(), "TX", "order@7",
-    1_700_000_000_000_001, "label", "Stock/😀", 4, "payment",
-    Headers(3, True, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "", "Saga/1#2", True),
-)  # fmt: skip
-"""An event in which every field that a feed carries is set."""
+NAMED: list[type[HoldfastError]] = [Gap, Forked, Garbled, Misdirected, ProtocolMismatch, Unavailable, Busy]
 
 
 def frame(sender: str, receiver: str, upto: int, *records: Record) -> Frame:
@@ -58,8 +51,6 @@ class Hearing:
     def __init__(self, name: str) -> None:
         self.name = name
         self.frames: list[Frame] = []
-        self.requests: list[FeedRequest] = []
-        self.page = FeedPage((FULL,), 9, "i3", 12)
         self.error: HoldfastError | None = None
         self.delay_seconds = 0.0
 
@@ -70,14 +61,6 @@ class Hearing:
             raise self.error
         self.frames.append(frame)
         return msgspec.structs.replace(frame, sender=self.name, receiver=frame.sender)
-
-    async def feed(self, request: FeedRequest) -> FeedPage:
-        """Answer with the page."""
-        await asyncio.sleep(self.delay_seconds)
-        if self.error is not None:
-            raise self.error
-        self.requests.append(request)
-        return self.page
 
     async def standing(self, tx: str) -> Standing:
         """Answer with what it knows."""
@@ -116,20 +99,6 @@ class TransportConformance:
         assert (answer.sender, answer.receiver, answer.upto, answer.ack) == ("stock", "desk", 3, Cursor("i2", 3))
         assert msgspec.json.encode(answer.records) == msgspec.json.encode(sent.records)
 
-    @pytest.mark.asyncio
-    async def test_a_page_and_its_question_arrive_as_they_are(self) -> None:
-        """Every field of a question arrives; every field of the page comes back, an empty one too (G9)."""
-        stock = Hearing("stock")
-        asked = [
-            FeedRequest(7, ("stock.reserved.v1", "stock.released.v1"), 100, 50, "i3"),
-            FeedRequest(0, (), 0, 0, ""),
-        ]
-        async with self.connect({"stock": stock}) as transport:
-            assert await transport.feed("stock", asked[0]) == stock.page
-            stock.page = FeedPage((), 5, "i3", 5)
-            assert await transport.feed("stock", asked[1]) == stock.page
-        assert stock.requests == asked
-
     @pytest.mark.parametrize("error", NAMED, ids=lambda error: error.__name__)
     @pytest.mark.asyncio
     async def test_what_a_peer_names_comes_back_by_name(self, error: type[HoldfastError]) -> None:
@@ -141,7 +110,7 @@ class TransportConformance:
                 await transport.exchange("stock", frame("desk", "stock", 1))
             assert type(caught.value) is error and 'wrong: 1 < 2 & "é"' in str(caught.value)
             with pytest.raises(error):
-                await transport.feed("stock", FeedRequest(0))
+                await transport.standing("stock", "TX")
             stock.error = None
             assert (await transport.exchange("stock", frame("desk", "stock", 1))).upto == 1
 
@@ -152,7 +121,7 @@ class TransportConformance:
             with pytest.raises(Unreachable, match="nobody"):
                 await transport.exchange("nobody", frame("desk", "nobody", 1))
             with pytest.raises(Unreachable, match="nobody"):
-                await transport.feed("nobody", FeedRequest(0))
+                await transport.standing("nobody", "TX")
 
     @pytest.mark.asyncio
     async def test_many_at_once_get_their_own_answers(self) -> None:
@@ -184,7 +153,7 @@ class TransportConformance:
         async with self.connect({"stock": stock}) as transport:
             for verb in (
                 transport.exchange("stock", frame("desk", "stock", 1)),
-                transport.feed("stock", FeedRequest(0)),
+                transport.standing("stock", "TX"),
             ):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.1):

@@ -23,9 +23,14 @@ TRANSACTIONS_TOLD_MAX = 2
 
 
 def as_test(
-    system: Any, scenario: Callable[..., Any], schedule: msgspec.Struct, wrong: str, *,
-    invariants: Sequence[Any] = (), stuck: bool = False,
-) -> str:  # fmt: skip
+    system: Any,
+    scenario: Callable[..., Any],
+    schedule: msgspec.Struct,
+    wrong: str,
+    *,
+    invariants: Sequence[Any] = (),
+    stuck: bool = False,
+) -> str:
     """The source of a test that plays a schedule."""
     imports = {"from holdfast.testing import Fault, Schedule, replay"}
     where, shown = _name_of(system)

@@ -335,10 +335,14 @@ class _Explorer:
 
     def text(self, outcome: RunResult) -> str:
         """What is wrong, as a person reads it."""
-        wrong = [f"{one.invariant}: {one.says}" + (f"  [{', '.join(one.records)}]" if one.records else "")
-                 for one in outcome.violations[:10]]  # fmt: skip
+        wrong = [_as_line(violation) for violation in outcome.violations[:10]]
         test = as_test(self._made, self._scenario, outcome.schedule, wrong[0], invariants=self._more, stuck=self._stuck)
         return "\n".join((*wrong, "", test, "", outcome.told, "", str(self.exploration)))
+
+
+def _as_line(violation: Violation) -> str:
+    records = f"  [{', '.join(violation.records)}]" if violation.records else ""
+    return f"{violation.invariant}: {violation.says}{records}"
 
 
 async def _read_whole(audit: Audit, system: VirtualSystem) -> None:
@@ -351,7 +355,8 @@ async def _read_whole(audit: Audit, system: VirtualSystem) -> None:
 async def _stuck(system: VirtualSystem) -> tuple[Violation, ...]:
     found = [
         Violation("settles", f"{stream} of {name} is stuck: {entry.cause}", (), entry.tx)
-        for name, node in system.nodes.items() if node.dispatch.sagas.stuck
+        for name, node in system.nodes.items()
+        if node.dispatch.sagas.stuck
         for stream, entry in await node.sagas(status="stuck")
-    ]  # fmt: skip
+    ]
     return tuple(found)

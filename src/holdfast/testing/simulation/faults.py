@@ -11,8 +11,15 @@ COMMIT_FAULTS = ("crash_before", "crash_after", "refuse", "doubt", "slow", "cloc
 """At a commit: its service crashes before or after it; the store refuses it; it is carried out and the store says that
 it failed; it takes `SLOW_SECONDS`; the service's clock jumps an hour ahead, or five minutes back, and stays so."""
 MESSAGE_FAULTS = (
-    "lose_request", "lose_answer", "duplicate", "late_copy", "delay", "crash_receiver", "crash_sender", "partition",
-)  # fmt: skip
+    "lose_request",
+    "lose_answer",
+    "duplicate",
+    "late_copy",
+    "delay",
+    "crash_receiver",
+    "crash_sender",
+    "partition",
+)
 """At a message: it or its answer is lost; it is delivered twice, or again when `DELAY_SECONDS` have passed; it is
 delayed, so that others pass it; who has received it, or who waits for its answer, crashes before that arrives; the two
 do not reach each other for `PARTITION_SECONDS`."""

@@ -21,7 +21,7 @@ async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: Mapp
         left.append(f"{name}: {sagas.open} sagas open, {node.writer.waiting} works wait")
     conversations = node.conversations.conversations
     if left:
-        halted = [(peer, one.failure) for peer, one in conversations.items() if one.halted]
+        halted = [(peer, one.failure) for peer, one in conversations.items() if one.state.halted]
         return left + [f"{name}: it does not go on with {peer}: {failure}" for peer, failure in halted]
     cursors = await stores[name].cursors()
     for sender, other in stores.items():

@@ -34,8 +34,11 @@ class VirtualTransport(LocalTransport):
         crash_soon: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self._random, self._faults, self._crash_soon = random, faults, crash_soon
-        self.latency_seconds, self.loss = latency_seconds, loss
+        self._random = random
+        self._faults = faults
+        self._crash_soon = crash_soon
+        self.latency_seconds = latency_seconds
+        self.loss = loss
         self.jitter: tuple[float, ...] = ()
         """Latencies that are drawn from for each message, in the place of `latency_seconds`."""
         self.cut: set[str] = set()
@@ -125,15 +128,16 @@ class ServiceTransport:
     """The network as one service sees it."""
 
     def __init__(self, network: VirtualTransport, name: str) -> None:
-        self._network, self._name = network, name
+        self._network = network
+        self._name = name
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
         """Bring a frame to a peer and its answer back, or lose one of them."""
         return await self._network.bring(self._name, peer, frame)
 
-    async def feed(self, peer: str, request: FeedRequest) -> FeedPage:
-        """Bring a page of a peer's feed, or lose it."""
-        return await self._network.page(self._name, peer, request)
+    async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
+        """Bring a page of a producer's feed, or lose it."""
+        return await self._network.page(self._name, producer, request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
         """Ask a peer of a staged transaction; question or answer may be lost."""

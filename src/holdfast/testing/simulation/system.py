@@ -116,9 +116,14 @@ class VirtualSystem:
     async def start(self, name: str) -> Node:
         """Start a service on what its store holds."""
         node = Node(
-            self.services[name], self.stores[name], ServiceTransport(self.transport, name), self.clocks[name],
-            peers=self.services, snapshot_every=self._snapshot_every, streams_in_memory_max=self._streams_max,
-        )  # fmt: skip
+            self.services[name],
+            self.stores[name],
+            ServiceTransport(self.transport, name),
+            self.clocks[name],
+            peers=self.services,
+            snapshot_every=self._snapshot_every,
+            streams_in_memory_max=self._streams_max,
+        )
         starting = self._starting[name] = asyncio.get_running_loop().create_task(node.start())
         try:
             await starting
