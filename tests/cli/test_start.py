@@ -41,7 +41,7 @@ def loaded(*words: str) -> set[str]:
     ("words", "unwanted"),
     [
         (["--help"], HEAVY | {"holdfast.core", "holdfast.cli.verbs.why", "http.client"}),
-        (["why", "order-1"], HEAVY | {"rich", "http.client"}),
+        (["why", "order-1"], HEAVY | {"rich", "http.client", "holdfast.core.declare.service"}),
         (["stuck"], HEAVY | {"rich", "http.client"}),
         (["trail", "order-1"], HEAVY | {"rich", "http.client"}),
         (["retry", "order@1", "--by", "me", "--why", "so"], HEAVY | {"rich"}),

@@ -12,13 +12,16 @@ a transaction as an edge does.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast.core.audit.cut import Seen
-from holdfast.core.declare.service import Service
 from holdfast.core.log.name import exchange_cursor
 from holdfast.core.log.record import SAGA, Record
+
+if TYPE_CHECKING:  # a name for types: who tells a story does not load what declares services
+    from holdfast.core.declare.service import Service
 
 TURNS = frozenset(SAGA + name for name in ("begun", "stuck", "settled", "completed", "undone"))
 """Of a saga's own records those that open or end it."""
@@ -73,7 +76,7 @@ class Open:
 class Settling:
     """Which transactions of a system are open, and which have just settled."""
 
-    def __init__(self, services: Mapping[str, Service]) -> None:
+    def __init__(self, services: Mapping[str, "Service"]) -> None:
         self.open: dict[str, Open] = {}
         self.reopened: set[str] = set()
         """Transactions of which more has happened after they had settled."""
