@@ -26,3 +26,10 @@ def test_a_name_that_never_was_is_an_attribute_error() -> None:
     """A typing error is no old name."""
     with pytest.raises(AttributeError, match="has no attribute 'Quarry'"):
         holdfast.Quarry  # noqa: B018
+
+
+def test_every_public_name_is_there() -> None:
+    """What `__all__` promises loads when it is first used, and is what the module that defines it has."""
+    found = {name: getattr(holdfast, name) for name in holdfast.__all__}
+    assert all(value is not None for value in found.values())
+    assert set(holdfast.__all__) <= set(dir(holdfast))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from holdfast import Command, Contract, Event, Rejection, Retry, Service, System, decide, evolve
-from holdfast.errors import Busy, Contradicted, Invalid, Misuse, NotFound
+from holdfast.errors import Busy, Contradicted, Invalid, KeyReused, Misuse, NotFound
 from holdfast.runtime.ops.plan import plan
 from holdfast.runtime.ops.repair import Ask, repair
 from holdfast.runtime.ops.why import parked
@@ -64,6 +64,28 @@ async def test_a_message_parks_and_holds_up_its_own_stream_only() -> None:
         assert msgspec.json.decode(word.data)["by"] == "on call"
         again = await repair(virtual.nodes["depot"], ask("retry", found.message))
         assert again.how == "already" and types(virtual, "depot", "repair") == ["repair.retried"]
+
+
+@virtual_time
+async def test_a_key_that_was_answered_is_answered_again_while_its_stream_takes_nothing() -> None:
+    """G3: a command that was accepted, asked for again with its key while a message is parked on its stream, gets the
+    outcome recorded the first time, also after a restart; a new command is told to come back later."""
+    faults = Faults()
+    async with VirtualSystem(system(faults, retry=TWICE, deadline=0)) as virtual:
+        first = await virtual.client.send(Take("tea", "edge"), key="once")
+        faults.broken.add("take:tea")
+        selling = sale(virtual, "o1")
+        await asyncio.sleep(10)
+        assert len(parked(virtual.nodes["depot"])) == 1
+        for _ in range(2):
+            assert await virtual.client.send(Take("tea", "edge"), key="once") == first
+            with pytest.raises(KeyReused):
+                await virtual.client.send(Take("tea", "other"), key="once")
+            with pytest.raises(Busy, match="parked"):
+                await virtual.client.send(Take("tea", "new"), key="twice")
+            await virtual.restart("depot")
+            await asyncio.sleep(1)
+        selling.cancel()
 
 
 @virtual_time

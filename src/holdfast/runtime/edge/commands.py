@@ -111,7 +111,10 @@ class Edge:
         except CommandError as error:
             self._keys.discard(key)
             self.outcomes.fail(tx, error)
-            raise
+            known = await self._stored(key) if key and isinstance(error, Busy) else None
+            if known is None:
+                raise
+            return await self._again(key, known, message, encode(command), wait_seconds)
         if isinstance(first, Duplicate):
             known = msgspec.json.decode(first.data, type=KeyedRequest)
             self.outcomes.forget(tx)
@@ -121,6 +124,15 @@ class Edge:
             self.outcomes.forget(tx)
             return first
         return await _wait(tx, ending, wait_seconds)
+
+    async def _stored(self, key: str) -> KeyedRequest | None:
+        """What was asked with a key, as the store knows it: a command that was answered once is answered again, though
+        its stream takes nothing now."""
+        try:
+            (row,) = await self._store.get("request", [key])
+        except StoreError:
+            return None
+        return None if row is None else msgspec.json.decode(row, type=KeyedRequest)
 
     async def status(self, tx: str) -> Outcome | None:
         """The outcome of a transaction begun here; None when it has none yet. Raises NotFound."""
