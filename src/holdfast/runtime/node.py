@@ -122,10 +122,13 @@ class Node:
         self.views = Views(service, store, self.writer, self.feeds, self._standing_of)
         away = self.conversations.away
         self.doubts = Doubts(service, self.inbox, self.writer, store, transport, self.peers, away=away)
-        self._mirrors: tuple[Mirror, ...] = (self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers)
-        """All in-memory copies of stored rows, in the order in which they are read; conversations are read beside."""
         self._news = News()
         self._recovering: asyncio.Task[None] | None = None
+
+    @property
+    def _mirrors(self) -> tuple[Mirror, ...]:
+        """All in-memory copies of stored rows, in the order in which they are read."""
+        return self.conversations, self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers
 
     def _attempt(self, stream: str) -> None:
         """Have the first message of an effect's stream attempted."""
@@ -280,7 +283,6 @@ class Node:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
                 self.writer.head = await self.store.recover()
-                self.conversations.reread(await self.store.cursors())
                 await self._reload()
                 self.writer.resume()
                 self.retrier.go()

@@ -109,9 +109,10 @@ class Exchange:
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
-    def reread(self, cursors: dict[str, Cursor]) -> None:
+    async def reload(self, store: Store) -> None:
         """After a failed flush, go on by what the store says: what memory held for peers may lack records that are in
         the log after all, and what was received may not be."""
+        cursors = await store.cursors()
         for peer, conversation in self.conversations.items():
             conversation.reread(cursors.get(exchange_cursor(peer), Cursor()))
 
