@@ -87,7 +87,7 @@ class Node:
         self.incarnations = Incarnations(())
         self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
         self.streams = Streams(self.dispatch.folder_of, streams_max=streams_in_memory_max)
-        self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed)
+        self.writer = Writer(self.name, store, self.streams, flushed=self._flushed, crashed=self._crashed)
         self.outcomes = Outcomes(self.dispatch.sagas, on_timer=lambda key: self.timers.note(key))
         self.turns = Turns()
         self.waiting = Waiting(self.dispatch)

@@ -31,15 +31,25 @@ async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
             for task in done:
                 _ = task.cancelled() or task.exception()  # seen: nobody waits for what comes of it
     if left:
-        logger.error("%d tasks do not end: what they wait for does not answer", len(left))
+        logger.error(
+            "%d tasks do not end, since what they wait for does not answer: %s",
+            len(left),
+            ", ".join(sorted(task.get_coro().__qualname__ for task in left)),  # type: ignore[union-attr]
+        )
 
 
 class Periodic:
     """Work that comes again: `wanted` says whether there is some, `work` does it."""
 
     def __init__(
-        self, every_seconds: float, wanted: Callable[[], bool], work: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        service: str,
+        every_seconds: float,
+        wanted: Callable[[], bool],
+        work: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
+        self._service = service
+        """Whose work it is, for the log lines."""
         self._every, self._wanted, self._work = every_seconds, wanted, work
         self._going = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -66,7 +76,9 @@ class Periodic:
         try:
             wanted = self._wanted()
         except Exception:
-            logger.exception("%s failed in a way nobody foresaw", self._wanted.__qualname__)
+            logger.exception(
+                "unexpected error in %s of %s; it is asked again", self._wanted.__qualname__, self._service
+            )
             wanted = False
         if wanted:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -77,5 +89,10 @@ class Periodic:
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s failed in a way nobody foresaw", self._work.__qualname__, exc_info=error)
+            logger.error(
+                "unexpected error in %s of %s; it is tried again",
+                self._work.__qualname__,
+                self._service,
+                exc_info=error,
+            )
         self._later()

@@ -47,6 +47,7 @@ class Timers:
         self.landed = landed
         """Told each decision that a timer led to, when it is durable."""
         self._writer = writer
+        self._name = dispatch.service.name
         self._may_judge = may_judge
         """False while answers may be on their way since before the start: no deadline is judged until then."""
         self._keys: list[str] = []
@@ -62,7 +63,7 @@ class Timers:
             if key[:16].isdecimal():
                 self._keys.append(key)
             else:
-                logger.error("a timer's row cannot be read and stays where it is", extra={"timer": key})
+                logger.error("%s cannot read the row of timer %s, which stays where it is", self._name, key)
         heapq.heapify(self._keys)
         self._arm()
 
@@ -123,7 +124,7 @@ class Timers:
     def _fired(self, task: "asyncio.Task[None]") -> None:
         self._firing = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("timers could not be fired", exc_info=error)
+            logger.error("timers of %s could not be fired, and are tried again", self._name, exc_info=error)
         self._arm()
 
     async def _fire(self) -> None:
@@ -134,9 +135,9 @@ class Timers:
             rows = await self.store.get("timer", due)
         except Exception as error:
             if isinstance(error, StoreError):
-                logger.warning("timers cannot be read: %s", error)
+                logger.warning("%s cannot read its timers, and tries again: %s", self._name, error)
             else:
-                logger.exception("unexpected error while timers were read; they are tried again")
+                logger.exception("unexpected error as %s read its timers; they are tried again", self._name)
             for key in due:
                 self.again(key)
             return
@@ -146,7 +147,7 @@ class Timers:
             try:
                 setting = msgspec.json.decode(data, type=Setting)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logger.error("a timer's row cannot be read and stays where it is: %s", error, extra={"timer": key})
+                logger.error("%s cannot read the row of timer %s, which stays where it is: %s", self._name, key, error)
                 continue
             self._writer.submit(_WakeWork(self, key, setting))
 
@@ -194,5 +195,10 @@ class _WakeWork:
         self._decision = None
 
     def failed(self, error: Exception) -> None:
-        logger.warning("timer %s could not be handled and is tried again: %s", self._key, error)
+        logger.warning(
+            "timer %s of %s could not be handled and is tried again: %s",
+            self._key,
+            self._timers.dispatch.service.name,
+            error,
+        )
         self._timers.again(self._key)

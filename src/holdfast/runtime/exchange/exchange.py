@@ -55,7 +55,7 @@ class Exchange:
         self._mine = Cursor()
         """How far what this service tells itself was handed to the writer."""
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+        self._saving = Periodic(self.name, ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""

@@ -67,7 +67,13 @@ class Effects:
         del self._running[stream]
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, HoldfastError):
-                logger.error("unexpected error in an effect's attempt on %s", stream, exc_info=error)
+                logger.error(
+                    "unexpected error as %s attempted the effect %s; it is tried again",
+                    self.dispatch.service.name,
+                    stream,
+                    exc_info=error,
+                    extra={"stream": stream},
+                )
             self.retrier.tried(stream, later=True)
         self._open()
 

@@ -116,7 +116,11 @@ class Handlers:
     def _lane_ended(self, lane: "asyncio.Task[None]") -> None:
         self._lanes.discard(lane)
         if not lane.cancelled() and (error := lane.exception()) is not None:
-            logger.error("unexpected error in a lane of transactions; the next one is opened", exc_info=error)
+            logger.error(
+                "unexpected error in a lane of transactions of %s; the next one is opened",
+                self._dispatch.service.name,
+                exc_info=error,
+            )
         self._open_lane()
 
     async def _run(self) -> None:
@@ -136,7 +140,11 @@ class Handlers:
             except StoreError as error:
                 self._fail(turns, Unavailable(f"the store lends no transaction: {error}", retry_after_seconds=2.0))
             except Exception as error:
-                logger.exception("unexpected error in a transaction; its handlers' commands fail")
+                logger.exception(
+                    "unexpected error in a transaction of %s; the commands of %s fail",
+                    self._dispatch.service.name,
+                    ", ".join(turn.stream for turn in turns),
+                )
                 self._fail(turns, CommandFailed(f"{type(error).__name__}: {error}"))
 
     async def _transact(self, turns: "list[_Turn]") -> None:

@@ -73,7 +73,7 @@ class ViewConsumer:
                 keys = self.view.keys(event)
             except Exception as error:  # a row that is stale from the start says which event no row could be found for
                 where = record_id(feed.producer, record.position)
-                logger.exception("view %s: no row is known for %s", self.view.name, where)
+                logger.exception("view %s of %s: no row is known for event %s", self.view.name, feed.writer.name, where)
                 self._rows[f"?{where}"] = (self.view.shape.new(), f"{type(error).__name__} at {where}: {error}"[:500])
                 unplaced.append(f"?{where}")
             else:
@@ -89,7 +89,9 @@ class ViewConsumer:
                 self.view.evolve(state, event, key)
             except Exception as error:
                 where = record_id(feed.producer, record.position)
-                logger.exception("view %s: row %s is stale from %s on", self.view.name, key, where)
+                logger.exception(
+                    "view %s of %s: row %s is stale from event %s on", self.view.name, feed.writer.name, key, where
+                )
                 self._rows[key] = (state, f"{type(error).__name__} at {where}: {error}"[:500])
         rows = tuple(Row("view", self.row_key(key), self._encode(key)) for key in changed)
         try:

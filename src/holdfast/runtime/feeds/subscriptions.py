@@ -159,7 +159,9 @@ class Feeds:
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._saving = Periodic(IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle)
+        self._saving = Periodic(
+            self._writer.name, IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle
+        )
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
         """Take up every feed at its checkpoint; consumers that stand together share a fetch."""
@@ -221,7 +223,9 @@ class Feeds:
                         await self._give(producer, group, page)
                 except Exception as error:
                     if not isinstance(error, HoldfastError):
-                        logger.exception("unexpected error in the feed of %s; it is tried again", producer)
+                        logger.exception(
+                            "unexpected error as %s read the feed of %s; it is tried again", self._writer.name, producer
+                        )
                     failures += 1
                     for member in group.members:
                         member.failure = error
@@ -298,7 +302,13 @@ class Feeds:
             member.failures = 0
         except Exception as error:
             if member.failures == 0:
-                logger.warning("%s failed on the feed of %s", member.consumer.name, member.producer, exc_info=error)
+                logger.warning(
+                    "%s of %s failed on the feed of %s and is tried again",
+                    member.consumer.name,
+                    member.writer.name,
+                    member.producer,
+                    exc_info=error,
+                )
             member.failure = error
             member.failures += 1
             return False
@@ -337,4 +347,4 @@ class Feeds:
             member.durable = here
             member.known = True
         except HoldfastError as error:
-            logger.debug("checkpoint of %s not saved: %s", member.cursor_name, error)
+            logger.debug("%s could not save the checkpoint of %s: %s", self._writer.name, member.cursor_name, error)

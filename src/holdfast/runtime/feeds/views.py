@@ -172,7 +172,7 @@ class Views:
                 if not found.held:
                     return found.position
             except (ExchangeError, Unavailable, StoreError) as error:
-                logger.debug("%s cannot say how far it is: %s", producer, error)
+                logger.debug("%s cannot say to %s how far it is with %s: %s", producer, self._service.name, tx, error)
             await asyncio.sleep(STANDING_SECONDS)
 
     async def _save(self, name: str, meta: _Meta) -> None:
@@ -200,7 +200,13 @@ class Views:
                 fed = await self._feeds.feed(consumer)
                 break
             except HoldfastError as error:
-                logger.warning("view %s: generation %d cannot be fed yet: %s", name, consumer.generation, error)
+                logger.warning(
+                    "view %s of %s: generation %d cannot be fed yet, and is tried again: %s",
+                    name,
+                    self._service.name,
+                    consumer.generation,
+                    error,
+                )
                 await asyncio.sleep(1.0)
         for found in fed:
             while not found.caught_up:
@@ -213,11 +219,16 @@ class Views:
                 await self._save(name, meta)
                 break
             except HoldfastError as error:
-                logger.warning("view %s: the new generation is not recorded yet: %s", name, error)
+                logger.warning(
+                    "view %s of %s: the new generation could not be recorded, and is tried again: %s",
+                    name,
+                    self._service.name,
+                    error,
+                )
                 await asyncio.sleep(1.0)
         self._meta[name] = meta
         self._building.pop(name, None)
         self._feeds.remove(old)
         with contextlib.suppress(StoreError):  # what is left is never read, and cleared before that number is used
             await self._store.clear("view", f"{name}@{old.generation}/", f"{old.name}:")
-        logger.info("view %s: generation %d serves", name, consumer.generation)
+        logger.info("view %s of %s: generation %d serves now", name, self._service.name, consumer.generation)

@@ -119,7 +119,14 @@ def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, de
     except StreamLocked:
         raise
     except Exception as error:
-        logger.warning("a staged command failed, and so its vote is no", extra={"stream": stream}, exc_info=error)
+        logger.warning(
+            "staged command %s for %s of %s failed, and so its vote is no",
+            decision.envelope.id,
+            stream,
+            dispatch.service.name,
+            extra={"stream": stream},
+            exc_info=error,
+        )
         decision = Decision(decision.envelope, decision.streams)
         decision.reject(Rejected("failed", type(error).__name__), stream)
     return decision

@@ -55,7 +55,7 @@ class Doubts:
         self._away = away
         """Whether a service is out of reach."""
         stages = inbox.dispatch.stages
-        self._asking = Periodic(ASK_SECONDS, lambda: bool(stages.held), self._ask)
+        self._asking = Periodic(service.name, ASK_SECONDS, lambda: bool(stages.held), self._ask)
 
     def start(self) -> None:
         """Begin to look, now and then."""
@@ -107,7 +107,11 @@ class Doubts:
                 if one.stage == hold.stage:
                     found[one.commit] = Carried(one.stage, one.commit, peer)
         if len(found) > 1:
-            logger.error("transaction %s is mixed: its peers carried out both decisions", hold.tx)
+            logger.error(
+                "%s holds something of transaction %s, which is mixed: its peers carried out both decisions",
+                self.service.name,
+                hold.tx,
+            )
         return next(iter(found.values())) if len(found) == 1 else None
 
     async def carry_out(self, told: Carried, *, why: str = "", signed: bool = False) -> bool:
@@ -130,7 +134,7 @@ class Doubts:
                 if known is not None:
                     await self.carry_out(known)
         except HoldfastError as error:
-            logger.warning("what is in doubt could not be asked about: %s", error)
+            logger.warning("%s could not ask what became of transactions in doubt: %s", self.service.name, error)
 
 
 def coordinator_of(stage: str) -> str:

@@ -160,7 +160,17 @@ class Retrier:
             "correlation_id": message.record.correlation or message.record.tx,
         }
         level, how = (logging.ERROR, "is parked") if message.parked else (logging.WARNING, "waits for another try")
-        logger.log(level, "message %s %s: its handler failed", message.id, how, extra=extra, exc_info=error)
+        service = self.dispatch.service.name
+        logger.log(
+            level,
+            "message %s for %s of %s %s: its handler failed",
+            message.id,
+            stream,
+            service,
+            how,
+            extra=extra,
+            exc_info=error,
+        )
 
     def keep_failed(self, slot: Slot, error: Exception) -> None:
         """A handler failed beside the writer: its message waits, with a new backoff, once that is durable; or it is

@@ -38,6 +38,12 @@ def end_stage_again(stages: Stages, known: Carried, commit: bool, decision: Deci
         decision.vote(DONE, encode(Carried(known.stage, commit)))
     else:
         how = "committed" if known.commit else "cancelled"
-        logger.error("%s was %s here by %s, and its coordinator decided otherwise", known.stage, how, known.by)
+        logger.error(
+            "transaction %s: %s was %s here by %s, and its coordinator decided otherwise",
+            decision.envelope.tx,
+            known.stage,
+            how,
+            known.by,
+        )
         decision.reject(Rejected("mixed", f"it was {how} here by {known.by}"), "")
     stages.forget(known.stage, decision)

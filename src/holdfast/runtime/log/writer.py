@@ -35,6 +35,7 @@ class Writer:
 
     def __init__(
         self,
+        name: str,
         store: Store,
         streams: Streams,
         *,
@@ -42,6 +43,8 @@ class Writer:
         crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
     ) -> None:
+        self.name = name
+        """Of the service whose log this is."""
         self._store = store
         self._streams = streams
         self._flushed = flushed
@@ -209,7 +212,9 @@ class Writer:
                 loaded = await self._loaded(wanted)
             except Exception as error:  # who waits for these streams is told, whatever it was
                 if not isinstance(error, StoreError):
-                    logger.exception("unexpected error while streams were loaded; the works that wait for them fail")
+                    logger.exception(
+                        "unexpected error while streams of %s were loaded; what waits for them fails", self.name
+                    )
                 deferred, self._deferred = self._deferred, []
                 self._deferred_lanes.clear()
                 self._wanted.clear()
@@ -256,7 +261,7 @@ class Writer:
                 self._crash(error, group)
                 continue
             except Exception as error:
-                logger.exception("unexpected error in the writer; reloading state from the log")
+                logger.exception("unexpected error in the writer of %s; reloading state from the log", self.name)
                 self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
                 continue
             if self._wanted:
@@ -343,7 +348,7 @@ class Writer:
         self._turn_soon()
 
     def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
-        logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
+        logger.error("the store of %s could not commit: %s", self.name, error, extra={"batches": len(group)})
         self.failure = error
         self.crashes += 1
         lost = [*(work for work, _ in [*group, *self._forming]), *self._deferred, *self._inbox]
