@@ -30,7 +30,7 @@ class System:
         """By name: what must be true of the system, see `invariant`."""
         self._slots = {name: SlotMap(name) for name in self.services}
         if not self.services:
-            raise Misuse(f"system {name!r}: has no services")
+            raise Misuse(f"system {name!r} has no services; give it at least one")
         for service in self.services.values():
             service.check_staged(self.services)
 

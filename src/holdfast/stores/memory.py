@@ -64,11 +64,11 @@ class MemoryStore:
 
     async def backup(self, target: Path) -> None:
         """Refused: what is in memory has no file to copy."""
-        raise StoreError("a store in memory has no backup")
+        raise StoreError("a memory store cannot make a backup; use sqlite:, postgresql: or mysql:")
 
     async def begin(self) -> Lent:
         """Refused: there is no engine whose connection a handler could work on."""
-        raise StoreError("a store in memory lends no transactions; use sqlite:, postgresql: or mysql:")
+        raise StoreError("a memory store has no transactions for handlers; use sqlite:, postgresql: or mysql:")
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Each batch against what its predecessors left: whole, or not at all."""
@@ -78,7 +78,9 @@ class MemoryStore:
         for batch in batches:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+                    raise LimitExceeded(
+                        f"a record of type {record.type} has {size} bytes; the limit is {RECORD_BYTES_MAX}"
+                    )
         return [self._refusal(batch) or self._apply(batch) for batch in batches]
 
     async def read(

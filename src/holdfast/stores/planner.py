@@ -74,7 +74,9 @@ class Planner:
         for batch in batches:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+                    raise LimitExceeded(
+                        f"a record of type {record.type} has {size} bytes; the limit is {RECORD_BYTES_MAX}"
+                    )
         self._known.clear()
         return self.plan(batches)
 

@@ -28,14 +28,14 @@ def make_store(url: str, log: str) -> Store:
     maker = STORES.get(urlsplit(url).scheme)
     if maker is None:
         known = ", ".join(f"{scheme}:" for scheme in STORES)
-        raise ConfigInvalid(f"store URL {hidden(url)!r}: no such store; there are {known}")
+        raise ConfigInvalid(f"the store URL {hidden(url)!r} names no known store; a URL begins with one of {known}")
     try:
         return maker(url, log)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        raise ConfigInvalid(f"{error}: this store needs pip install 'holdfast[{extra}]'") from None
+        raise ConfigInvalid(f"{error}; this store needs its driver: pip install 'holdfast[{extra}]'") from None
 
 
 def _memory(url: str, log: str) -> Store:
@@ -49,7 +49,9 @@ def _sqlite(url: str, log: str) -> Store:
 
     parts = urlsplit(url)
     if parts.netloc or not parts.path:
-        raise ConfigInvalid(f"store URL {url!r}: write sqlite:PATH, or sqlite:FOLDER/ for one file per service")
+        raise ConfigInvalid(
+            f"the store URL {url!r} is not valid; write sqlite:PATH, or sqlite:FOLDER/ for one file per service"
+        )
     path = Path(parts.path)
     return SQLiteStore(path / f"{log}.sqlite" if url.endswith("/") else path, log)
 

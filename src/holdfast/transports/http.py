@@ -37,7 +37,7 @@ class HttpTransport:
         for peer, url in urls.items():
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise Misuse(f"{peer}: {url!r} is no URL such as http://127.0.0.1:8001")
+                raise Misuse(f"{peer}: {url!r} is not a URL such as http://127.0.0.1:8001")
             self._urls[peer] = url.rstrip("/")
         self._secret = secret
         self._session: aiohttp.ClientSession | None = None
@@ -69,7 +69,7 @@ class HttpTransport:
         try:
             return msgspec.json.decode(data, type=Standing)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Garbled(f"{peer} answered something that is no standing: {error}") from None
+            raise Garbled(f"the answer of {peer} is not the standing of a transaction: {error}") from None
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -81,7 +81,7 @@ class HttpTransport:
         self, peer: str, method: str, path: str, body: bytes, seconds: float
     ) -> tuple[Mapping[str, str], bytes]:
         if peer not in self._urls:
-            raise Unreachable(f"no URL is known of {peer!r}")
+            raise Unreachable(f"the URL of {peer!r} is not known; name it in the settings")
         url = URL(self._urls[peer] + path, encoded=True)
         headers = {"Content-Type": "application/json"} if body else {}
         signature = ""
@@ -111,7 +111,7 @@ class HttpTransport:
         try:
             verify(self._secret, given, str(answer.status), answer_path(asked, told), data, int(time.time()))
         except Unauthorized as error:
-            raise Unreachable(f"{peer} answered {answer.status} without a good signature: {error}") from None
+            raise Unreachable(f"{peer} answered {answer.status} without a valid signature: {error}") from None
 
 
 def payload(body: bytes) -> bytes | io.BytesIO | None:

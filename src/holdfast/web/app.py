@@ -110,7 +110,7 @@ class App:
     async def _answer(self, request: Request) -> Response:
         site, found = self._site(request)
         if found is None:
-            raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
+            raise nothing_at(request.path, f"{site.node.name} lists its routes at {request.mount}/openapi.json")
         methods, request.params = found
         route, handler = taken(methods, request.method)
         request.body_bytes_max = route.body_bytes_max
@@ -132,7 +132,7 @@ class App:
                 request.path = slash + rest or "/"
                 found = site.table.find(request.path, request.method)
         if site is None:
-            raise nothing_at(request.path, f"services: {', '.join(f'/{name}' for name in self.sites)}")
+            raise nothing_at(request.path, f"the services are at {', '.join(f'/{name}' for name in self.sites)}")
         request.site = site
         return site, found
 
@@ -215,7 +215,7 @@ class Site:
     async def _readyz(self, request: Request) -> Response:
         """The service takes work."""
         if not self.node.ready:
-            raise Unavailable(f"{self.node.name} does not take work now")
+            raise Unavailable(f"{self.node.name} does not take work now; try again later")
         return json_answer({"service": self.node.name, "status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:

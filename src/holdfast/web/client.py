@@ -90,7 +90,7 @@ class HttpCaller:
         self, service: str, method: str, path: str, body: bytes, headers: Mapping[str, str], seconds: float
     ) -> tuple[Mapping[str, str], bytes]:
         if service not in self._urls:
-            raise NotFound(f"no URL is known of {service!r}")
+            raise NotFound(f"the URL of {service!r} is not known; name it in Client.http")
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         url = URL(self._urls[service] + path, encoded=True)

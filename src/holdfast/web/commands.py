@@ -102,9 +102,12 @@ async def decode_command(request: Request, message: MessageType, stored: str, ho
         try:
             event = msgspec.json.decode(body, type=_Incoming)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Invalid(f"not a CloudEvent: {error}", errors=[("$", str(error))]) from None
+            raise Invalid(f"the body is not a CloudEvent: {error}", errors=[("$", str(error))]) from None
         if event.type not in (stored, message.stored, message.name):
-            raise Invalid(f"a {event.type} was sent to {stored}", errors=[("$.type", f"expected {message.stored}")])
+            raise Invalid(
+                f"a CloudEvent of type {event.type} was sent to the command {stored}",
+                errors=[("$.type", f"expected {message.stored}")],
+            )
         how.key = how.key or label(f"{event.source}#{event.id}", "$.id")
         how.correlation = how.correlation or label(event.correlation, "$.correlation")
         how.traceparent = how.traceparent or traceparent(event.traceparent)

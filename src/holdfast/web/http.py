@@ -76,7 +76,7 @@ class Request:
         if not text:
             return default
         if not text.isascii() or not text.isdigit() or len(text) > 18:
-            raise Invalid(f"{name}: {text!r} is no whole number", errors=[(name, "not a whole number")])
+            raise Invalid(f"{name}: {text!r} is not a whole number", errors=[(name, "not a whole number")])
         return min(int(text), most)
 
     def seconds(self, name: str, default: float, most: float) -> float:
@@ -95,7 +95,7 @@ class Request:
                 part: bytes = message.get("body", b"")
                 size += len(part)
                 if size > self.body_bytes_max:
-                    raise HttpError(413, "Content Too Large", f"a body takes at most {self.body_bytes_max} bytes")
+                    raise HttpError(413, "Content Too Large", f"the body may have at most {self.body_bytes_max} bytes")
                 parts.append(part)
                 more = message.get("more_body", False)
             self._body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -132,7 +132,7 @@ def bounded_seconds(name: str, text: str, default: float, most: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e9:
-        raise Invalid(f"{name}: {text!r} is no number of seconds", errors=[(name, "not a number of seconds")])
+        raise Invalid(f"{name}: {text!r} is not a number of seconds", errors=[(name, "not a number of seconds")])
     return min(value, most)
 
 

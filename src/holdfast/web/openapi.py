@@ -43,7 +43,7 @@ REFUSALS: Mapping[str, str] = {
     "400": "The request cannot be read",
     "401": "The signature or token is missing or wrong",
     "404": "There is no such thing",
-    "405": "The method is not taken here",
+    "405": "The path does not take this method",
     "409": "The service decided against it, or the position is of another history",
     "413": "The body is too large",
     "415": "The media type is not taken",

@@ -58,7 +58,9 @@ class OpsRoutes:
         """Every record of this service that belongs to one id."""
         asked = {name: request.query[name] for name in ("tx", "correlation", "stream") if request.query.get(name)}
         if len(asked) != 1:
-            raise Invalid("name one of tx, correlation, stream", errors=[("tx", "exactly one of the three is given")])
+            raise Invalid(
+                "give exactly one of tx, correlation and stream", errors=[("tx", "exactly one of the three is given")]
+            )
         limit = max(1, request.number("limit", PAGE_MAX, TRAIL_MAX))
         records = await self._running().store.related(**asked, limit=limit)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
@@ -85,7 +87,9 @@ class OpsRoutes:
         """Sagas that have not ended."""
         status = request.query.get("status", "")
         if status not in ("", *STATUSES):
-            raise Invalid(f"status: one of {', '.join(STATUSES)}", errors=[("status", "not a status of an open saga")])
+            raise Invalid(
+                f"status must be one of {', '.join(STATUSES)}", errors=[("status", "not a status of an open saga")]
+            )
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         found = await self._running().sagas(status=status, after=request.query.get("after", ""), limit=limit)
         items = tuple(_entry(stream, entry) for stream, entry in found)
@@ -96,7 +100,7 @@ class OpsRoutes:
         stream = request.params["id"]
         name = stream.partition("/")[0]
         if name not in self._node.service.sagas:
-            raise NotFound(f"{self._node.name} has no saga {name[:200]!r}; write Type/id")
+            raise NotFound(f"{self._node.name} has no saga {name[:200]!r}; write the name as Type/id")
         (loaded,) = await self._running().store.load([stream])
         state, _ = self._node.dispatch.folder_of(stream).fold(stream, loaded)
         if state is None:
@@ -152,7 +156,10 @@ class OpsRoutes:
         name, key = self._aggregate(request), request.params["key"]
         at, head = request.number("at", 0, POSITION_MAX), self._running().writer.head
         if at > head:
-            raise Invalid(f"at: the log ends at {head}", errors=[("at", f"past the end of the log, {head}")])
+            raise Invalid(
+                f"at: the log ends at {head}; give a position up to it",
+                errors=[("at", f"past the end of the log, {head}")],
+            )
         stream = f"{name}/{key}"
         (loaded,) = await self._load([stream], at)
         if not loaded.records and loaded.snapshot is None:
@@ -193,7 +200,7 @@ class OpsRoutes:
         """All that is known here of an id, or of one transaction."""
         asked = {name: request.query[name] for name in ("id", "tx") if request.query.get(name)}
         if len(asked) != 1:
-            raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
+            raise Invalid("give exactly one of id and tx", errors=[("id", "exactly one of the two is given")])
         found, records = await why.why(self._running(), **asked)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(msgspec.structs.replace(found, records=rows))

@@ -59,7 +59,7 @@ class RepairRoutes:
         asked = await _body(request, RepairRequest, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
-            raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
+            raise Invalid(f"kind must be one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
         if asked.kind == "resolve" and asked.tx:
             return await self._staged(asked)
         if asked.kind in ("restored", "peer_restored"):
@@ -77,7 +77,7 @@ class RepairRoutes:
 
     async def _staged(self, asked: RepairRequest) -> Response:
         if asked.decision not in ("commit", "cancel"):
-            raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
+            raise Invalid("decision must be commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
         if asked.dry_run:
             standing = await node.standing(asked.tx)
@@ -88,12 +88,14 @@ class RepairRoutes:
     async def _restored(self, asked: RepairRequest) -> Response:
         node = self._running()
         if asked.dry_run:
-            raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
+            raise Invalid("the repair of a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
         if asked.kind == "peer_restored":
             await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
             return json_answer(PeerRestored(asked.kind, asked.peer))
         if bad := [peer for peer, at in asked.cursors.items() if not 0 <= at < 2**62]:
-            raise Invalid(f"cursors.{bad[0]}: not a position", errors=[(f"$.cursors.{bad[0]}", "not a position")])
+            raise Invalid(
+                f"cursors.{bad[0]} must be a position, 0 or greater", errors=[(f"$.cursors.{bad[0]}", "not a position")]
+            )
         first = await restored(node, asked.cursors, by=asked.by, why=asked.why)
         return json_answer(StoreRestored(asked.kind, first))
 
@@ -107,4 +109,4 @@ async def _body(request: Request, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(await request.json_body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not {what}: {error}", errors=[("$", str(error))]) from None
+        raise Invalid(f"the body is not {what}: {error}", errors=[("$", str(error))]) from None

@@ -55,7 +55,7 @@ class Route(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.guard, Guard):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{self}: a route has a guard")
+            raise TypeError(f"{self}: a route must have a guard")
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -155,7 +155,9 @@ def taken(methods: dict[str, Mounted], method: str) -> Mounted:
     found = methods.get("GET" if method == "HEAD" else method)
     if found is None:
         allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
-        raise HttpError(405, "Method Not Allowed", f"{method} is not taken here; {allowed} is", {"Allow": allowed})
+        raise HttpError(
+            405, "Method Not Allowed", f"{method} is not allowed here; the path takes {allowed}", {"Allow": allowed}
+        )
     return found
 
 

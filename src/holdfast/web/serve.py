@@ -54,7 +54,7 @@ async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] 
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigInvalid(f"nobody can listen on {host}:{port}: {error.strerror or error}") from None
+        raise ConfigInvalid(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from None
     config = uvicorn.Config(
         app,
         log_config=None,

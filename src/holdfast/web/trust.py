@@ -44,9 +44,9 @@ class Trust:
         if guard is not Guard.PEER and self._is_operator(request):
             return
         if guard is Guard.OPERATOR and not self._token:
-            raise Unauthorized("this takes an operator's token, and none is configured: set operator_token")
+            raise Unauthorized("this request needs the operator's token, and none is configured; set operator_token")
         if guard is Guard.OPERATOR or (guard is Guard.READER and self._token and not self._secret):
-            raise Unauthorized("this takes the operator's token (Authorization: Bearer ...)")
+            raise Unauthorized("this request needs the operator's token (Authorization: Bearer ...)")
         if self._secret:
             given = request.headers.get(HEADER.lower(), "")
             body = await request.body()

@@ -57,18 +57,19 @@ class Invariant:
         self.keyed = self.judges = self.wants_flight = self.keyed_holds = False
         for name, function, what in (("key", key, "what happened in one transaction"), ("by", by, "one event")):
             if function is not None and (not callable(function) or _parameters(function) != 1):
-                raise Misuse(f"{self.name}: its `{name}` takes {what}, and says to which keys it belongs")
+                raise Misuse(
+                    f"{self.name}: `{name}` must be a function that takes {what} and returns the keys it belongs to"
+                )
         if self.folds:
             self._check_fold(declared)
         elif key is not None or by is not None or not callable(declared) or _parameters(declared) != 1:
-            raise Misuse(f"{self.name}: an invariant takes what happened in one transaction; a key is for a class")
+            raise Misuse(f"{self.name}: an invariant function takes one transaction; only an invariant class has a key")
 
     def _check_fold(self, cls: type[Any]) -> None:
         settled, follow, holds = (getattr(cls, name, None) for name in ("settled", "follow", "holds"))
         if callable(settled) == callable(follow) or (callable(settled) and not callable(holds)):
             raise Misuse(
-                f"{self.name}: an invariant that is a class has settled(self, tx) and holds(self), or it has"
-                " follow(self, event)"
+                f"{self.name}: an invariant class needs settled(self, tx) and holds(self), or follow(self, event)"
             )
         keyed = self.key is not None or self.by is not None
         if callable(follow):
@@ -76,15 +77,15 @@ class Invariant:
         else:
             takes = _parameters(cast(Callable[..., Any], settled))
             if takes not in (2, 3) or (takes == 3 and not keyed):
-                raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
+                raise Misuse(f"{self.name}.settled must take a transaction, and then the key if the invariant has one")
             if self.by is not None:
-                raise Misuse(f"{self.name}: `by` is for one that follows events; settled(self, tx) goes by `key`")
+                raise Misuse(f"{self.name}: `by` belongs to follow(self, event); with settled(self, tx), use `key`")
             self.keyed = takes == 3
         given = _parameters(holds) if callable(holds) else 0
         if callable(holds) and (given not in (1, 2, 3) or (given == 3 and not keyed)):
             raise Misuse(
-                f"{self.name}.holds takes nothing, or the transactions in flight, then the key where the invariant has"
-                " one"
+                f"{self.name}.holds must take nothing or the transactions in flight, and then the key if the invariant"
+                " has one"
             )
         self.judges, self.wants_flight, self.keyed_holds = callable(holds), given > 1, given == 3
         self._defaults = {
@@ -95,18 +96,20 @@ class Invariant:
         try:
             self.fresh()
         except Exception as error:  # noqa: BLE001 - the user's own
-            raise Misuse(f"{self.name}: it is made without arguments: {type(error).__name__}: {error}") from None
+            raise Misuse(
+                f"{self.name}: the invariant class must be callable without arguments: {type(error).__name__}: {error}"
+            ) from None
 
     def _check_follow(self, follow: Callable[..., Any], *, keyed: bool) -> None:
         params, _ = parameters(follow, f"{self.name}.follow")
         kinds = events_in(next(iter(params.values()), None))
         if not kinds or len(params) > 1 + keyed:
             raise Misuse(
-                f"{self.name}.follow takes one parameter annotated with an event (or `One | Other`), then the key where"
-                " the invariant has one"
+                f"{self.name}.follow must take one parameter annotated with an event (or `One | Other`), and then the"
+                " key if the invariant has one"
             )
         if self.key is not None:
-            raise Misuse(f"{self.name}: `key` is for settled(self, tx); one that follows events goes `by` them")
+            raise Misuse(f"{self.name}: `key` belongs to settled(self, tx); with follow(self, event), use `by`")
         self.follows, self.keyed = kinds, len(params) > 1
 
     def fresh(self) -> Any:
@@ -137,7 +140,7 @@ def _keys(found: Any) -> tuple[Hashable, ...]:
 
 def _parameters(function: Callable[..., Any]) -> int:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise Misuse(f"{function.__qualname__}: an invariant is a plain function: it judges what is given to it")
+        raise Misuse(f"{function.__qualname__}: an invariant must be a plain def; it may not wait or call anybody")
     try:
         return len(inspect.signature(function).parameters)
     except ValueError:

@@ -97,14 +97,16 @@ class AggregateType:
             if hasattr(method, DECIDE):
                 decider = _decider(method, f"{where}.{name}")
                 if decider.command.contract != contract:
-                    raise Misuse(f"{where}.{name}: decides {decider.command.stored}, a command of another contract")
+                    raise Misuse(
+                        f"{where}.{name}: it decides {decider.command.stored}, which is a command of another contract"
+                    )
                 if other := self.deciders.get(decider.command.cls):
-                    raise Misuse(f"{where}.{name}: {other.method.__name__} decides {decider.command.name} already")
+                    raise Misuse(f"{where}.{name}: {other.method.__name__} already decides {decider.command.name}")
                 self.deciders[decider.command.cls] = decider
             if hasattr(method, EVOLVE):
                 event = evolver_event(method, f"{where}.{name}")
                 if event.cls in self.evolvers:
-                    raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
+                    raise Misuse(f"{where}.{name}: another method already evolves {event.name}")
                 self.evolvers[event.cls] = method
         if not self.deciders:
             raise Misuse(f"{where}: an aggregate needs at least one @decide method")
@@ -140,12 +142,14 @@ def _escrow_of(cls: type[Any], where: str) -> dict[str, Escrow]:
         hint = hints.get(name)
         whole = hint is int
         if not whole and typing.get_origin(hint) is not dict:
-            raise Misuse(f"{where}.{name}: an escrow field is an int or a dict[...]")
+            raise Misuse(f"{where}.{name}: an escrow field must be an int or a dict[...]")
         if not whole and member != Escrow():
-            raise Misuse(f"{where}.{name}: a dict has no default and no bounds; each command sets or removes its key")
+            raise Misuse(
+                f"{where}.{name}: an escrow dict has no default and no bounds; each command sets or removes its own key"
+            )
         low, high = member.min, member.max
         if (low is not None and member.default < low) or (high is not None and member.default > high):
-            raise Misuse(f"{where}.{name}: its default {member.default} is out of its bounds")
+            raise Misuse(f"{where}.{name}: the default {member.default} is outside the bounds")
         known[name] = member
         setattr(cls, name, member.default if whole else {})
     if known:
@@ -160,7 +164,7 @@ def as_events(found: Any, where: str) -> tuple[Event, ...]:
         events = tuple(cast(Iterable[Any], found))
     for event in events:
         if not isinstance(event, Event) or "__holdfast__" not in type(event).__dict__:
-            raise CommandFailed(f"{where} must return events of the contract; it returned {event!r:.200}")
+            raise CommandFailed(f"{where} must return events of its contract; it returned {event!r:.200}")
     return events
 
 
@@ -179,11 +183,11 @@ def events_in(hint: Any) -> tuple[type[Event], ...]:
 def parameters(method: Callable[..., Any], where: str) -> tuple[dict[str, Any], Any]:
     """(name -> annotation of every parameter after self, return annotation). Raises Misuse for `async def`."""
     if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-        raise Misuse(f"{where}: must be a plain def: it decides, it does not wait; I/O belongs in an effect")
+        raise Misuse(f"{where}: the method must be a plain def; it may not wait, and I/O belongs in an effect")
     try:
         hints = typing.get_type_hints(method)
     except NameError as error:
-        raise Misuse(f"{where}: annotation not found: {error}") from None
+        raise Misuse(f"{where}: an annotation cannot be resolved: {error}") from None
     names = list(inspect.signature(method).parameters)
     found: dict[str, Any] = {}
     for name in names[1:] if names[:1] == ["self"] else names:
@@ -198,7 +202,7 @@ def evolver_event(method: Callable[..., Any], where: str) -> MessageType:
     params, _ = parameters(method, where)
     annotation = next(iter(params.values()), None)
     if len(params) != 1 or not isinstance(annotation, type) or not issubclass(annotation, Event):
-        raise Misuse(f"{where}: an evolver takes one parameter, annotated with an event")
+        raise Misuse(f"{where}: an evolver must take one parameter that is annotated with an event")
     return message_type(annotation)
 
 
@@ -207,14 +211,16 @@ def _decider(method: Callable[..., Any], where: str) -> Decider:
     commands: list[type[Any]] = [hint for hint in params.values() if is_a(hint, Command)]
     unknown = [name for name, hint in params.items() if hint not in commands and hint is not Context]
     if len(commands) != 1 or unknown or next(iter(params.values())) is Context:
-        raise Misuse(f"{where}: takes one parameter annotated with a command, then `context: Context` if wanted")
+        raise Misuse(
+            f"{where}: it must take one parameter annotated with a command, and may then take `context: Context`"
+        )
     command = message_type(commands[0])
     if not command.key_fields:
-        raise Misuse(f"{where}: {command.cls.__name__} has no key; name it: @contract.command(key=...)")
+        raise Misuse(f"{where}: {command.cls.__name__} has no key; name the key field: @contract.command(key=...)")
     declared = _event_classes(returned)
     if returned is not None and not any(issubclass(cls, command.answers) for cls in declared):
         names = " or ".join(answer.__name__ for answer in command.answers)
-        raise Misuse(f"{where}: returns {returned!r}, but {command.cls.__name__} is answered by {names}")
+        raise Misuse(f"{where}: it returns {returned!r}, but {command.cls.__name__} is answered by {names}")
     for answer in command.answers:
         message_type(answer)
     return Decider(command, method, getattr(method, DECIDE), Context in params.values())

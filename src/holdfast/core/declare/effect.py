@@ -56,19 +56,21 @@ class EffectType:
         where = f"{contract}.{self.name}"
         self.command, returned = _signature(function, where)
         if self.command.contract != contract:
-            raise Misuse(f"{where}: carries out {self.command.stored}, a command of another contract")
+            raise Misuse(f"{where}: it carries out {self.command.stored}, which is a command of another contract")
         if not self.command.key_fields:
-            raise Misuse(f"{where}: {self.command.cls.__name__} has no key; name it: @contract.command(key=...)")
+            raise Misuse(
+                f"{where}: {self.command.cls.__name__} has no key; name the key field: @contract.command(key=...)"
+            )
         for answer in self.command.answers:
             message_type(answer)
         self._check_returned(returned, where, may_be_none=False)
         if probe is not None:
             probed, found = _signature(probe, f"{contract}.{probe.__name__}")
             if probed is not self.command:
-                raise Misuse(f"{contract}.{probe.__name__}: a probe takes the command of its effect, {self.name}")
+                raise Misuse(f"{contract}.{probe.__name__}: the probe must take the command of its effect, {self.name}")
             self._check_returned(found, f"{contract}.{probe.__name__}", may_be_none=True)
         if not 0 < seconds <= 3600:
-            raise Misuse(f"{where}: seconds={seconds:g}: more than 0, at most 3600")
+            raise Misuse(f"{where}: seconds={seconds:g} must be more than 0 and at most 3600")
         self.function: Callable[[Any, Attempt], Awaitable[Any]] = function
         self.probe: Callable[[Any, Attempt], Awaitable[Any]] | None = probe
         self.idempotent, self.seconds = idempotent, seconds
@@ -78,7 +80,7 @@ class EffectType:
         if returned is not None and not set(typing.get_args(returned) or (returned,)) <= allowed:
             names = " or ".join(answer.__name__ for answer in self.command.answers)
             what = f"{names}, or None where nothing was done" if may_be_none else names
-            raise Misuse(f"{where}: returns {returned!r}; it is to return {what}")
+            raise Misuse(f"{where}: it returns {returned!r}, but it must return {what}")
 
     def answer(self, found: Any) -> Event:
         """What a call returned, if it answers the command. Raises CommandFailed on anything else."""
@@ -91,12 +93,12 @@ class EffectType:
 def _signature(function: Callable[..., Any], where: str) -> tuple[MessageType, Any]:
     """The command an effect or a probe takes, and what it says that it returns. Raises Misuse."""
     if not inspect.iscoroutinefunction(function):
-        raise Misuse(f"{where}: an effect is an async def, its probe too: they call somebody")
+        raise Misuse(f"{where}: an effect and its probe must be an async def, because they wait for an answer")
     try:
         hints = typing.get_type_hints(function)
     except NameError as error:
-        raise Misuse(f"{where}: annotation not found: {error}") from None
+        raise Misuse(f"{where}: an annotation cannot be resolved: {error}") from None
     given = [hints.get(name) for name in inspect.signature(function).parameters]
     if len(given) != 2 or not is_a(given[0], Command) or given[1] is not Attempt:
-        raise Misuse(f"{where}: takes a command and `attempt: Attempt`, both annotated")
+        raise Misuse(f"{where}: it must take a command and `attempt: Attempt`, both annotated")
     return message_type(typing.cast("type[Any]", given[0])), hints.get("return")

@@ -146,7 +146,9 @@ class Contract:
 
     def __init__(self, name: str, *, pin: Path | None = None) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name):
-            raise Misuse(f"contract name {name!r}: use lower-case letters, digits, - and _, beginning with a letter")
+            raise Misuse(
+                f"contract name {name!r} is not valid; use lower-case letters, digits, - and _, beginning with a letter"
+            )
         self.name = name
         self.pin = pin
         self.by_name: dict[str, MessageType] = {}
@@ -202,22 +204,22 @@ class Contract:
         where = f"{self.name}.{cls.__name__}"
         base: type[Any] = Event if kind == "event" else Command
         if not issubclass(cls, base):
-            raise Misuse(f"{where}: an {kind} subclasses holdfast.{base.__name__}")
+            raise Misuse(f"{where}: the class must inherit from holdfast.{base.__name__}")
         name = name or _snake(cls.__name__)
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
             raise Misuse(f"{where}: the name {name!r} must be lower-case letters, digits and _")
         if name in self.by_name:
-            raise Misuse(f"{where}: {name!r} is the name of {self.by_name[name].cls.__name__} already")
+            raise Misuse(f"{where}: the name {name!r} already belongs to {self.by_name[name].cls.__name__}")
         if missing := set(range(1, version)) - set(upcasts):
             raise Misuse(f"{where}: version {version} needs upcasts for the versions {sorted(missing)}")
         fields = {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
         if unknown := [field for field in key if field not in fields]:
-            raise Misuse(f"{where}: key names {unknown[0]!r}, which is no field of it")
+            raise Misuse(f"{where}: the key names {unknown[0]!r}, which is not a field of the class")
         _check_immutable(cls, where)
         check_storable(cls, where)
         message = MessageType(self, kind, cls, name, version, key, upcasts)
         if kind == "command" and not message.answers:
-            raise Misuse(f"{where}: say which event answers it: class {cls.__name__}(Command[SomeEvent])")
+            raise Misuse(f"{where}: name the event that answers it: class {cls.__name__}(Command[SomeEvent])")
         self.by_name[name] = self.by_type[message.stored] = message
         self._newer.clear()
         setattr(cls, REGISTRATION, message)
@@ -284,7 +286,7 @@ def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:
     """The message stored under that type, brought up to the version known here. Raises Invalid."""
     found = contract.find(stored)
     if found is None:
-        raise Invalid(f"{stored} is no message of contract {contract.name!r}", errors=[("$", "unknown type")])
+        raise Invalid(f"{stored} is not a message of the contract {contract.name!r}", errors=[("$", "unknown type")])
     message, upcasts = found
     if not upcasts:
         return message.decode(data)

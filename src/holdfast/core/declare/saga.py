@@ -155,16 +155,18 @@ class SagaType:
         self.where = f"{contract.name}.{self.name}"
         hints = hints_of(cls, self.where)
         if len(hints) != 1 or not isinstance(first := next(iter(hints.values())), type):
-            raise Misuse(f"{self.where}: annotate one field, with the command or the event that begins it")
+            raise Misuse(f"{self.where}: annotate exactly one field: the command or the event that begins the saga")
         self.field, self.begin = next(iter(hints)), message_type(first)
         if self.begin.kind == "command" and self.begin.contract != contract.name:
-            raise Misuse(f"{self.where}: begun by {self.begin.stored}, a command of another contract")
+            raise Misuse(
+                f"{self.where}: the saga begins with {self.begin.stored}, which is a command of another contract"
+            )
         self.steps: tuple[Step[Any], ...] = tuple(_members_of(cls, Step))
         if not self.steps:
             raise Misuse(f"{self.where}: a saga needs at least one @step")
         pivots = [number for number, found in enumerate(self.steps) if found.pivot]
         if len(pivots) > 1:
-            raise Misuse(f"{self.where}.{self.steps[pivots[1]].name}: a saga has one pivot at the most")
+            raise Misuse(f"{self.where}.{self.steps[pivots[1]].name}: a saga may have only one pivot")
         self.pivot = pivots[0] if pivots else len(self.steps)
         self.contracts: dict[str, Contract] = {contract.name: contract, self.begin.contract: self.begin.home}
         for number, found in enumerate(self.steps):
@@ -191,47 +193,49 @@ class SagaType:
         parts = typing.get_args(returned) if step.group else (returned,)
         classes = [cls for part in parts for cls in _members(part) if cls not in (type(None), ...)]
         if not classes or not all(isinstance(cls, type) and issubclass(cls, Command) for cls in classes):
-            raise Misuse(f"{where}: annotate what it returns: a command, `command | None` or a list of commands")
+            raise Misuse(f"{where}: annotate the return type: a command, `command | None` or a list of commands")
         step.commands = tuple(message_type(cls) for cls in classes)
         for command in step.commands:
             self.contracts[command.contract] = command.home
             if step.when is None and command.kind != "command":
-                raise Misuse(f"{where}: {command.stored} is no command")
+                raise Misuse(f"{where}: {command.stored} is not a command")
         if step.deadline_seconds < 0:
             raise Misuse(f"{where}: deadline_seconds must not be negative")
 
     def _check_staged(self) -> None:
         for found in self.steps:
             refused = (
-                ("pivot: its commit point is one", found.pivot),
-                ("undo: nothing is done before the commit point", found.undo is not None),
-                ("partial=True: all commit, or none", found.partial),
-                ("deadline of a step: the saga has one", found.deadline_seconds),
-                ("independent=True: nothing of it is undone", found.independent),
+                ("a pivot: the commit point is its pivot", found.pivot),
+                ("an undo: nothing takes effect before the commit point", found.undo is not None),
+                ("partial=True: its commands commit all together or not at all", found.partial),
+                ("a deadline on a step: the saga has one deadline", found.deadline_seconds),
+                ("independent=True: a staged saga undoes nothing", found.independent),
             )
             wrong = next((why for why, there in refused if there), "")
             if wrong:
-                raise Misuse(
-                    f"{self.where}.{found.name}: a staged saga needs no {wrong.removeprefix('a ').removeprefix('an ')}"
-                )
+                raise Misuse(f"{self.where}.{found.name}: a staged saga may not have {wrong}")
         if not 0 < self.deadline_seconds <= 3600:
-            raise Misuse(f"{self.where}: deadline_seconds={self.deadline_seconds:g}: more than 0, at most 3600")
+            raise Misuse(
+                f"{self.where}: deadline_seconds={self.deadline_seconds:g} must be more than 0 and at most 3600"
+            )
 
     def _compile_undo(self, found: Undo) -> None:
         where = f"{self.where}.{found.function.__name__}"
         if found.step not in self.steps:
-            raise Misuse(f"{where}: undoes {found.step.name}, which is no step of this saga")
+            raise Misuse(f"{where}: it undoes {found.step.name}, which is not a step of this saga")
         if self.steps.index(found.step) >= self.pivot:
-            raise Misuse(f"{where}: {found.step.name} is not before the pivot: it cannot be undone")
+            raise Misuse(f"{where}: {found.step.name} cannot be undone, because it is not before the pivot")
         if found.step.undo is not None:
-            raise Misuse(f"{where}: {found.step.name} has an undo already")
+            raise Misuse(f"{where}: {found.step.name} already has an undo")
         params, returned = parameters(found.function, where)
         if len(params) != 1:
-            raise Misuse(f"{where}: an undo takes the event that accepted the command, and nothing else")
+            raise Misuse(f"{where}: an undo must take the event that accepted the command, and nothing else")
         taken = set(_members(next(iter(params.values()))))
         answers = {cls for command in found.step.commands for cls in command.answers}
         if not answers <= taken:
-            raise Misuse(f"{where}: {found.step.name} is answered by {_names(answers)}, the undo takes {_names(taken)}")
+            raise Misuse(
+                f"{where}: {found.step.name} is answered by {_names(answers)}, but the undo takes {_names(taken)}"
+            )
         for cls in _members(returned):
             if cls is not type(None):
                 self.contracts[message_type(cls).contract] = message_type(cls).home
@@ -242,11 +246,11 @@ class SagaType:
         if not found:
             if self.begin.kind == "command":
                 raise Misuse(
-                    f"{self.where}: begun by a command, it needs an @answer that makes {_names(self.begin.answers)}"
+                    f"{self.where}: a command begins it; it needs an @answer that returns {_names(self.begin.answers)}"
                 )
             return None
         if len(found) > 1:
-            raise Misuse(f"{self.where}: a saga has one @answer at the most")
+            raise Misuse(f"{self.where}: a saga may have only one @answer")
         where = f"{self.where}.{found[0].function.__name__}"
         params, returned = parameters(found[0].function, where)
         self._check_inputs(params, self.steps, where)
@@ -258,7 +262,7 @@ class SagaType:
                 or not issubclass(cls, expected)
                 or message_type(cls).contract != contract.name
             ):
-                raise Misuse(f"{where}: must return {_names(expected)}, an event of contract {contract.name!r}")
+                raise Misuse(f"{where}: it must return {_names(expected)}, an event of contract {contract.name!r}")
         return found[0]
 
     def _check_inputs(self, params: dict[str, Any], earlier: Sequence[Step[Any]], where: str) -> None:
@@ -266,7 +270,7 @@ class SagaType:
         for name, hint in params.items():
             if name not in steps:
                 raise Misuse(
-                    f"{where}: parameter {name!r} names no earlier step (there are: {', '.join(steps) or 'none'})"
+                    f"{where}: parameter {name!r} is not an earlier step (earlier steps: {', '.join(steps) or 'none'})"
                 )
             step, group = steps[name], typing.get_origin(hint)
             is_group = isinstance(group, type) and issubclass(group, Sequence)
@@ -278,7 +282,7 @@ class SagaType:
             needed: set[Any] = {cls for command in step.commands for cls in command.answers}
             needed |= {Rejection} if step.partial else set()
             if not needed <= taken:
-                raise Misuse(f"{where}: {name} gives {_names(needed)}, the parameter takes {_names(taken)}")
+                raise Misuse(f"{where}: {name} gives {_names(needed)}, but the parameter takes {_names(taken)}")
 
 
 def _members_of(cls: type[Any], kind: type[Any]) -> list[Any]:

@@ -168,7 +168,7 @@ class Service:
         """How often this command, or this event where a reaction or saga of this service takes it, is tried."""
         kind = message_type(message)
         if kind.stored in self._retries:
-            raise Misuse(f"{self.name}: {kind.stored} has a Retry already")
+            raise Misuse(f"{self.name}: {kind.stored} already has a Retry")
         self._retries.update(dict.fromkeys(kind.stored_all, retry))
 
     def retry_of(self, stored: str) -> Retry:
@@ -249,13 +249,13 @@ class Service:
 
     def _route(self, method: str, path: str) -> Callable[[F], F]:
         if not path.startswith("/") or not re.fullmatch(r"(/([^{}/]+|\{[a-z_]\w*\}))+", path):
-            raise Misuse(f"{self.name}: route {path!r}: write it as /fixed/{{parameter}}")
+            raise Misuse(f"{self.name}: the route {path!r} is not valid; write it as /fixed/{{parameter}}")
 
         def register(function: F) -> F:
             shape = re.sub(r"\{\w+\}", "{}", path)
             for route in self.routes:
                 if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
-                    raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
+                    raise Misuse(f"{self.name}: {method} {path} already has the function {route.function.__name__}")
             self.routes.append(DeclaredRoute(method, path, function))
             return function
 
@@ -265,12 +265,12 @@ class Service:
         mine = (self.aggregates, self.handlers, self.effects, self.sagas, self.reactions, self.views)
         if any(name in taken for taken in mine):
             raise Misuse(
-                f"{self.name}.{name}: the name is taken by another aggregate, handler, effect, saga, reaction or view"
+                f"{self.name}.{name}: another aggregate, handler, effect, saga, reaction or view already has this name"
             )
 
     def _decides(self, command: MessageType, by: Decides) -> None:
         if other := self.deciders.get(command.name):
-            raise Misuse(f"{self.name}.{by.name}: {command.name} is decided by {other.name} already")
+            raise Misuse(f"{self.name}.{by.name}: {other.name} already decides {command.name}")
         self.deciders[command.name] = by
 
     def check(self) -> None:
@@ -292,8 +292,8 @@ class Service:
                     by = home.deciders.get(command.name) if home is not None else None
                     if by is not None and not isinstance(by, AggregateType):
                         raise Misuse(
-                            f"{saga.where}.{step.name}: {command.cls.__name__} is decided by {by.name}, which is no"
-                            " aggregate: it cannot be staged"
+                            f"{saga.where}.{step.name}: {command.cls.__name__} cannot be staged, because {by.name},"
+                            " which decides it, is not an aggregate"
                         )
 
     def peers(self) -> set[str]:

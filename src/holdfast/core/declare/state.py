@@ -24,7 +24,7 @@ def hints_of(cls: type[Any], where: str) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        raise Misuse(f"{where}: annotation not found: {error}") from None
+        raise Misuse(f"{where}: an annotation cannot be resolved: {error}") from None
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
 
 
@@ -63,7 +63,9 @@ class Shape:
         self.cls = cls
         self.fields: dict[str, Any] = hints_of(cls, where)
         if defaults and (bare := [name for name in self.fields if not hasattr(cls, name)]):
-            raise Misuse(f"{where}.{bare[0]}: give the field a default: it is the state before anything has happened")
+            raise Misuse(
+                f"{where}.{bare[0]}: give the field a default; the defaults are the state before the first event"
+            )
         try:
             self.struct = msgspec.defstruct(
                 cls.__name__, [(name, hint, msgspec.field(default=None)) for name, hint in self.fields.items()]

@@ -31,10 +31,10 @@ class ViewType:
             if key is None:
                 continue
             if key is True:
-                raise Misuse(f"{where}.{name}: say which row the event belongs to: @evolve(key=lambda event: ...)")
+                raise Misuse(f"{where}.{name}: name the row that the event belongs to: @evolve(key=lambda event: ...)")
             event, takes_key = _evolver(method, f"{where}.{name}")
             if event.cls in self.evolvers:
-                raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
+                raise Misuse(f"{where}.{name}: another method already evolves {event.name}")
             self.evolvers[event.cls] = (key, method, takes_key)
             self.events.update(dict.fromkeys(event.stored_all, event))
         if not self.events:
@@ -60,7 +60,7 @@ def _evolver(method: Callable[..., Any], where: str) -> tuple[MessageType, bool]
     params, _ = parameters(method, where)
     hints = list(params.values())
     if not hints or not is_a(hints[0], Event) or len(hints) > 2 or (len(hints) == 2 and params.get("key") is not str):
-        raise Misuse(f"{where}: a view's evolver takes an event, then `key: str` if wanted")
+        raise Misuse(f"{where}: a view's evolver must take an event, and may then take `key: str`")
     return message_type(hints[0]), len(hints) == 2
 
 
@@ -75,8 +75,8 @@ class ReactionType:
         kinds = events_in(first)
         if not kinds or any(hint is not Context for hint in rest) or len(rest) > 1:
             raise Misuse(
-                f"{where}: takes one parameter annotated with an event (or `One | Other`), then `context: Context` if"
-                " wanted"
+                f"{where}: it must take one parameter annotated with an event (or `One | Other`), and may then take"
+                " `context: Context`"
             )
         self.events: dict[str, MessageType] = {
             stored: kind for kind in map(message_type, kinds) for stored in kind.stored_all

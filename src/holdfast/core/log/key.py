@@ -29,7 +29,7 @@ def join_key(parts: Iterable[object], name: str = "key") -> str:
         text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts
     )
     if "\0" in key or (len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX):
-        reason = "holds a NUL" if "\0" in key else f"longer than {KEY_BYTES_MAX} bytes"
+        reason = "may not contain a NUL character" if "\0" in key else f"may not be longer than {KEY_BYTES_MAX} bytes"
         raise Invalid(f"{name}: a key {reason}", errors=[("$", f"key {reason}")])
     return key
 

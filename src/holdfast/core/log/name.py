@@ -29,7 +29,9 @@ class LogName(NamedTuple):
         """The log of that name: `stock`, `stock.1`. Raises ValueError."""
         service, dot, number = text.partition(".")
         if not service or (dot and not _is_partition(number)):
-            raise ValueError(f"{text[:200]!r} names no log: it is SERVICE, or SERVICE.NUMBER from 1 on")
+            raise ValueError(
+                f"{text[:200]!r} is not the name of a log; write SERVICE, or SERVICE.NUMBER with a number from 1"
+            )
         return LogName(service, int(number) if dot else 0)
 
 
@@ -51,7 +53,9 @@ class SlotMap:
     def __init__(self, service: str, owners: Sequence[int] = (0,), *, version: int = 1) -> None:
         """`owners`: the partition that owns each slot; fewer than SLOTS of them stand for equal ranges of slots."""
         if not owners or SLOTS % len(owners) or min(owners) < 0:
-            raise ValueError(f"a slot map has 1 to {SLOTS} owners that divide {SLOTS} evenly, and not {len(owners)}")
+            raise ValueError(
+                f"a slot map needs 1 to {SLOTS} owners, a number that divides {SLOTS} evenly; it got {len(owners)}"
+            )
         self.version = version
         self._owners = tuple(owners)
         self._logs = {partition: LogName(service, partition) for partition in self._owners}

@@ -266,7 +266,9 @@ class Conversation:
         `acked_before`: what was acknowledged when the request was made. Raises Misdirected, Forked.
         """
         if answer.sender != self.peer:
-            raise Misdirected(f"asked {self.peer!r}, {answer.sender!r} answered")
+            raise Misdirected(
+                f"{self.me} asked {self.peer!r}, but {answer.sender!r} answered; check the URLs of the services"
+            )
         self.probing = False
         self.ack_sent_upto = max(self.ack_sent_upto, request.ack.position)
         ack = answer.ack
@@ -278,7 +280,7 @@ class Conversation:
             self.memory.clear()
         elif ack.position < acked_before:
             raise Forked(
-                f"{self.peer} had received up to {acked_before} and says {ack.position} now: its store was restored"
+                f"{self.peer} had received up to {acked_before} and now says {ack.position}: its store was restored"
             )
         self._acknowledged(ack.position)
         self.held_upto = max(answer.have, self.acked_upto)

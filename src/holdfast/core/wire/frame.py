@@ -92,9 +92,9 @@ def decode_frame(data: bytes) -> Frame:
         frame = None
         spoken = _spoken(data)
         if spoken in (None, PROTOCOL):
-            raise Garbled(f"not a frame: {error}") from None
+            raise Garbled(f"the bytes are not a frame: {error}") from None
     if frame is None or spoken != PROTOCOL:
-        raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, this service speaks {PROTOCOL}")
+        raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, but this service speaks {PROTOCOL}")
     return frame
 
 
@@ -112,15 +112,15 @@ def check(frame: Frame, me: str, peers: frozenset[str], received: int) -> tuple[
     Raises Misdirected, Garbled (positions out of order or outside the frame's bounds) or Gap.
     """
     if frame.receiver != me:
-        raise Misdirected(f"the frame is for {frame.receiver!r}; this is {me!r}")
+        raise Misdirected(f"the frame is for {frame.receiver!r}, but this service is {me!r}")
     if frame.sender not in peers or frame.sender == me:
-        raise Misdirected(f"the frame is from {frame.sender!r}, which is no peer of {me!r}")
+        raise Misdirected(f"the frame is from {frame.sender!r}, which is not a peer of {me!r}")
     if frame.after < 0 or frame.upto < frame.after or frame.have < 0 or frame.ack.position < 0:
-        raise Garbled(f"not a frame: bounds ({frame.after}, {frame.upto}] cannot be")
+        raise Garbled(f"the frame from {frame.sender!r} has impossible bounds ({frame.after}, {frame.upto}]")
     last = frame.after
     for record in frame.records:
         if not last < record.position <= frame.upto:
-            raise Garbled(f"not a frame: position {record.position} does not follow {last}")
+            raise Garbled(f"in the frame from {frame.sender!r}, position {record.position} does not follow {last}")
         last = record.position
     if frame.after > received:
         raise Gap(f"the frame begins after {frame.after}, but only {received} has been received from {frame.sender!r}")

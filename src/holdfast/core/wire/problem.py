@@ -71,11 +71,11 @@ def error_of(status: int, data: bytes, *, retry_after_seconds: float = 1.0) -> H
     try:
         found = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return errors.Unreachable(f"answered {status} with something that is no problem+json")
+        return errors.Unreachable(f"the service answered {status} with a body that is not problem+json")
     name = str(found.get("type", "")).removeprefix(TYPE)
     detail = str(found.get("detail") or found.get("title") or "")
     if name not in STATUS:
-        return errors.Unreachable(f"answered {status}: {detail}")
+        return errors.Unreachable(f"the service answered {status}: {detail}")
     if name == "Rejected":
         no = Rejected(str(found.get("code", "")), detail)
         no.facts = _mapping(found.get("facts"))

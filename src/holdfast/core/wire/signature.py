@@ -34,8 +34,8 @@ def verify(secret: str, signature: str, method: str, path: str, body: bytes, now
     fields = {name: value for name, _, value in (part.partition("=") for part in signature.split(","))}
     at = fields.get("t", "")
     if not at.isascii() or not at.isdigit() or len(at) > 12 or "v1" not in fields:
-        raise Unauthorized(f"{HEADER} is missing or not of the form t=SECONDS,v1=HEX")
+        raise Unauthorized(f"the header {HEADER} is missing or does not have the form t=SECONDS,v1=HEX")
     if abs(now - int(at)) > AGE_SECONDS_MAX:
-        raise Unauthorized("the signature is too old, or a clock is wrong")
+        raise Unauthorized("the signature is older than {AGE_SECONDS_MAX} seconds, or one of the two clocks is wrong")
     if not hmac.compare_digest(sign(secret, method, path, body, int(at)).encode(), signature.encode()):
         raise Unauthorized("the signature is wrong: check that both sides have the same secret")

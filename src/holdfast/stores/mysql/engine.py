@@ -83,7 +83,7 @@ class LentConnection(cast("type[Any]", AsyncmyConnection)):
 
     def _refuse(self, what: str) -> None:
         if self.lent:
-            raise TransactionRefused(f"{what}: the transaction of a handler is not its own to begin or to end")
+            raise TransactionRefused(f"{what}: a handler may not begin or end its transaction; holdfast does it")
 
 
 class MySQLEngine:
@@ -101,7 +101,10 @@ class MySQLEngine:
         self.where = f"the database {self.database!r}"
         self._unsafe = options.pop("unsafe", "false") == "true"
         if not parts.hostname or options or "/" in self.database or len(self.database) > 64:
-            raise ConfigInvalid("store URL: write mysql://user:password@host:port/database, at most with ?unsafe=true")
+            raise ConfigInvalid(
+                "the store URL is not valid; write mysql://user:password@host:port/database"
+                " (the only option is ?unsafe=true)"
+            )
         self._to: dict[str, Any] = {
             "host": parts.hostname,
             "port": parts.port or 3306,
@@ -152,11 +155,13 @@ class MySQLEngine:
         wrong = [setting for setting, safe in found if not safe]
         if wrong and not self._unsafe:
             raise StoreFailed(
-                f"the server of {self.log} has {', '.join(wrong)}: a commit may be lost in a crash; set it to 1, or say"
-                " unsafe=true in the store URL"
+                f"the server of {self.log} has {', '.join(wrong)}: a commit may be lost in a crash; set it to 1, or"
+                " write unsafe=true in the store URL"
             )
         if int(packet) < PACKET_BYTES_MIN:
-            raise StoreFailed(f"the server of {self.log} has max_allowed_packet = {packet}; set {PACKET_BYTES_MIN}")
+            raise StoreFailed(
+                f"the server of {self.log} has max_allowed_packet = {packet}; set at least {PACKET_BYTES_MIN}"
+            )
 
     async def disconnect(self, connection: Connection) -> None:
         """Close it; a transaction that is open on it ends."""
@@ -311,7 +316,7 @@ class MySQLEngine:
         """By a named lock of the session, another than the one of who writes."""
         name = f"holdfast-schema {self.database}"[:64]
         if (await self.query(connection, "SELECT GET_LOCK(%s, %s)", (name, ALONE_SECONDS)))[0][0] != 1:
-            raise StoreError(f"{self.where} is being made or changed by another process; try again")
+            raise StoreError(f"{self.where} is being created or changed by another process; try again")
         try:
             yield
         finally:
@@ -323,7 +328,7 @@ class MySQLEngine:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         tables = {text(row[0]) for row in await self.query(connection, sql, (self.database,))}
         if "log" in tables and "meta" not in tables:
-            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+            raise StoreForeign(f"{self.where} has a table `log` that holdfast did not make; name another database")
         found = await self.query(connection, "SELECT name, value FROM meta", ()) if "meta" in tables else []
         return {text(name): text(value) for name, value in found} or None
 
@@ -347,7 +352,7 @@ class MySQLEngine:
         code = _code(error)
         if code >= CLIENT_ERRORS or code in UNSAID:
             return Broken(str(error))
-        return StoreFailed(f"the database of {self.log}: {error}")
+        return StoreFailed(f"the database of {self.log} failed: {error}")
 
 
 def _code(error: Error) -> int:

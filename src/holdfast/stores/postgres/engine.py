@@ -67,7 +67,8 @@ class PostgresEngine:
             conninfo_to_dict(self._conninfo)
         except psycopg.ProgrammingError:
             raise ConfigInvalid(
-                "store URL: write postgresql://user:password@host:port/database, with ?schema=NAME if you like"
+                "the store URL is not valid; write postgresql://user:password@host:port/database"
+                " (?schema=NAME is optional)"
             ) from None
 
     # Connections.
@@ -100,7 +101,7 @@ class PostgresEngine:
             if found not in safe and not self._unsafe:
                 raise StoreFailed(
                     f"the server of {self.log} has {name} = {found}: a commit may be lost in a crash; set it to"
-                    f" {safe[0]}, or say unsafe=true in the store URL"
+                    f" {safe[0]}, or write unsafe=true in the store URL"
                 )
 
     async def disconnect(self, connection: Connection) -> None:
@@ -173,7 +174,7 @@ class PostgresEngine:
         except psycopg.Error as error:
             raise (self._meaning_within if within else self._meaning)(connection, error) from error
         if cursor.rowcount != 1:
-            raise Unfit("the row head is not as it was, or an assumption does not hold")
+            raise Unfit("the row `head` has changed, or an assumption does not hold")
         if within:
             try:
                 await self._blocks.pop(connection).__aexit__(None, None, None)
@@ -243,7 +244,7 @@ class PostgresEngine:
         status = connection.info.transaction_status
         if status is TransactionStatus.INERROR:
             raise TransactionRefused(
-                "a statement of the handler failed and left its transaction failed; run what may fail inside"
+                "a statement of the handler failed, and so did its transaction; run statements that may fail inside"
                 " `async with tx.connection.transaction():`"
             )
         if status is not TransactionStatus.INTRANS and not connection.closed:
@@ -272,7 +273,7 @@ class PostgresEngine:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         tables = {row[0] for row in await self.query(connection, sql, (self.schema,))}
         if "log" in tables and "meta" not in tables:
-            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+            raise StoreForeign(f"{self.where} has a table `log` that holdfast did not make; name another schema")
         return dict(await self.query(connection, "SELECT name, value FROM meta", ())) if "meta" in tables else None
 
     async def create(self, connection: Connection) -> None:
@@ -300,7 +301,7 @@ class PostgresEngine:
             error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow
         ):
             return Broken(_line(error))
-        return StoreFailed(f"the database of {self.log}: {type(error).__name__}: {_line(error)}")
+        return StoreFailed(f"the database of {self.log} failed: {type(error).__name__}: {_line(error)}")
 
     def _meaning_within(self, connection: Connection, error: psycopg.Error) -> Exception:
         """On a connection that stands an error says that nothing is there: the handler's fault, or a deadlock."""

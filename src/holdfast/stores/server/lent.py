@@ -50,7 +50,9 @@ class ServerLent:
     def check(self) -> None:
         """Raises TransactionRefused where the handler ended its transaction, or left it failed."""
         if not self._open:
-            raise TransactionRefused("the transaction to commit within is over")
+            raise TransactionRefused(
+                "the transaction of the handlers has ended already, so nothing can be committed within it"
+            )
         self._lending.engine.check_lent(self.connection)
 
     async def committed(self) -> None:
@@ -91,7 +93,7 @@ class Lending:
             except Broken as error:
                 await drop(self.engine, connection)
                 if not kept:
-                    raise StoreFailed(f"the server of {self.engine.log} is not to be reached: {error}") from error
+                    raise StoreFailed(f"the server of {self.engine.log} cannot be reached: {error}") from error
             except BaseException:
                 await drop(self.engine, connection)
                 raise
@@ -104,7 +106,11 @@ class Lending:
             if roll_back:
                 await self.engine.roll_back(connection)
         except (Broken, StoreError) as error:
-            logger.warning("a handler's connection of %s is dropped: %s", self.engine.log, error)
+            logger.warning(
+                "%s: a connection lent to a handler failed; it is closed and replaced when needed: %s",
+                self.engine.log,
+                error,
+            )
             await drop(self.engine, connection)
         except BaseException:
             await drop(self.engine, connection)

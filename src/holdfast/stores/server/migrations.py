@@ -75,10 +75,12 @@ async def _migrate(engine: Engine, connection: Connection, half: Half, found: Sc
 def check(where: str, meta: Mapping[str, str], log: str) -> None:
     """Whether this release may use tables that say so of themselves. Raises StoreMismatch, SchemaNewer, StoreError."""
     if meta.get("log") != log:
-        raise StoreMismatch(f"{where} holds the log of {meta.get('log')!r}, not of {log!r}; give another")
+        raise StoreMismatch(f"{where} holds the log of {meta.get('log')!r}, not of {log!r}; use another database")
     if int(meta["needs"]) > latest():
-        raise SchemaNewer(f"{where} needs code that knows schema {meta['needs']}; this release knows {latest()}")
+        raise SchemaNewer(
+            f"{where} needs schema {meta['needs']}, but this release knows up to {latest()}; run a later release"
+        )
     if int(meta["schema"]) < latest():
         raise StoreError(
-            f"{where} has schema {meta['schema']}, this release needs {latest()}: run holdfast migrate-store"
+            f"{where} has schema {meta['schema']}, but this release needs {latest()}; run holdfast migrate-store"
         )

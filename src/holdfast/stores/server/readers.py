@@ -38,7 +38,7 @@ class Readers:
                 try:
                     found = await self._ask_once(sql, values)
                 except Broken as error:
-                    raise StoreFailed(f"the server of {self._engine.log} is not to be reached: {error}") from error
+                    raise StoreFailed(f"the server of {self._engine.log} cannot be reached: {error}") from error
         committing = self._writer.committing
         if self._engine.shows_early and committing is not None:
             await asyncio.shield(committing)

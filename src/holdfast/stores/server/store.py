@@ -65,7 +65,7 @@ class ServerStore:
     async def open(self, incarnation: str, at: int) -> Opened:
         """Connect, check, take the right to write, and begin an incarnation."""
         if self.writer.is_open:
-            raise StoreError(f"the store of {self.log} is open already")
+            raise StoreError(f"the store of {self.log} is already open")
         try:
             return await self.writer.open(incarnation, at)
         except Broken as error:
@@ -76,7 +76,7 @@ class ServerStore:
             raise
 
     def _unreachable(self, error: Broken) -> StoreFailed:
-        return StoreFailed(f"the server of {self.log} is not to be reached: {error}")
+        return StoreFailed(f"the server of {self.log} cannot be reached: {error}")
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -93,7 +93,9 @@ class ServerStore:
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """One group, one transaction; `within` the one of a handler."""
         if within is not None and not isinstance(within, ServerLent):
-            raise StoreError("the transaction to commit within is another store's")
+            raise StoreError(
+                "the transaction of the handlers belongs to another store, so nothing can be committed within it"
+            )
         return await self.writer.commit(batches, within)
 
     async def recover(self) -> int:

@@ -84,7 +84,7 @@ class ServerWriter:
         end = time.monotonic() + seconds
         while (holder := await self._engine.lock(connection)) is not None:
             if time.monotonic() > end:
-                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or give another store")
+                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or use another store")
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _incarnations(self) -> tuple[Incarnation, ...]:
@@ -119,7 +119,11 @@ class ServerWriter:
                     looked_up, group = True, planner.plan(batches)
                     continue
                 except Broken as error:
-                    logger.warning("the connection of %s broke in a commit: %s", self.log, error)
+                    logger.warning(
+                        "%s: the connection broke during a commit; looking up whether the commit is there: %s",
+                        self.log,
+                        error,
+                    )
                     tenure.doubt = Doubt(group, lent=False)
                     await self._drop()
                     await self.recover()
@@ -128,7 +132,7 @@ class ServerWriter:
                     continue
                 planner.keep(group)
                 return group.outcomes
-            raise StoreFailed(f"{self.log}: the group was refused or cut off {TRIES_MAX} times")
+            raise StoreFailed(f"{self.log}: the server refused or interrupted the same commit {TRIES_MAX} times")
         finally:
             self.committing = None
             committing.set_result(None)
@@ -149,16 +153,20 @@ class ServerWriter:
             await self._look_up(group)
             outcomes = planner.plan(batches).outcomes
             if all(isinstance(outcome, Committed) for outcome in outcomes):
-                raise TransactionLost("what the group assumed has changed") from None
+                raise TransactionLost("another commit has changed what the handler's commit rests on") from None
             return outcomes
         except Broken as error:
-            logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
+            logger.warning(
+                "%s: the connection of a handler broke during its commit; looking up whether the commit is there: %s",
+                self.log,
+                error,
+            )
             tenure.doubt = Doubt(group, lent=True)
             await lent.drop()
             await self.recover()
             if tenure.there is group:
                 return group.outcomes
-            raise TransactionLost(f"the connection broke in the commit: {error}") from error
+            raise TransactionLost(f"the connection broke during the commit: {error}") from error
         tenure.committed(group)
         planner.keep(group)
         await lent.committed()
@@ -209,7 +217,7 @@ class ServerWriter:
                 except Broken as error:
                     await self._drop()
                     if time.monotonic() > end:
-                        raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+                        raise StoreFailed(f"the server of {self.log} cannot be reached: {error}") from error
                     await asyncio.sleep(AGAIN_SECONDS)
             return self.opened().head
 
@@ -260,7 +268,7 @@ class ServerWriter:
         try:
             if not await self._engine.remove(self.connection, self.tenure.head, kind, keys, names):
                 await self._compare()
-                raise StoreError(f"nothing was cleared in {self.log}: the row head was not as it is")
+                raise StoreError(f"nothing was cleared in {self.log}: the row `head` has changed meanwhile; try again")
         except Broken as error:
             raise await self._gone(error) from error
         planner.cursors = {name: at for name, at in planner.cursors.items() if not name.startswith(cursor_prefix)}

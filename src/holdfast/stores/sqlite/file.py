@@ -107,7 +107,7 @@ class FileLock:
             os.close(file)
             who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder.pid else "another process"
             name = self._path.name.removesuffix(".lock")
-            raise StoreLocked(f"{who} writes to {name}; stop it first, or give another path") from None
+            raise StoreLocked(f"{who} writes to {name}; stop it first, or use another path") from None
         since = datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="seconds")
         os.ftruncate(file, 0)
         os.pwrite(file, msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)), 0)
@@ -148,9 +148,9 @@ def peek(path: Path) -> bool:
     if not header:
         return False
     if not header.startswith(b"SQLite format 3\0"):
-        raise StoreForeign(f"{path.name} is not a SQLite file, so no holdfast store; give another path")
+        raise StoreForeign(f"{path.name} is not a SQLite file and so not a holdfast store; give another path")
     if len(header) < 100:
-        raise StoreCorrupt(f"{path.name} ends in its header; restore it from a backup")
+        raise StoreCorrupt(f"{path.name} is cut off inside its header; restore it from a backup")
     _check_ids(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
     return True
 
@@ -160,7 +160,7 @@ def _check_ids(path: Path, application_id: int, version: int) -> None:
         raise StoreForeign(f"{path.name} is a SQLite file of another application; give another path")
     if version > SCHEMA_VERSION:
         raise SchemaNewer(
-            f"{path.name} has schema {version}, written by a later release; this one knows up to {SCHEMA_VERSION}"
+            f"{path.name} has schema {version}, written by a later release; this release knows up to {SCHEMA_VERSION}"
         )
 
 

@@ -52,16 +52,16 @@ class StatementGuard:
         if not self.on:
             return apsw.SQLITE_OK
         if what == apsw.SQLITE_TRANSACTION:
-            raise TransactionRefused(f"{first}: the transaction of a handler is not its own to begin or to end")
+            raise TransactionRefused(f"{first}: a handler may not begin or end its transaction; holdfast does it")
         if what == apsw.SQLITE_SAVEPOINT and second == SAVEPOINT:
-            raise TransactionRefused(f"{first} {second}: this savepoint is holdfast's")
+            raise TransactionRefused(f"{first} {second}: this savepoint belongs to holdfast; use another name")
         named = first if what in TABLE_FIRST else second if what in TABLE_SECOND else None
         if named is not None and named.lower() in OWN_TABLES:
-            raise TransactionRefused(f"the table {named} is holdfast's: a handler may read it, not change it")
+            raise TransactionRefused(f"the table {named} belongs to holdfast; a handler may read it, but not change it")
         if what in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
-            raise TransactionRefused("a handler attaches and detaches no file")
+            raise TransactionRefused("a handler may not attach or detach a file")
         if what == apsw.SQLITE_PRAGMA and second is not None and (first or "").lower() not in READING_PRAGMAS:
-            raise TransactionRefused(f"PRAGMA {first} = {second}: a handler changes no setting")
+            raise TransactionRefused(f"PRAGMA {first} = {second}: a handler may not change a setting")
         return apsw.SQLITE_OK
 
 
@@ -106,4 +106,4 @@ class SQLiteLent:
             self.connection.execute(sql)
         except apsw.Error as error:
             # A disk that is full, or fails, may have ended the whole transaction.
-            raise StoreFailed(f"the transaction of a handler is gone: {error}") from error
+            raise StoreFailed(f"the transaction of a handler has ended: {error}") from error

@@ -96,7 +96,7 @@ class SQLiteStore:
     async def open(self, incarnation: str, at: int) -> Opened:
         """Check the file, take the lock, and begin an incarnation."""
         if self._writing is not None:
-            raise StoreError(f"{self.path.name} is open already")
+            raise StoreError(f"{self.path.name} is already open")
         self._writing = Threads(f"holdfast-write-{self.log}", 1)
         try:
             self._writer, opened = await self._writing.run(partial(self._open, incarnation, at))
@@ -158,7 +158,7 @@ class SQLiteStore:
             if self._writer is not None:
                 await self._run(SqliteWriter.end_lent)
         except StoreError as error:
-            logger.warning("the transaction of a handler could not be rolled back: %s", error)
+            logger.warning("%s: the transaction of a handler could not be rolled back: %s", self.log, error)
         finally:
             self._turn.release()
 
@@ -167,7 +167,10 @@ class SQLiteStore:
         if within is None:
             return await self._write(lambda writer: writer.commit(batches))
         if not isinstance(within, SQLiteLent) or within.over:
-            raise StoreError("the transaction to commit within is over, or another store's")
+            raise StoreError(
+                "the transaction of the handlers has ended already or belongs to another store; nothing"
+                " can be committed within it"
+            )
         within.close()
         return await self._run(lambda writer: writer.commit_within(batches))
 
@@ -265,7 +268,7 @@ class SQLiteStore:
 
     def _backup(self, connection: Connection, target: Path) -> None:
         if target.exists():
-            raise StoreForeign(f"{target.name} exists already; give a new name")
+            raise StoreForeign(f"{target.name} already exists; give a new name")
         part = target.with_name(target.name + ".part")
         part.unlink(missing_ok=True)
         try:
@@ -280,9 +283,9 @@ class SQLiteStore:
             os.link(part, target)
             sync_folder(target.parent)
         except FileExistsError as error:
-            raise StoreForeign(f"{target.name} exists already; give a new name") from error
+            raise StoreForeign(f"{target.name} already exists; give a new name") from error
         except OSError as error:
-            raise StoreFailed(f"no backup to {target.name}: {error.strerror}") from error
+            raise StoreFailed(f"the backup to {target.name} failed: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
 
