@@ -2,7 +2,7 @@
 
 `decide` takes a command and answers with events or raises `Rejected`; `evolve` folds an event into the state. Both are
 pure. Comes after `core.declare.message`; `runtime.decide.dispatch` runs deciders, stores keep what they decided. Fails
-with `Misuse` when the class cannot work, when it is compiled and not when it runs. (The decider pattern: Chassaing,
+with `Misuse` when a class is compiled that cannot work, never when it runs. (The decider pattern: Chassaing,
 "Functional Event Sourcing Decider", 2021.)
 """
 
@@ -43,7 +43,8 @@ def evolve(method: F, /) -> F: ...
 @overload
 def evolve(*, key: Callable[[Any], object]) -> Callable[[F], F]: ...
 def evolve(method: Any = None, /, *, key: Callable[[Any], object] | None = None) -> Any:
-    """Mark a method that folds an event into the state. In a view, `key` says which row an event belongs to."""
+    """Mark a method that folds an event into the state. In a view, `key` returns the key of the row that an event
+    belongs to."""
 
     def mark(method: F) -> F:
         setattr(method, EVOLVE, key or True)
@@ -61,12 +62,12 @@ class Escrow(msgspec.Struct, frozen=True):
 
 
 def escrow(*, default: int = 0, min: int | None = None, max: int | None = None) -> Any:
-    """Declare a field that events only ever move, such as a stock.
+    """Declare a field that events only add to or subtract from, such as a stock.
 
-    For example `on_hand: int = escrow(min=0)`; or a dict, of which each command sets or removes a key of its own.
-    Commands that only move such fields go on side by side while others are held by staged transactions: each is decided
-    for the worst and the best case of what is held, and taken where both come out the same; a decider may only compare
-    the field with a limit. A command that would leave the bounds is rejected, code `out_of_bounds`.
+    For example `on_hand: int = escrow(min=0)`; or a dict in which each command sets or removes a key of its own.
+    Commands that only move such fields go on while staged transactions hold other moves: each command is decided for
+    the worst and the best case of the held moves, and accepted if both give the same result. A decider may only
+    compare the field with a limit. A command that would leave the bounds is rejected with code `out_of_bounds`.
     (O'Neil, "The Escrow Transactional Method", ACM TODS 11(4), 1986.)
     """
     return Escrow(default, min, max)
@@ -88,7 +89,7 @@ class AggregateType:
         self.cls, self.name = cls, cls.__name__
         where = f"{contract}.{self.name}"
         self.escrow = _escrow_of(cls, where)
-        """Its escrow fields, with their bounds."""
+        """The escrow fields of the class, with their bounds."""
         self.bounded = any(one.min is not None or one.max is not None for one in self.escrow.values())
         self.shape = Shape(cls, where)
         self.deciders: dict[type[Any], Decider] = {}
@@ -112,7 +113,7 @@ class AggregateType:
             raise Misuse(f"{where}: an aggregate needs at least one @decide method")
 
     def decide(self, state: Any, command: Command[Any], context: Context) -> tuple[Event, ...]:
-        """The events with which a command is accepted, the one that answers it among them. Raises what the decider
+        """The events that accept a command, the answering event among them. Raises what the decider
         raises, and CommandFailed when it returns something else."""
         decider = self.deciders[type(command)]
         found = decider.method(state, command, context) if decider.wants_context else decider.method(state, command)
@@ -133,7 +134,7 @@ class AggregateType:
 
 
 def _escrow_of(cls: type[Any], where: str) -> dict[str, Escrow]:
-    """The escrow fields of a class, each of which gets its default for a class attribute. Raises Misuse."""
+    """The escrow fields of a class; each becomes a class attribute with its default. Raises Misuse."""
     known: dict[str, Escrow] = dict(getattr(cls, ESCROW, {}))
     hints = hints_of(cls, where)
     for name, member in members(cls).items():
@@ -158,7 +159,7 @@ def _escrow_of(cls: type[Any], where: str) -> dict[str, Escrow]:
 
 
 def as_events(found: Any, where: str) -> tuple[Event, ...]:
-    """What a decider returned, as a tuple of registered events. Raises CommandFailed on anything else."""
+    """The events that a decider returned, as a tuple of registered events. Raises CommandFailed on anything else."""
     events: tuple[Any, ...] = (found,) if isinstance(found, Event) else ()
     if isinstance(found, tuple | list):
         events = tuple(cast(Iterable[Any], found))
@@ -169,12 +170,12 @@ def as_events(found: Any, where: str) -> tuple[Event, ...]:
 
 
 def is_a(hint: Any, cls: type[Any]) -> bool:
-    """True when an annotation is that class, or one below it."""
+    """True if an annotation is that class or a subclass of it."""
     return isinstance(hint, type) and issubclass(hint, cls)
 
 
 def events_in(hint: Any) -> tuple[type[Event], ...]:
-    """The events that an annotation names, one or a union; empty where something else is among them."""
+    """The events that an annotation names, one or a union; empty if it names anything else."""
     union = typing.get_origin(hint) in (typing.Union, UnionType)
     kinds: tuple[Any, ...] = typing.get_args(hint) if union else (hint,)
     return kinds if all(is_a(kind, Event) for kind in kinds) else ()

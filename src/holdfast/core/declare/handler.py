@@ -1,9 +1,9 @@
 """Handlers: a command handled in the store's own transaction, beside the team's own tables.
 
 Where an aggregate decides from folded events, a handler is an `async def` that reads and writes tables through
-`tx.connection`; what it emits and answers is committed with that or not at all (G1). Comes after
-`core.declare.message`; `runtime.execute.handlers` runs handlers. Fails with `Misuse` when the function cannot work,
-when it is registered.
+`tx.connection`; its events are committed with those writes or not at all (G1). Comes after
+`core.declare.message`; `runtime.execute.handlers` runs handlers. Fails with `Misuse` when a function is
+registered that cannot work.
 """
 
 import inspect
@@ -16,15 +16,15 @@ from holdfast.core.declare.message import Command, Context, Event, MessageType, 
 from holdfast.errors import CommandFailed, Misuse
 
 HANDLER_SECONDS = 10.0
-"""What a handler may take where it says nothing else."""
+"""How long a handler may take if it does not say."""
 
 
 class LocalTransaction:
-    """The local transaction that a handler works in: its commit and rollback are not the handler's."""
+    """The local transaction that a handler works in; only holdfast commits it and rolls it back."""
 
     def __init__(self, connection: Any, context: Context, engine: str = "") -> None:
         self.context = context
-        """Of the command: when, its message id, key, correlation and transaction id."""
+        """The context of the command: time, message id, key, correlation and transaction id."""
         self.engine = engine
         """`sqlite`, `postgres` or `mysql`."""
         self._connection = connection
@@ -45,13 +45,13 @@ class LocalTransaction:
         self._events += as_events((event,), "tx.emit")
 
     def end(self) -> tuple[Event, ...]:
-        """Let go of the connection. The events emitted."""
+        """Release the connection, and return the emitted events."""
         self._connection = None
         return tuple(self._events)
 
 
 class HandlerType:
-    """A handler as it was registered: which command, how long, and what it is called."""
+    """A handler as it was registered: its command, its time limit and its name."""
 
     def __init__(self, function: Callable[..., Any], contract: str, seconds: float) -> None:
         self.name: str = function.__name__
@@ -85,7 +85,7 @@ class HandlerType:
         self.seconds = seconds
 
     def answer(self, found: Any) -> Event:
-        """What the function returned, if it answers the command. Raises CommandFailed on anything else."""
+        """The event that the function returned, if it answers the command. Raises CommandFailed on anything else."""
         if type(found) not in self.command.answers:
             names = " or ".join(answer.__name__ for answer in self.command.answers)
             raise CommandFailed(f"{self.name} must return {names}; it returned {found!r:.200}")

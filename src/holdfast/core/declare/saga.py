@@ -1,9 +1,9 @@
 """Sagas, declared: the steps of a business transaction as data, compiled from a plain class.
 
-`@step` methods return commands, `@undo(step)` says how an accepted one is taken back, `@pivot` is the point of no
-return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). What happens to a
-running one: `core.saga.progress` and `.advance`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al.,
-1992.)
+`@step` methods return commands, `@undo(step)` returns the command that takes an accepted one back, `@pivot` marks the
+point of no return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). The
+modules `core.saga.progress` and `core.saga.advance` describe a running saga. (Garcia-Molina and Salem, "Sagas", 1987;
+the pivot: Mehrotra et al., 1992.)
 """
 
 import hashlib
@@ -21,11 +21,11 @@ A = TypeVar("A")
 E = TypeVar("E", bound=Event)
 
 DEADLINE_SECONDS = 10.0
-"""After this long a staged saga that is undecided is cancelled."""
+"""A staged saga that is undecided after this time is cancelled."""
 ATTEMPTS_MAX = 5
-"""How often a rejected undo, or a rejected step after the pivot, is asked before the saga is stuck."""
+"""How often a rejected undo, or a rejected step after the pivot, is sent before the saga is stuck."""
 RETRY_DELAY_MS = 500
-"""Delay before the first of these attempts; doubles with each."""
+"""The delay before the first of these attempts; it doubles with each attempt."""
 
 
 class Step(Generic[A]):
@@ -57,7 +57,7 @@ class Undo:
 
 
 class Answer(Generic[E]):
-    """What a saga answers when it has completed; made by `@answer`."""
+    """The answer of a completed saga; made by `@answer`."""
 
     def __init__(self, function: Callable[..., E]) -> None:
         self.function = function
@@ -94,13 +94,13 @@ def step(
     independent: bool = False,
     when: Callable[[Any], bool] | None = None,
 ) -> Any:
-    """Mark a step: a method that returns a command, a list of commands asked side by side, or None for none.
+    """Mark a step: a method that returns a command, a list of commands sent side by side, or None for no command.
 
-    Its parameters name earlier steps and get what answered them. `deadline_seconds`: without an answer by then the
-    step is unknown: before the pivot it is cancelled and the saga is undone, after it this is only reported.
-    `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`. `independent=True`: while this
-    step is unknown, earlier ones are undone already. `when`: a function of the saga; the step is skipped when it says
-    no.
+    Its parameters name earlier steps and receive their answers. `deadline_seconds`: a step without an answer by then is
+    unknown; before the pivot it is cancelled and the saga is undone, after the pivot this is only reported.
+    `partial=True`: rejections do not undo; the next steps receive `list[Event | Rejection]`. `independent=True`:
+    earlier steps are undone even while this step is unknown. `when`: a function of the saga; the step is skipped if
+    it returns False.
     """
 
     def make(function: Callable[..., Any]) -> Step[Any]:
@@ -116,9 +116,9 @@ def pivot(function: Callable[..., Command[A] | None], /) -> Step[A]: ...
 @overload
 def pivot(*, deadline_seconds: float = 0) -> _StepMaker: ...
 def pivot(function: Any = None, /, *, deadline_seconds: float = 0) -> Any:
-    """Mark the step that is the point of no return: rejected, it undoes; accepted, everything after goes forward.
+    """Mark the point of no return: if this step is rejected, the saga is undone; if accepted, it only goes forward.
 
-    `deadline_seconds`: without an answer by then it is cancelled; while it is unknown nothing is undone, its answer
+    `deadline_seconds`: a pivot without an answer by then is cancelled; nothing is undone until its answer comes, which
     decides.
     """
 
@@ -177,8 +177,10 @@ class SagaType:
             self._check_staged()
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
-        text = "|".join(  # a message's version is no part of it: what was stored is brought up to the one known here
-            f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
+        text = (
+            "|".join(  # the version of a message is left out: stored messages are brought up to the version known here
+                f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
+            )
         )
         text = f"{self.begin.full_name}|{text}{'|staged' if staged else ''}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]

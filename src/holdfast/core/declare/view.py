@@ -1,4 +1,4 @@
-"""Views and reactions: what a service makes of events, its own and others'.
+"""Views and reactions: how a service reacts to events, its own and those of other services.
 
 A view folds events into rows, one per key; a reaction answers an event with commands. Both are fed by the runtime's
 feeds in commit order, each with a checkpoint of its own. Pure; fails with `Misuse` when compiled.
@@ -25,7 +25,7 @@ class ViewType:
         self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[..., None], bool]] = {}
         """Event class -> (its key function, the evolver, whether that takes the row's key)."""
         self.events: dict[str, MessageType] = {}
-        """By stored name, those of earlier versions too."""
+        """Messages by stored name, earlier versions included."""
         for name, method in members(cls).items():
             key = getattr(method, EVOLVE, None)
             if key is None:
@@ -42,8 +42,8 @@ class ViewType:
         self.fingerprint = f"{self.shape.fingerprint}:{','.join(sorted({one.stored for one in self.events.values()}))}"
 
     def keys(self, event: Event) -> list[str]:
-        """The keys of the rows an event belongs to: one, or several where the key function returns a list; composite
-        where it returns a tuple."""
+        """The keys of the rows an event belongs to: one, or several if the key function returns a list; composite if it
+        returns a tuple."""
         found: Any = self.evolvers[type(event)][0](event)
         keys = cast(list[object], found) if isinstance(found, list) else [found]
         parts = (cast(tuple[object, ...], key) if isinstance(key, tuple) else (key,) for key in dict.fromkeys(keys))
@@ -81,10 +81,10 @@ class ReactionType:
         self.events: dict[str, MessageType] = {
             stored: kind for kind in map(message_type, kinds) for stored in kind.stored_all
         }
-        """By stored name, those of earlier versions too. Events of one producer come in the order of its log, whichever
-        of these they are."""
+        """Messages by stored name, earlier versions included. All these events of one producer come in the order of its
+        log."""
         self.wants_context = bool(rest)
 
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:
-        """The commands the event leads to. Raises what the function raises, or CommandFailed."""
+        """The commands that the event leads to. Raises what the function raises, or CommandFailed."""
         return as_commands(self.function(event, context) if self.wants_context else self.function(event), self.name)

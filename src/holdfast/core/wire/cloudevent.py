@@ -1,7 +1,7 @@
-"""CloudEvents 1.0: an event record as other programs read it, and back, with nothing lost.
+"""CloudEvents 1.0: encodes an event record for other programs, and decodes it again without loss.
 
-What CloudEvents has no attribute for travels as extension attributes (small letters and digits only). Comes after the
-store, before a feed's reader; fails with `Garbled` when what came is no batch of events.
+Fields without a CloudEvents attribute travel as extension attributes (small letters and digits only). Comes after the
+store, before a feed's reader; fails with `Garbled` if the bytes are not a batch of events.
 (CloudEvents 1.0.2, JSON event format 3 and 4; distributed tracing extension.)
 """
 
