@@ -1,8 +1,8 @@
-"""Stores by URL: which scheme of a URL means which store.
+"""Stores by URL: the scheme of a URL selects the store.
 
-Each store is imported when a URL asks for it, so that whoever needs one pays for that one alone. Comes after
-configuration, which says the URLs; before `compose`, and before the verbs that work on a store. Fails with
-`ConfigInvalid` on a URL that names no store, and if the store's driver is not installed.
+Each store is imported only if a URL names it, so that unused drivers cost nothing. Comes after the configuration, which
+has the URLs; before `compose`, and before the verbs that work on a store. Fails with `ConfigInvalid` on a URL that
+names no store, and if the store's driver is not installed.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ from holdfast.ports.store import Store
 
 
 def make_store(url: str, log: str) -> Store:
-    """The store that a URL names, for the log of one service. It is not opened, and nothing is made yet.
+    """The store that a URL names, for the log of one service. The store is not opened, and nothing is created yet.
 
     - `memory:`: in this process
     - `sqlite:PATH`: that file; `sqlite:FOLDER/`: one file for each service in that folder
     - `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`: a schema for each service
     - `mysql://USER:PASSWORD@HOST:PORT/`: a database for each service
 
-    Raises ConfigInvalid where the URL cannot be used, or the adapter's extra is not installed.
+    Raises ConfigInvalid if the URL cannot be used, or if the adapter's extra is not installed.
     """
     maker = STORES.get(urlsplit(url).scheme)
     if maker is None:
@@ -80,7 +80,7 @@ STORES: Mapping[str, Callable[[str, str], Store]] = MappingProxyType(
         "mariadb": _mysql,
     }
 )
-"""By the scheme of a store's URL, what makes it of the URL and the log's name. It imports its adapter only then."""
+"""Scheme of a store's URL -> the function that makes the store from the URL and the log's name."""
 
 EXTRAS: Mapping[str, str] = MappingProxyType({"apsw": "sqlite", "psycopg": "postgres", "asyncmy": "mysql"})
-"""By the driver's module, the extra that brings it."""
+"""Module of a driver -> the extra that installs it."""

@@ -1,8 +1,8 @@
-"""A service's own routes, and its views: what a user declared with `service.get`, `service.post` and `service.view`.
+"""A service's own routes and views, declared with `service.get`, `service.post` and `service.view`.
 
 Compiles a route's function once: path parameters by name, converted by their annotation, and `body` decoded by its
-own. Comes after the routes, before `web.commands` and `runtime.feeds.views`. Fails with `Misuse` when compiled, with
-`Invalid` on what a caller sends.
+annotation. Comes after the routes, before `web.commands` and `runtime.feeds.views`. Fails with `Misuse` when a route is
+compiled, and with `Invalid` on a caller's input.
 """
 
 import math
@@ -54,7 +54,7 @@ class UserRoute:
         self._decode = self._decoder(where) if self.body is not None else None
 
     def row(self) -> Route:
-        """What is said of it: anybody may ask it; what it answers is the user's."""
+        """The description of the route: any caller may use it, and its answer is the user's."""
         method, path, function = self.route.method, self.route.path, self.route.function
         parameters = tuple(Parameter(name, self.hints[name], place="path") for name in self.names)
         about = (method, path, Guard.PUBLIC, "", summary_of(function), self.node.name)
@@ -123,7 +123,7 @@ class UserRoute:
 async def look_up(
     node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
 ) -> Response:
-    """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
+    """Answer with the row of a view; headers say how far the view has come. Raises NotFound, Invalid."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     wait = request.seconds("wait", VIEW_WAIT_SECONDS, AT_LEAST_SECONDS_MAX)

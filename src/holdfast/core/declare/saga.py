@@ -177,10 +177,9 @@ class SagaType:
             self._check_staged()
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
-        text = (
-            "|".join(  # the version of a message is left out: stored messages are brought up to the version known here
-                f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
-            )
+        # The version of a message is left out: stored messages are brought up to the version known here.
+        text = "|".join(
+            f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
         )
         text = f"{self.begin.full_name}|{text}{'|staged' if staged else ''}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
