@@ -1,9 +1,9 @@
-"""The file of a SQLite store: its schema, its lock, and how it is opened without harming what is not ours.
+"""The file of a SQLite store: its schema, its lock, and how it is opened without damage to files that are not ours.
 
-Comes before `stores.sqlite.writer` and the readers in `stores.sqlite.store`, which are handed connections from here. A
-file is made under another name and renamed when it is whole, so a crash leaves none or a good one. What is foreign,
-newer, damaged or another log's is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`, `StoreCorrupt`,
-`StoreMismatch`; a second writer, in this process or another, meets `StoreLocked`.
+Comes before `stores.sqlite.writer` and the readers in `stores.sqlite.store`, which get their connections here. A file
+is made under another name and renamed when it is complete, so a crash leaves no file or a good one. A file that is
+foreign, newer, damaged or of another log is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`,
+`StoreCorrupt`, `StoreMismatch`; a second writer, in this process or another, meets `StoreLocked`.
 """
 
 import fcntl
@@ -85,18 +85,20 @@ PRAGMA cache_size = -8000;              -- kB
 PRAGMA foreign_keys = ON;               -- of tables of the team's own, which handlers change
 """
 BUSY_MS = 5000
-"""How long a connection waits for a lock of somebody who opened the file with other tools."""
+"""How long a connection waits for the lock of another tool that opened the file."""
 
 
 class FileLock:
-    """The right to write to a store: an advisory lock on a file beside it, which the kernel frees when we die."""
+    """The right to write to a store: an advisory lock on a file beside it, which the kernel frees when the process
+    dies."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._file: int | None = None
 
     def acquire(self, at: int) -> None:
-        """Take it and write down who has it since when; raises StoreLocked, naming the holder."""
+        """Take the lock, and write its holder and the time into the file. Raises StoreLocked, which names the
+        holder."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +116,7 @@ class FileLock:
         self._file = file
 
     def release(self) -> None:
-        """Give it back. The file stays: removing it would let two hold locks of one name."""
+        """Give the lock back. The file stays: without it, two processes could hold locks of one name."""
         if self._file is not None:
             os.ftruncate(self._file, 0)
             os.close(self._file)
@@ -128,7 +130,7 @@ class _Holder(msgspec.Struct):
 
 
 def store_error(path: Path, error: Exception) -> StoreError:
-    """What an engine's error means to a caller."""
+    """The StoreError for an error of the engine."""
     if isinstance(error, StoreError):
         return error
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
@@ -192,7 +194,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def connect_writer(path: Path, log: str, vfs: str) -> Connection:
-    """The one connection that writes, after all checks; nothing of the file is changed when one fails."""
+    """The one connection that writes, after all checks; the file is not changed if a check fails."""
     if apsw.SQLITE_VERSION_NUMBER < SQLITE_VERSION_MIN:
         raise StoreError(
             f"SQLite {apsw.sqlite_lib_version()} can damage files in WAL mode; install apsw 3.51.3 or later"
