@@ -476,7 +476,7 @@ def test_an_acknowledgement_that_falls_back_is_a_fork_in_an_answer_and_old_in_a_
     before = kept(state)
     late = frame(10, ack=Cursor("mine", 9), have=9)
     state.take_request(late, 10)
-    with pytest.raises(Forked, match="up to 10 and says 9"):
+    with pytest.raises(Forked, match="up to 10 and now says 9"):
         state.take_answer(state.probe(), late, 10, 10)
     assert kept(state) == before
     assert state.failed(Forked()) and state.halted and not state.failed(Forked())

@@ -36,7 +36,7 @@ def test_the_name_of_a_log_is_read_as_it_is_written(service: str, partition: int
 @pytest.mark.parametrize("text", ["", ".1", "stock.", "stock.0", "stock.01", "stock.-1", "stock.x", "stock.1.2", "s.²"])
 def test_what_names_no_log_is_refused(text: str) -> None:
     """G10: two spellings of one log would be two logs."""
-    with pytest.raises(ValueError, match="names no log"):
+    with pytest.raises(ValueError, match="is not the name of a log"):
         LogName.parse(text)
 
 

@@ -46,13 +46,13 @@ class Tell(Command[Told]):
 """
 WRONG: dict[str, tuple[str, str]] = {
     "contract name": ('Contract("No Good")', "contract name 'No Good'"),
-    "not an event": ("@c.event\nclass X(Command[Done]): id: str", "subclasses holdfast.Event"),
-    "not a command": ("@c.command\nclass X(Event): id: str", "subclasses holdfast.Command"),
-    "name taken": ('@c.event(name="done")\nclass X(Event): id: str', "is the name of Done already"),
+    "not an event": ("@c.event\nclass X(Command[Done]): id: str", "must inherit from holdfast.Event"),
+    "not a command": ("@c.command\nclass X(Event): id: str", "must inherit from holdfast.Command"),
+    "name taken": ('@c.event(name="done")\nclass X(Event): id: str', "the name 'done' already belongs to Done"),
     "bad name": ('@c.event(name="No")\nclass X(Event): id: str', "lower-case"),
     "no upcast": ("@c.event(version=3)\nclass X(Event): id: str", "needs upcasts for the versions [1, 2]"),
-    "key unknown": ('@c.command(key="nr")\nclass X(Command[Done]): id: str', "names 'nr', which is no field"),
-    "no answer": ('@c.command(key="id")\nclass X(Command): id: str', "say which event answers it"),
+    "key unknown": ('@c.command(key="nr")\nclass X(Command[Done]): id: str', "names 'nr', which is not a field"),
+    "no answer": ('@c.command(key="id")\nclass X(Command): id: str', "name the event that answers it"),
     "a list in a message": ("@c.event\nclass X(Event): ids: list[str]", "messages are immutable; use"),
     "a dict in a message": ("@c.event\nclass X(Event): ids: dict[str, int]", "messages are immutable; use"),
     "no default": ("""
@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[str, str]] = {
         class A:
             @decide
             async def do(self, command: Do) -> Done: ...
-        """, "c.A.do: must be a plain def"),
+        """, "c.A.do: the method must be a plain def"),
     "no annotation": ("""
         @s.aggregate
         class A:
@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[str, str]] = {
         class A:
             @decide
             def do(self, command: Nothing) -> Done: ...
-        """, "annotation not found"),
+        """, "an annotation cannot be resolved"),
     "wrong answer": ("""
         @s.aggregate
         class A:
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def do(self, command: Do) -> Done: ...
             @decide
             def do_too(self, command: Do) -> Done: ...
-        """, "c.A.do_too: do decides do already"),
+        """, "c.A.do_too: do already decides do"),
     "decided by two": ("""
         @s.aggregate
         class A:
@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[str, str]] = {
         class B:
             @decide
             def do(self, command: Do) -> Done: ...
-        """, "c.B: do is decided by A already"),
+        """, "c.B: A already decides do"),
     "evolved twice": ("""
         @s.aggregate
         class A:
@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def one(self, event: Done) -> None: ...
             @evolve
             def two(self, event: Done) -> None: ...
-        """, "done is evolved by another method already"),
+        """, "another method already evolves done"),
     "evolver of two": ("""
         @s.aggregate
         class A:
@@ -128,7 +128,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def do(self, command: Do) -> Done: ...
             @evolve
             def one(self, event: Done, more: int) -> None: ...
-        """, "an evolver takes one parameter"),
+        """, "an evolver must take one parameter"),
     "state that cannot be stored": ("""
         @s.aggregate
         class A:
@@ -147,21 +147,21 @@ WRONG: dict[str, tuple[str, str]] = {
                 n: int = 0
                 @evolve(key=lambda event: event.id)
                 def one(self, event: Done) -> None: ...
-        """, "c.V: the name is taken"),
+        """, "c.V: another aggregate, handler, effect, saga, reaction or view already has this name"),
     "view without key": ("""
         @s.view
         class V:
             n: int = 0
             @evolve
             def one(self, event: Done) -> None: ...
-        """, "c.V.one: say which row"),
+        """, "c.V.one: name the row"),
     "view evolver of two": ("""
         @s.view
         class V:
             n: int = 0
             @evolve(key=lambda event: event.id)
             def one(self, event: Done, more: int) -> None: ...
-        """, "c.V.one: a view's evolver takes an event, then `key: str` if wanted"),
+        """, "c.V.one: a view's evolver must take an event, and may then take `key: str`"),
     "view without events": ("@s.view\nclass V:\n    n: int = 0", "needs at least one @evolve(key=...)"),
     "view evolves twice": ("""
         @s.view
@@ -171,15 +171,15 @@ WRONG: dict[str, tuple[str, str]] = {
             def one(self, event: Done) -> None: ...
             @evolve(key=lambda event: event.id)
             def two(self, event: Done) -> None: ...
-        """, "done is evolved by another method already"),
-    "reaction to nothing": ("@s.reaction\ndef r(event: int) -> Do: ...", "takes one parameter annotated with an event"),
+        """, "another method already evolves done"),
+    "reaction to nothing": ("@s.reaction\ndef r(event: int) -> Do: ...", "must take one parameter annotated"),
     "reaction that waits": ("@s.reaction\nasync def r(event: Done) -> Do: ...", "must be a plain def"),
     "saga of nothing": ("""
         @s.saga
         class S:
             @step
             def one(self) -> Do: ...
-        """, "c.S: annotate one field"),
+        """, "c.S: annotate exactly one field"),
     "saga of another's command": ("""
         @s.saga
         class S:
@@ -196,14 +196,14 @@ WRONG: dict[str, tuple[str, str]] = {
             def one(self) -> Do: ...
             @pivot
             def two(self) -> Do: ...
-        """, "c.S.two: a saga has one pivot at the most"),
+        """, "c.S.two: a saga may have only one pivot"),
     "step of no command": ("""
         @s.saga
         class S:
             go: Go
             @step
             def one(self) -> int: ...
-        """, "annotate what it returns"),
+        """, "annotate the return type"),
     "step of an event": ("""
         @s.saga
         class S:
@@ -244,7 +244,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def one(self) -> Do: ...
             @undo(one)
             def back(self, event: Told) -> Undo: ...
-        """, "one is answered by Done, the undo takes Told"),
+        """, "one is answered by Done, but the undo takes Told"),
     "undo behind the pivot": ("""
         @s.saga
         class S:
@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def two(self) -> Do: ...
             @undo(two)
             def back(self, event: Done) -> Undo: ...
-        """, "two is not before the pivot"),
+        """, "two cannot be undone, because it is not before the pivot"),
     "two undos": ("""
         @s.saga
         class S:
@@ -266,7 +266,7 @@ WRONG: dict[str, tuple[str, str]] = {
             def back(self, event: Done) -> Undo: ...
             @undo(one)
             def back_too(self, event: Done) -> Undo: ...
-        """, "one has an undo already"),
+        """, "one already has an undo"),
     "wrong final event": ("""
         @s.saga
         class S:
@@ -275,14 +275,14 @@ WRONG: dict[str, tuple[str, str]] = {
             def one(self) -> Do: ...
             @answer
             def end(self) -> Gone: ...
-        """, "c.S.end: must return Done"),
+        """, "c.S.end: it must return Done"),
     "route": ('@s.get("no/slash")\ndef r(): ...', "write it as /fixed/{parameter}"),
     "route twice": ("""
         @s.get("/a/{b}")
         def r(b: str): ...
         @s.get("/a/{c}")
         def t(c: str): ...
-        """, "has a function already: r"),
+        """, "already has the function r"),
     "undecided": ("s.check()", "c: nothing decides Do"),
     "two services of a name": ('System([s, Service(Contract("c"))], name="x")', "two services are named 'c'"),
     "no services": ('System([], name="x")', "has no services"),

@@ -216,16 +216,16 @@ class Follows:
 @pytest.mark.parametrize(
     ("declare", "says"),
     [
-        (lambda it: it.invariant(Both), "has settled.self, tx. and holds.self., or it has follow"),
+        (lambda it: it.invariant(Both), "needs settled.self, tx. and holds.self., or follow"),
         (lambda it: it.invariant(Untyped), "parameter 'event' needs an annotation"),
         (lambda it: it.invariant(NoEvent), "annotated with an event"),
-        (lambda it: it.invariant(Keyless), "then the key where"),
+        (lambda it: it.invariant(Keyless), "and then the key if"),
         (lambda it: it.invariant(Waits), "must be a plain def"),
-        (lambda it: it.invariant(key=lambda tx: "")(Follows), "one that follows events goes `by` them"),
-        (lambda it: it.invariant(by=by_sku)(Transactions), "`by` is for one that follows events"),
-        (lambda it: it.invariant(by=by_sku)(good), "a key is for a class"),
-        (lambda it: it.invariant(by=lambda: "")(Follows), "its `by` takes one event"),
-        (lambda it: it.invariant(by=7)(Follows), "its `by` takes one event"),
+        (lambda it: it.invariant(key=lambda tx: "")(Follows), "with follow.self, event., use `by`"),
+        (lambda it: it.invariant(by=by_sku)(Transactions), "`by` belongs to follow"),
+        (lambda it: it.invariant(by=by_sku)(good), "only an invariant class has a key"),
+        (lambda it: it.invariant(by=lambda: "")(Follows), "`by` must be a function that takes one event"),
+        (lambda it: it.invariant(by=7)(Follows), "`by` must be a function that takes one event"),
     ],
 )
 def test_what_cannot_follow_is_refused(declare: Callable[[Any], Any], says: str) -> None:

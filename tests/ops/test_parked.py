@@ -207,7 +207,7 @@ async def test_each_command_has_its_own_policy() -> None:
         sale(virtual, "o1")
         await asyncio.sleep(0.1)
         assert [one.attempts for one in parked(virtual.nodes["depot"])] == [1]
-    with pytest.raises(Misuse, match="has a Retry already"):
+    with pytest.raises(Misuse, match="already has a Retry"):
         made.services["depot"].retry(Take, Retry())
     for wrong in ({"attempts_max": 0}, {"first_seconds": 0}, {"last_seconds": 0.1}, {"growth": 0.5}, {"jitter": 1}):
         with pytest.raises(Misuse, match=next(iter(wrong))):

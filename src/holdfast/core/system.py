@@ -1,4 +1,4 @@
-"""Systems as declared: services that run together, and what must be true of all of them.
+"""Systems as declared: services that run together, and the invariants over all of them.
 
 Comes after `core.declare.service` and the invariants, before the runtime; fails with `Misuse`.
 """
@@ -27,10 +27,10 @@ class System:
                 raise Misuse(f"system {name!r}: two services are named {service.name!r}")
             self.services[service.name] = service
         self.invariants: dict[str, Invariant] = {}
-        """By name: what must be true of the system, see `invariant`."""
+        """The invariants of the system by name, see `invariant`."""
         self._slots = {name: SlotMap(name) for name in self.services}
         if not self.services:
-            raise Misuse(f"system {name!r}: has no services")
+            raise Misuse(f"system {name!r} has no services; give it at least one")
         for service in self.services.values():
             service.check_staged(self.services)
 
@@ -55,13 +55,13 @@ class System:
         key: Callable[[Happened], Any] | None = None,
         by: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Register something that must be true; what is wrong is yielded, in sentences.
+        """Register an invariant; it yields a sentence for each thing that is wrong.
 
-        A function takes what `Happened` in one settled transaction. A class folds: `settled(self, tx)` takes one after
-        another, `holds(self)` judges what was folded so far; `holds(self, in_flight)` is also given the transactions
-        with something left to happen. A class with `follow(self, event)` is given events one by one as they happened,
-        those of each log in its order. `key` says to which keys a transaction belongs, `by` to which an event does:
-        then there is one instance a key, and only those that were touched are judged again. Raises Misuse.
+        A function takes one settled transaction (`Happened`). A class folds: `settled(self, tx)` takes one transaction
+        after another, `holds(self)` judges the fold so far; `holds(self, in_flight)` is also given the transactions
+        that are not settled. A class with `follow(self, event)` is given events one by one as they happened,
+        those of each log in its order. `key` gives the keys a transaction belongs to, `by` those of an event:
+        then each key has an instance of its own, and only instances that changed are judged again. Raises Misuse.
         """
 
         def register(declared: Any) -> Any:

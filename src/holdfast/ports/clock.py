@@ -1,4 +1,4 @@
-"""The clock port: where time of day and chance come from, so that a test can own both.
+"""The clock port: the source of time and of randomness, so that a test can control both.
 
 Waiting is not here: it goes through the event loop's own timers, which a virtual loop drives (`holdfast.testing`).
 """

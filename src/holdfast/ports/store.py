@@ -1,7 +1,7 @@
 """The store port: a service's log and the small tables around it, on some engine.
 
 Comes after `runtime.log.writer`, which hands it groups of batches; before the engine. One verb writes: `commit`.
-`holdfast.testing.conformance.store` decides what is a store: an adapter that passes it is one.
+An adapter is a store if it passes `holdfast.testing.conformance.store`.
 All methods are coroutines called from one event loop; they may overlap, except that `commit` is never called while
 another `commit` of the same store is running. Failures are `holdfast.errors.StoreError`s.
 """
@@ -18,31 +18,32 @@ from holdfast.core.log.record import Kind, Record
 __all__ = ["RECORD_BYTES_MAX", "Capabilities", "Incarnation", "Lent", "Loaded", "Opened", "Page", "Snapshot", "Store"]
 
 RECORD_BYTES_MAX = 4 * 1024 * 1024
-"""Bytes of one record's `data` that every store takes; more is refused. Half a frame, so that each record fits one."""
+"""The limit on the bytes of one record's `data`, the same in every store. It is half a frame, so each record fits
+one."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What an engine can and cannot do, each limit with its reason in the adapter's docstring."""
+    """The capabilities of an engine; the adapter's docstring gives the reason for each limit."""
 
     durable: bool
-    """A commit survives the power going (memory: no)."""
+    """A commit survives a power failure (memory: no)."""
     replicas: bool = False
     """Several processes may write to one log."""
     backup: bool = False
     """`backup` works while the store is being written to."""
     transactions: Literal["", "shared", "own"] = ""
-    """What `begin` lends to handlers. `own`: a connection and a transaction for each. `shared`: the one connection that
-    writes; nothing else is committed meanwhile, and several handlers may work in one transaction, one after another.
-    Empty: nothing."""
+    """What `begin` lends to handlers. `own`: a connection and a transaction for each handler. `shared`: the one
+    connection that writes; nothing else is committed meanwhile, and several handlers may work in one transaction, one
+    after another. Empty: no transactions."""
     engine: str = ""
-    """`sqlite`, `postgres` or `mysql`, for who writes SQL of his own."""
+    """`sqlite`, `postgres` or `mysql`, for handlers with SQL of their own."""
 
 
 class Incarnation(msgspec.Struct, frozen=True):
     """One opening of a log for writing: the id it took and the first position it could give.
 
     `bridged` is the highest position below `first` that a repair declared lost: a cursor of an earlier incarnation
-    that stands in the gap up to it is accepted again. 0 where no repair was.
+    that stands in the gap up to it is accepted again. 0 if there was no repair.
     """
 
     id: str
@@ -51,9 +52,9 @@ class Incarnation(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What a store says when it opens: its head and all incarnations, oldest first.
+    """The state of a store when it opens: its head and all incarnations, oldest first.
 
-    The head is the last position given (0: none), or after a leap the last one that never will be: the next record
+    The head is the last position given (0: none), or after a leap the last position that is skipped: the next record
     gets `head` + 1.
     """
 
@@ -62,7 +63,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Records in commit order, and how far the search went: everything that matches in (after, upto] is here."""
+    """Records in commit order, and how far the search went: all matching records in (after, upto] are here."""
 
     records: tuple[Record, ...]
     upto: int
@@ -73,48 +74,48 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     version: int
     shape: str
-    """Fingerprint of the fields it was folded with; a snapshot of another shape is not used."""
+    """The fingerprint of the fields it was folded with; a snapshot with another shape is not used."""
     data: msgspec.Raw
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A stream: its newest snapshot if asked for and there, and all its versioned records after it, oldest first."""
+    """A stream: its newest snapshot, if requested and present, and all its versioned records after it, oldest first."""
 
     snapshot: Snapshot | None
     records: tuple[Record, ...]
 
 
 class Lent(Protocol):
-    """A transaction lent to handlers. Who has begun it ends it, whatever happens."""
+    """A transaction lent to handlers. The caller that began it must end it in every case."""
 
     @property
     def connection(self) -> Any:
-        """The engine's own connection. It refuses to commit and to roll back, where the driver lets it."""
+        """The engine's own connection. It refuses to commit and to roll back, if the driver allows that."""
         ...
 
     async def mark(self) -> None:
-        """What follows is one handler's. Raises StoreFailed."""
+        """Mark the beginning of one handler's work. Raises StoreFailed."""
         ...
 
     async def undo(self) -> None:
-        """Take back all since the mark; where transactions are not shared, all. Raises StoreFailed."""
+        """Undo all work since the mark; if transactions are not shared, all work. Raises StoreFailed."""
         ...
 
     def lost(self, error: BaseException) -> bool:
-        """True where that error of the driver says that the engine ended the transaction, and a new one may do."""
+        """True if this error of the driver says that the engine ended the transaction, and a new one may succeed."""
         ...
 
     async def end(self) -> None:
-        """Roll back what is not committed, and give the connection back. Never raises; safe to call twice."""
+        """Roll back if it is not committed, and give the connection back. Never raises; safe to call twice."""
         ...
 
 
 class Store(Protocol):
     """A log and its small tables.
 
-    Guarantees of every store: positions are gap-free within an incarnation and given in commit order (G2); what
-    `commit` returned as `Committed` is durable by the engine's highest setting (G8) and is seen by every later read;
-    no read ever returns anything that is not committed, nor a record while one of a lower position is still to come.
+    Guarantees of every store: positions are gap-free within an incarnation and given in commit order (G2); a
+    batch for which `commit` returned `Committed` is durable by the engine's highest setting (G8), and every later read
+    sees it; no read returns uncommitted data, or a record while a record with a lower position is still to come.
     """
 
     @property
@@ -131,35 +132,35 @@ class Store(Protocol):
         ...
 
     async def begin(self) -> Lent:
-        """Begin a transaction for handlers. Where it is `shared`, `commit` waits until it has ended, other than the one
-        `within` it. Raises StoreFailed, and StoreError where the engine lends none."""
+        """Begin a transaction for handlers. If it is `shared`, every `commit` waits until it has ended, except the
+        one `within` it. Raises StoreFailed, and StoreError if the engine lends no transactions."""
         ...
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit each batch whole or not at all, all of them in one durable flush; one outcome for each, in order.
 
         A batch is checked against the state its predecessors in the group leave. In order: every `reads` stream is at
-        the version named; every `moves` cursor is at `before`; every fresh row is absent. The first that does not
-        hold is the outcome (`Conflict`, `Duplicate`), the batch leaves nothing, and its neighbours go through. An
+        the version named; every `moves` cursor is at `before`; every fresh row is absent. The first check that
+        fails gives the outcome (`Conflict`, `Duplicate`), the batch writes nothing, and the other batches go on. An
         empty batch is `Committed` at the next position. A record's version must follow on from what the batch read:
-        the store relies on it, and fails the group where it would give one version twice.
+        the store relies on it, and fails the group if it would give one version twice.
 
-        Raises StoreFailed when the engine could not make the group durable. Then either nothing of it is there, which
-        the adapter has made sure of by looking, never by guessing; or the engine could not be asked, and every other
-        method raises StoreFailed until `recover` could. And LimitExceeded (a record's `data` over `RECORD_BYTES_MAX`),
-        before anything is written.
+        Raises StoreFailed when the engine could not make the group durable. Then either nothing of it is there, and
+        the adapter has verified that; or the engine could not be asked, and every other method raises StoreFailed
+        until `recover` succeeds. Raises LimitExceeded (a record's `data` is over `RECORD_BYTES_MAX`) before anything
+        is written.
 
-        `within` a transaction, the batches and what was done in it are committed together or not at all: where one
-        batch is refused, nothing is written and the outcomes say why. Then it may also raise TransactionRefused (the
-        engine does not take what the handlers did, or they ended the transaction themselves) and TransactionLost (the
-        connection broke, and looking has shown that nothing is there).
+        `within` a transaction, the batches and the handlers' work commit together or not at all: if one batch is
+        refused, nothing is written and the outcomes say why. It may then also raise TransactionRefused (the engine
+        refuses the handlers' work, or they ended the transaction themselves) and TransactionLost (the connection
+        broke, and the adapter has verified that nothing is there).
         """
         ...
 
     async def recover(self) -> int:
-        """After a commit that failed: find out whether its group is there after all. The head.
+        """Find out, after a failed commit, whether its group is there after all, and return the head.
 
-        Raises StoreFailed while the engine cannot be asked. What is read after it includes the group if it is there.
+        Raises StoreFailed while the engine cannot be asked. Later reads include the group if it is there.
         """
         ...
 
@@ -193,7 +194,7 @@ class Store(Protocol):
         ...
 
     async def get(self, kind: RowKind, keys: Sequence[str]) -> list[bytes | None]:
-        """The rows' data, in the order asked; None where there is no such row."""
+        """The rows' data, in the order asked; None if there is no such row."""
         ...
 
     async def scan(
@@ -212,7 +213,7 @@ class Store(Protocol):
 
     async def clear(self, kind: RowKind, prefix: str, cursor_prefix: str) -> None:
         """Remove all rows of `kind` whose key begins with `prefix` and all cursors whose name begins with
-        `cursor_prefix` (neither may be empty: ValueError), durably: how a view's old generation goes."""
+        `cursor_prefix` (neither may be empty: ValueError), durably: this is how a view's old generation is removed."""
         ...
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
@@ -221,9 +222,10 @@ class Store(Protocol):
         ...
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent copy to `target` (must not exist, else StoreForeign) while the store goes on."""
+        """Write a consistent copy to `target` (if it exists: StoreForeign) while the store goes on."""
         ...
 
     async def close(self) -> None:
-        """Finish what is running and let go of the engine. Safe to call twice, and on a store that never opened."""
+        """Finish the running calls and disconnect from the engine. Safe to call twice, and on a store that never
+        opened."""
         ...

@@ -1,9 +1,9 @@
 """The transport port: how frames and questions travel from one service to another.
 
-Comes after `runtime.exchange.exchange`, which decides what is said; before the wire. A transport carries and loses,
-nothing more: order, repetition and duplicates are the exchange's affair. What services publish is read by another port,
-`ports.feed`; a `Network` is both. An adapter that passes `holdfast.testing.conformance.transport` is a transport.
-Failures are `holdfast.errors.ExchangeError`s.
+Comes after `runtime.exchange.exchange`, which decides what to send; before the wire. A transport only carries frames
+and may lose them: the exchange handles order, repetition and duplicates. Published events are read through another
+port, `ports.feed`; a `Network` is both. An adapter is a transport if it passes
+`holdfast.testing.conformance.transport`. Failures are `holdfast.errors.ExchangeError`s.
 """
 
 from typing import Protocol
@@ -16,30 +16,32 @@ __all__ = ["Neighbour", "Network", "Peer", "Transport"]
 
 
 class Peer(Protocol):
-    """What a service answers to others."""
+    """The answers of a service to other services."""
 
     async def exchange(self, frame: Frame) -> Frame:
         """Take a frame and, when all of it is durable, answer with one. Raises ExchangeError or Unavailable."""
         ...
 
     async def standing(self, tx: str) -> Standing:
-        """What this service knows of a staged transaction. Raises Unavailable, StoreError."""
+        """What this service knows about a staged transaction. Raises Unavailable, StoreError."""
         ...
 
 
 class Transport(Protocol):
-    """The way to the others. Every call ends in time; Unreachable says nothing about what happened there."""
+    """The connection to other services. Every call ends in time; after Unreachable it is unknown what happened
+    there."""
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
-        """Bring a frame to a peer and its answer back. Raises Unreachable, or the ExchangeError that the peer named."""
+        """Send a frame to a peer and return its answer. Raises Unreachable, or the ExchangeError that the peer
+        named."""
         ...
 
     async def standing(self, peer: str, tx: str) -> Standing:
-        """What a peer knows of a staged transaction. Raises Unreachable, or the error that the peer named."""
+        """What a peer knows about a staged transaction. Raises Unreachable, or the error that the peer named."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
 
 

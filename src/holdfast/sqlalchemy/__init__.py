@@ -1,8 +1,8 @@
 """The team's own SQLAlchemy sessions, joined to the transaction of a handler.
 
-`joined` gives a session of the team's maker on the connection that a handler was lent: what it flushes is committed
-with the handler's events, or not at all. The session's own commit and rollback end a savepoint. Needs the extra
-`sqlalchemy`. Fails with `Misuse` where the maker does not suit the engine; else with what SQLAlchemy raises.
+`joined` gives a session of the team's maker on the connection that a handler was lent: its changes are committed with
+the handler's events, or not at all. The session's own commit and rollback end a savepoint. Needs the extra
+`sqlalchemy`. Fails with `Misuse` if the maker does not suit the engine; other errors are SQLAlchemy's own.
 """
 
 from collections.abc import AsyncGenerator
@@ -30,7 +30,7 @@ registry.register("sqlite.holdfast", "holdfast.sqlalchemy.sqlite", "ApswDialect"
 registry.register("sqlite.holdfast_async", "holdfast.sqlalchemy.sqlite", "AsyncApswDialect")
 
 _lent: ContextVar[Any] = ContextVar("lent")
-"""The connection that an engine gives to whoever connects now."""
+"""The connection that the engine returns for the current connect call."""
 
 
 @overload
@@ -38,10 +38,11 @@ def joined(tx: LocalTransaction, sessions: async_sessionmaker[A]) -> AbstractAsy
 @overload
 def joined(tx: LocalTransaction, sessions: sessionmaker[S]) -> AbstractAsyncContextManager[S]: ...
 def joined(tx: LocalTransaction, sessions: Any) -> AbstractAsyncContextManager[Any]:
-    """A session of that maker inside the handler's transaction; flushed at the end of the block.
+    """A session of that maker inside the handler's transaction; it is flushed at the end of the block.
 
     An `async_sessionmaker` on every engine; a `sessionmaker` on SQLite alone, since a server's driver is asynchronous
-    (there `session.run_sync` of an `AsyncSession` brings a `Session`). A maker with `binds` of its own goes elsewhere.
+    (there `session.run_sync` of an `AsyncSession` brings a `Session`). A maker with its own `binds` uses other
+    connections.
     """
     if isinstance(sessions, async_sessionmaker):
         return _joined_async(tx, cast("async_sessionmaker[AsyncSession]", sessions))
@@ -100,14 +101,14 @@ def _engine() -> Engine:
 
 
 def _leave_alone(engine: Engine) -> None:
-    """An engine that ends no transaction and closes no connection: both are the store's."""
+    """An engine that never ends the transaction or closes the connection, because both belong to the store."""
     dialect: Any = engine.dialect
     for name in ("do_begin", "do_commit", "do_rollback", "do_close", "do_terminate"):
         setattr(dialect, name, _nothing)
 
 
 def _nothing(connection: Any) -> None:
-    """The store does it."""
+    """Do nothing: the store does it."""
 
 
 async def _connection() -> Any:

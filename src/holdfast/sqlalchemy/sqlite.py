@@ -1,7 +1,7 @@
-"""SQLAlchemy on an `apsw.Connection`: the little of a DB-API driver that its SQLite dialect needs.
+"""SQLAlchemy on an `apsw.Connection`: the part of a DB-API driver that its SQLite dialect needs.
 
 SQLAlchemy knows Python's own `sqlite3` and has no dialect for apsw, with which a SQLite store writes. Used by
-`holdfast.sqlalchemy` only. Results are read whole. Errors are DB-API errors, with apsw's as their cause.
+`holdfast.sqlalchemy` only. Results are read whole. Errors are DB-API errors; the apsw error is their cause.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ class NotSupportedError(DatabaseError):
 
 
 class Driver:
-    """What SQLAlchemy asks of a driver's module."""
+    """The driver module, as far as SQLAlchemy uses it."""
 
     paramstyle: ClassVar[str] = "qmark"
     sqlite_version_info: ClassVar[tuple[int, ...]] = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
@@ -73,7 +73,7 @@ class Connection:
 
 
 class DriverCursor:
-    """One statement at a time, its rows read whole."""
+    """A cursor that runs one statement at a time and reads all its rows."""
 
     arraysize = 1
 
@@ -107,7 +107,7 @@ class DriverCursor:
         self.rowcount = changed
 
     def _described(self, cursor: Any, sql: str, values: Any) -> bool:
-        # Asked before the first step: a statement without rows has ended after it, and has no columns any more.
+        # The columns are read before the first step: a statement without rows ends with that step and loses them.
         columns = cursor.get_description()
         self.description = tuple((name, kind, *(None,) * 5) for name, kind in columns) or None
         return True
@@ -121,7 +121,7 @@ class DriverCursor:
         return [row for row, _ in zip(self._rows, range(size), strict=False)]
 
     def fetchall(self) -> list[Any]:
-        """All that are left."""
+        """All remaining rows."""
         return list(self._rows)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""The store in memory: the shortest one, and so the specification the others are compared with.
+"""The store in memory: the shortest store, and so the specification that the others are compared with.
 
-Promises all of `ports.store` but durability and backup: what it holds lasts as long as the object does, over any number
-of `close` and `open`. No threads, no clock, no chance: the same calls give the same answers, which is why tests and the
-fault explorer run on it. It never yields inside a call, so a commit is atomic to everybody. Fails with `StoreFailed`
-when used while closed, and with `LimitExceeded`.
+It promises all of `ports.store` except durability and backup: its data lasts as long as the object, over any number of
+`close` and `open`. It has no threads, no clock and no randomness: the same calls give the same answers, so tests and
+the fault explorer run on it. It never yields inside a call, so a commit is atomic for every caller. Fails with
+`StoreFailed` if it is used while closed, and with `LimitExceeded`.
 """
 
 from bisect import bisect_right
@@ -34,14 +34,15 @@ class MemoryStore:
         self._incarnations: list[Incarnation] = []
         self._records: list[Record] = []
         self._positions: list[int] = []
-        """Of the records."""
+        """The positions of the records."""
         self._streams: dict[str, list[Record]] = {}
         """The versioned records of each stream: its length is its version."""
         self._cursors: dict[str, Cursor] = {}
         self._rows: dict[tuple[RowKind, str], bytes] = {}
 
     async def open(self, incarnation: str, at: int) -> Opened:
-        """Begin an incarnation; what an earlier one wrote is still there. Opening again without a close is a crash."""
+        """Begin an incarnation; the records of earlier ones are still there. Opening again without a close is a
+        crash."""
         self._open = True
         return self._begin(Incarnation(incarnation, self._head + 1))
 
@@ -50,7 +51,7 @@ class MemoryStore:
         self._open = False
 
     async def recover(self) -> int:
-        """Nothing is ever in doubt."""
+        """Return the head: in memory no commit is ever in doubt."""
         self._check_open()
         return self._head
 
@@ -63,22 +64,24 @@ class MemoryStore:
         return self._begin(Incarnation(incarnation, first, bridged=first - 1))
 
     async def backup(self, target: Path) -> None:
-        """Refused: what is in memory has no file to copy."""
-        raise StoreError("a store in memory has no backup")
+        """Refuse: a memory store has no file to copy."""
+        raise StoreError("a memory store cannot make a backup; use sqlite:, postgresql: or mysql:")
 
     async def begin(self) -> Lent:
-        """Refused: there is no engine whose connection a handler could work on."""
-        raise StoreError("a store in memory lends no transactions; use sqlite:, postgresql: or mysql:")
+        """Refuse: there is no engine whose connection a handler could use."""
+        raise StoreError("a memory store has no transactions for handlers; use sqlite:, postgresql: or mysql:")
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
-        """Each batch against what its predecessors left: whole, or not at all."""
+        """Check each batch against the state after its predecessors, and apply it whole or not at all."""
         self._check_open()
         if within is not None:
             await self.begin()
         for batch in batches:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+                    raise LimitExceeded(
+                        f"a record of type {record.type} has {size} bytes; the limit is {RECORD_BYTES_MAX}"
+                    )
         return [self._refusal(batch) or self._apply(batch) for batch in batches]
 
     async def read(
@@ -169,7 +172,7 @@ class MemoryStore:
         return records[-1].version if records else 0
 
     def _refusal(self, batch: Batch) -> CommitOutcome | None:
-        """The first thing this batch rests on that does not hold; None when all does."""
+        """The first check of this batch that fails; None if all hold."""
         for stream, expected in batch.reads:
             found = self._version(stream)
             if found != expected:

@@ -1,9 +1,9 @@
-"""What a group of batches comes to: checked in memory, one batch after another, before anything is sent to an engine.
+"""The planner: checks a group of batches in memory, one after another, before anything is sent to an engine.
 
 Comes before the engines' writers, which make a `PlannedGroup` durable in one transaction of one or few statements. A
-planner knows versions and cursors as its own commits left them. What it does not know it assumes; the engine checks
-that in the same transaction, and only when an assumption fails is it looked up (`learn`) and the group planned again.
-Pure: it cannot fail but with `LimitExceeded`.
+planner knows versions and cursors as its own commits left them. It assumes the values that it does not know; the engine
+checks them in the same transaction. Only if an assumption fails, the value is looked up (`learn`) and the group is
+planned again. Pure; it fails only with `LimitExceeded`.
 """
 
 from collections import OrderedDict
@@ -17,35 +17,35 @@ from holdfast.ports.store import RECORD_BYTES_MAX
 __all__ = ["Key", "PlannedGroup", "Planner"]
 
 VERSIONS_MAX = 50_000
-"""Streams whose version is kept in memory; of others the engine is asked."""
+"""How many streams have their version kept in memory; for other streams the engine is asked."""
 
 Key = tuple[RowKind, str]
 
 
 class PlannedGroup:
-    """What a group of batches comes to, if what it assumes holds."""
+    """The changes and outcomes of a group of batches, if its assumptions hold."""
 
     __slots__ = ("absent", "assumed", "cursors", "first", "head", "outcomes", "records", "rows", "streams")
 
     def __init__(self, head: int) -> None:
         self.first = head + 1
         self.head = head
-        """The last position when the group is there."""
+        """The last position once the group is committed."""
         self.outcomes: list[CommitOutcome] = []
         self.records: list[Record] = []
-        """In the order of their positions, `first` and on; the positions are not in them."""
+        """The records in the order of their positions, from `first` on; the positions are not set in them."""
         self.streams: dict[str, int] = {}
-        """Versions as the group leaves them, of every stream it read."""
+        """The versions after the group, of every stream it read."""
         self.cursors: dict[str, Cursor] = {}
         self.rows: dict[Key, bytes | None] = {}
         self.assumed: dict[str, int] = {}
-        """Versions that memory did not know."""
+        """Versions that were assumed, because memory did not have them."""
         self.absent: set[Key] = set()
-        """Fresh rows that nobody has looked for."""
+        """Fresh rows that are assumed to be absent."""
 
     @property
     def empty(self) -> bool:
-        """True when there is nothing to check and nothing to write."""
+        """True if there is nothing to check and nothing to write."""
         return not (self.records or self.rows or self.cursors or self.assumed)
 
     def versions_to_check(self) -> Iterable[tuple[str, int]]:
@@ -58,28 +58,30 @@ class PlannedGroup:
 
 
 class Planner:
-    """Plans groups of one log, and remembers what those that were committed have left."""
+    """Plans groups of one log, and remembers the state after the committed ones."""
 
     def __init__(self, head: int, cursors: Mapping[str, Cursor]) -> None:
         self.head = head
-        """The last position whose COMMIT returned. Readers go by it."""
+        """The last position whose COMMIT returned; readers read up to it."""
         self.cursors = dict(cursors)
-        """As they are committed; `update`d in one step of the interpreter, so that others may copy it."""
+        """The committed cursors; changed by one `update`, so that other threads may copy them."""
         self._versions: OrderedDict[str, int] = OrderedDict()
         self._known: dict[Key, bytes | None] = {}
-        """Rows looked up because an assumption failed; for the group at hand only."""
+        """Rows looked up because an assumption failed; only for the current group."""
 
     def begin(self, batches: Sequence[Batch]) -> PlannedGroup:
         """Plan a group for the first time. Raises LimitExceeded."""
         for batch in batches:
             for record in batch.records:
                 if (size := len(record.data)) > RECORD_BYTES_MAX:
-                    raise LimitExceeded(f"a {record.type} has {size} bytes, more than {RECORD_BYTES_MAX}")
+                    raise LimitExceeded(
+                        f"a record of type {record.type} has {size} bytes; the limit is {RECORD_BYTES_MAX}"
+                    )
         self._known.clear()
         return self.plan(batches)
 
     def plan(self, batches: Sequence[Batch]) -> PlannedGroup:
-        """Plan a group, again with what was learned."""
+        """Plan a group with all that is known now."""
         group = PlannedGroup(self.head)
         for batch in batches:
             refusal = self._refusal(group, batch)
@@ -99,12 +101,12 @@ class Planner:
         return group
 
     def learn(self, versions: Mapping[str, int], rows: Mapping[Key, bytes | None]) -> None:
-        """What the engine says of a group's assumptions."""
+        """Take the engine's values for a group's assumptions."""
         self._versions.update(versions)
         self._known.update(rows)
 
     def keep(self, group: PlannedGroup) -> None:
-        """The group is durable: remember what it left."""
+        """Remember the state after a group that is durable."""
         versions = self._versions
         for stream, version in group.streams.items():
             versions[stream] = version
@@ -115,7 +117,7 @@ class Planner:
         self.head = group.head
 
     def _refusal(self, group: PlannedGroup, batch: Batch) -> CommitOutcome | None:
-        """The first thing a batch rests on that does not hold after its predecessors; None when all does."""
+        """The first check of a batch that fails after its predecessors; None if all hold."""
         streams = group.streams
         for stream, expected in batch.reads:
             found = streams.get(stream)

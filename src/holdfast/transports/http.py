@@ -1,8 +1,8 @@
 """The HTTP transport, which is a feed too: frames to a peer's `POST /exchange`, feeds from its `GET /events`.
 
-Signs what it sends and checks what is answered where there is a secret. Every network error, time-out, oversized or
-unreadable answer is `Unreachable` (nothing is known of what happened there); a problem that the peer names comes back
-as the exception that it was. Keep-alive connections; one session, made when first needed.
+If there is a secret, it signs its requests and checks the answers. Every network error, time-out, oversized or
+unreadable answer is `Unreachable` (it is unknown what happened at the peer); a problem that the peer names is raised as
+the exception that the peer raised. It keeps connections alive in one session, made when first needed.
 """
 
 import io
@@ -26,7 +26,7 @@ ANSWER_BYTES_MAX = 32 * 1024 * 1024
 CONNECT_SECONDS = 5.0
 EXCHANGE_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 30.0
-"""Less than servers keep an idle connection, so that none is found closed just when it is used."""
+"""Shorter than servers keep an idle connection, so that a connection is not closed just when it is used."""
 
 
 class HttpTransport:
@@ -37,18 +37,18 @@ class HttpTransport:
         for peer, url in urls.items():
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise Misuse(f"{peer}: {url!r} is no URL such as http://127.0.0.1:8001")
+                raise Misuse(f"{peer}: {url!r} is not a URL such as http://127.0.0.1:8001")
             self._urls[peer] = url.rstrip("/")
         self._secret = secret
         self._session: aiohttp.ClientSession | None = None
 
     async def exchange(self, peer: str, frame: Frame) -> Frame:
-        """Bring a frame to a peer and its answer back. Raises Unreachable, or what the peer named."""
+        """Send a frame to a peer and return its answer. Raises Unreachable, or the error that the peer named."""
         _, data = await self._ask(peer, "POST", "/exchange", encode_frame(frame), EXCHANGE_SECONDS)
         return decode_frame(data)
 
     async def feed(self, producer: str, request: FeedRequest) -> FeedPage:
-        """A page of a producer's feed. Raises Unreachable, or what the producer named."""
+        """A page of a producer's feed. Raises Unreachable, or the error that the producer named."""
         query: dict[str, str | int | float] = {"after": request.after, "limit": request.limit}
         if request.types:
             query["types"] = ",".join(request.types)
@@ -64,15 +64,15 @@ class HttpTransport:
         return FeedPage(from_batch(producer, data), int(upto), headers.get(INCARNATION, ""), int(head))
 
     async def standing(self, peer: str, tx: str) -> Standing:
-        """What a peer knows of a staged transaction. Raises Unreachable, or what the peer named."""
+        """What a peer knows about a staged transaction. Raises Unreachable, or the error that the peer named."""
         _, data = await self._ask(peer, "GET", f"/exchange/{quote(tx, safe='')}", b"", EXCHANGE_SECONDS)
         try:
             return msgspec.json.decode(data, type=Standing)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Garbled(f"{peer} answered something that is no standing: {error}") from None
+            raise Garbled(f"the answer of {peer} is not the standing of a transaction: {error}") from None
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -81,7 +81,7 @@ class HttpTransport:
         self, peer: str, method: str, path: str, body: bytes, seconds: float
     ) -> tuple[Mapping[str, str], bytes]:
         if peer not in self._urls:
-            raise Unreachable(f"no URL is known of {peer!r}")
+            raise Unreachable(f"the URL of {peer!r} is not known; name it in the settings")
         url = URL(self._urls[peer] + path, encoded=True)
         headers = {"Content-Type": "application/json"} if body else {}
         signature = ""
@@ -105,23 +105,23 @@ class HttpTransport:
         return answer.headers, data
 
     def _check(self, peer: str, asked: str, answer: aiohttp.ClientResponse, data: bytes) -> None:
-        """An answer that is not signed is nobody's: whatever it says, nothing is known."""
+        """Refuse an answer without a valid signature: its sender is unknown, so it proves nothing."""
         told = {name.lower(): value for name, value in answer.headers.items()}
         given = told.get(HEADER.lower(), "")
         try:
             verify(self._secret, given, str(answer.status), answer_path(asked, told), data, int(time.time()))
         except Unauthorized as error:
-            raise Unreachable(f"{peer} answered {answer.status} without a good signature: {error}") from None
+            raise Unreachable(f"{peer} answered {answer.status} without a valid signature: {error}") from None
 
 
 def payload(body: bytes) -> bytes | io.BytesIO | None:
-    """A body as aiohttp wants it: a large one in parts, so that the loop goes on; None for none."""
+    """A body for aiohttp: a large one in parts, so that the loop goes on; None if there is no body."""
     return io.BytesIO(body) if len(body) > WHOLE_BYTES_MAX else body or None
 
 
 def _session() -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
-    # No cookies, no proxy from the environment: what travels here is between services.
+    # No cookies and no proxy from the environment: these requests are between services.
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
 
 

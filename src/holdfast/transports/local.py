@@ -1,6 +1,6 @@
-"""The local transport, which is a feed too: services of one process, by name. Everything is handed over as it is.
+"""The local transport, which is a feed too: services of one process, by name. Frames are passed without encoding.
 
-A service that is not there, or has been taken away, is `Unreachable`, as over a network.
+A service that does not run here, or no longer, is `Unreachable`, as over a network.
 """
 
 from holdfast.core.saga.stage import Standing
@@ -24,11 +24,11 @@ class LocalTransport:
         return await self._find(producer).feed(request)
 
     async def standing(self, peer: str, tx: str) -> Standing:
-        """Ask the peer what it knows."""
+        """Ask the peer what it knows about the transaction."""
         return await self._find(peer).standing(tx)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no connections to close."""
 
     def _find(self, peer: str) -> Neighbour:
         found = self.peers.get(peer)

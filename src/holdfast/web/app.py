@@ -1,9 +1,9 @@
 """The surface of a service over HTTP: one ASGI app for the nodes of a process.
 
-Looks up the route, checks trust, runs the handler, sends its answer; every failure leaves as a problem. One node is
-served at the root and under `/{service}`, several under `/{service}` each. Comes after the server (`web.serve`, or any
-ASGI server it is mounted in); the nodes must be started by whoever made them. Never fails: what nobody foresaw is
-logged and answered with a 500 that says nothing of it.
+It finds the route, checks trust, runs the handler and sends the answer; every failure is answered as a problem. A
+single node is served at the root and under `/{service}`, several nodes only under `/{service}` each. Comes after the
+server (`web.serve`, or any ASGI server that mounts it); the code that made the nodes must start them. It never raises:
+an unexpected error is logged and answered with a 500 without details.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ logger = logging.getLogger("holdfast.web")
 
 
 class RunningApp:
-    """The app of services that may be closed and started again: it always speaks for those that run. Raises Misuse for
-    a route that cannot work."""
+    """The app of services that may be closed and started again: it always serves the running ones. Raises Misuse for a
+    route that cannot work."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -62,7 +62,8 @@ class RunningApp:
 def make_app(nodes: Mapping[str, Node], *, secret: str = "", operator_token: str = "") -> "App":
     """The ASGI app of these nodes. Raises Misuse for a route that cannot work.
 
-    `secret` signs exchange, feeds and `/ops`; `operator_token` opens `/ops` to a person, and its writes to nobody else.
+    `secret` signs exchange, feeds and `/ops`; `operator_token` opens `/ops` to an operator, and only an operator may
+    use its writes.
     """
     return App(nodes, secret=secret, operator_token=operator_token)
 
@@ -80,7 +81,7 @@ class App:
         self._only = next(iter(self.sites.values())) if len(self.sites) == 1 else None
 
     def stop(self) -> None:
-        """Say that the nodes drain, and answer those who wait for news at once: the server is about to stop."""
+        """Say that the nodes drain, and answer waiting feed readers at once: the server is about to stop."""
         self._stopping.set()
         for site in self.sites.values():
             site.node.drain()
@@ -96,8 +97,8 @@ class App:
         request = Request(scope, receive)
         try:
             answer = await self._answer(request)
-        except Exception as error:  # noqa: BLE001 - the last hand: nothing passes it
-            answer = _problem(error)
+        except Exception as error:  # noqa: BLE001 - the last handler: no exception may leave the app
+            answer = _problem(error, request.site.node.name if request.site is not None else "no service")
         answer.headers = request.out | answer.headers
         if self._secret and (asked := request.headers.get(HEADER.lower())) and answer.stream is None:
             told = {name.lower(): value for name, value in answer.headers.items()}
@@ -110,7 +111,7 @@ class App:
     async def _answer(self, request: Request) -> Response:
         site, found = self._site(request)
         if found is None:
-            raise nothing_at(request.path, f"{site.node.name} says what there is at {request.mount}/openapi.json")
+            raise nothing_at(request.path, f"{site.node.name} lists its routes at {request.mount}/openapi.json")
         methods, request.params = found
         route, handler = taken(methods, request.method)
         request.body_bytes_max = route.body_bytes_max
@@ -119,7 +120,7 @@ class App:
         return await handler(request)
 
     def _site(self, request: Request) -> "tuple[Site, Found | None]":
-        """The service a path is for, and what that has there; a prefix goes over to where the service is mounted."""
+        """The service that a path is for, and its route; the service's prefix moves from the path to the mount."""
         site, found = self._only, None
         if site is not None:
             found = site.table.find(request.path, request.method)
@@ -132,7 +133,7 @@ class App:
                 request.path = slash + rest or "/"
                 found = site.table.find(request.path, request.method)
         if site is None:
-            raise nothing_at(request.path, f"services: {', '.join(f'/{name}' for name in self.sites)}")
+            raise nothing_at(request.path, f"the services are at {', '.join(f'/{name}' for name in self.sites)}")
         request.site = site
         return site, found
 
@@ -144,9 +145,9 @@ class Site:
         self.node = node
         self.table = Table(RESERVED)
         self.requests: dict[int, int] = {}
-        """Answers by status."""
+        """The number of answers by status."""
         self.handlers = self._handlers(EventRoutes(node, stopping), OpsRoutes(node), RepairRoutes(node))
-        """Of what every service answers, by the name of the route."""
+        """The handlers of the routes of every service, by the name of the route."""
         for route in ROUTES:
             self.table.add(route, self.handlers[route.name])
         self._add_commands()
@@ -186,7 +187,7 @@ class Site:
         }
 
     def _add_commands(self) -> None:
-        """Each command at a path of its own, so that it is found by one look-up."""
+        """Give each command a path of its own, so that one look-up finds it."""
         for message in self.node.service.contract.by_name.values():
             if message.kind == "command":
                 handler = partial(self._command, message, message.stored)
@@ -197,7 +198,7 @@ class Site:
         return await run(self.node, await decode_command(request, message, stored, how), request, how)
 
     async def _other_command(self, request: Request) -> Response:
-        """A command by an older version of its stored name, or one that is not there."""
+        """Run a command by an older version of its stored name; refuse an unknown one."""
         stored = request.params["type"]
         found = self.node.service.contract.find(stored)
         if found is None or found[0].kind != "command":
@@ -209,37 +210,43 @@ class Site:
         return await look_up(self.node, request.params["view"], request.params["key"], request)
 
     async def _healthz(self, request: Request) -> Response:
-        """The process lives."""
+        """Say that the process is alive."""
         return json_answer({"service": self.node.name, "status": "ok"})
 
     async def _readyz(self, request: Request) -> Response:
-        """The service takes work."""
+        """Say that the service takes work."""
         if not self.node.ready:
-            raise Unavailable(f"{self.node.name} does not take work now")
+            raise Unavailable(f"{self.node.name} does not take work now; try again later")
         return json_answer({"service": self.node.name, "status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:
         return Response(metrics.render(self.node, self.requests), 200, {}, metrics.MEDIA_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
-        """Its paths begin where this service is mounted, as the caller knows it."""
+        """The description; its paths begin at the mount of this service, as the caller sees it."""
         return json_answer({**self._document, "servers": [{"url": request.mount or "/"}]})
 
 
-def _problem(error: Exception) -> Response:
+def _problem(error: Exception, service: str) -> Response:
+    """The answer to a request that failed; an unexpected error is logged with the service's name."""
     status, headers, body = problem_of(error)
     told = error.error if isinstance(error, Refused) else error
     if status == 500:
         cause = told.__cause__ or told
-        logger.error("%s", told, exc_info=(type(cause), cause, cause.__traceback__))
+        logger.error(
+            "unexpected error in a request to %s, answered with 500: %s",
+            service,
+            told,
+            exc_info=(type(cause), cause, cause.__traceback__),
+        )
     elif not isinstance(told, HoldfastError | HttpError):
-        logger.warning("%s: %s", status, told)
+        logger.warning("a request to %s was answered with %s: %s", service, status, told)
     kind = headers.pop("Content-Type")
     return Response(body, status, headers, kind)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Nodes are started and closed by whoever made them; servers only want to be told that all is well."""
+    """Answer the server's lifespan messages; the code that made the nodes starts and closes them."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

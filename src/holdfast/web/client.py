@@ -1,7 +1,8 @@
 """The client over HTTP: what `Client.http` uses to run commands and ask views of services by URL.
 
-Same outcomes as in process: a recorded no is an Outcome with a Rejection, every other problem the exception that it
-was. A network error is `Unreachable`: what became of the command is unknown, ask again with the same key.
+The outcomes are the same as in process: a recorded rejection is an Outcome with a Rejection, and every other problem is
+raised as the exception that the service raised. A network error is `Unreachable`: the outcome of the command is
+unknown, and the caller should ask again with the same key.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from holdfast.web.commands import CORRELATION, POSITION, TRANSACTION, TYPE
 from holdfast.web.userroutes import BEHIND, POSITIONS, STALE
 
 MARGIN_SECONDS = 10.0
-"""How much longer than the service the caller waits."""
+"""How much longer the caller waits than the service."""
 
 
 class HttpCaller:
@@ -60,7 +61,7 @@ class HttpCaller:
     async def query(
         self, service: str, view: str, key: str, at_least: Mapping[str, int], transaction: str, wait_seconds: float
     ) -> ViewAnswer:
-        """Ask a view; the row is None where there is none of that key. Raises NotFound, Invalid, Unreachable."""
+        """Ask a view; the row is None if there is none with that key. Raises NotFound, Invalid, Unreachable."""
         parts = [part.replace("%2F", "/").replace("%25", "%") for part in key.split("/")]
         path = f"/views/{quote(view, safe='')}/{'/'.join(quote(part, safe='') for part in parts)}"
         asked = {"wait": f"{wait_seconds:g}"}
@@ -81,7 +82,7 @@ class HttpCaller:
         return ViewAnswer(row, positions, told.get(BEHIND) == "true", told.get(STALE, ""))
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -90,7 +91,7 @@ class HttpCaller:
         self, service: str, method: str, path: str, body: bytes, headers: Mapping[str, str], seconds: float
     ) -> tuple[Mapping[str, str], bytes]:
         if service not in self._urls:
-            raise NotFound(f"no URL is known of {service!r}")
+            raise NotFound(f"the URL of {service!r} is not known; name it in Client.http")
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         url = URL(self._urls[service] + path, encoded=True)
@@ -111,7 +112,7 @@ class HttpCaller:
 
 
 class _Refusal(Exception):
-    """A problem, with the headers that came along."""
+    """A problem, with the headers of its answer."""
 
     def __init__(self, error: Exception, headers: Mapping[str, str]) -> None:
         super().__init__(str(error))

@@ -1,7 +1,7 @@
-"""Commands over HTTP, and what became of them.
+"""Commands over HTTP, and their outcomes.
 
-Reads who asks and how (idempotency key, correlation, preferences), runs the command at the node's edge, and says the
-outcome: the event that accepts it as the body, the rest in headers. Comes after the routes, before
+Reads the caller's headers (idempotency key, correlation, preferences), runs the command at the node's edge, and answers
+with the outcome: the accepting event is the body, the rest is in headers. Comes after the routes, before
 `runtime.edge.commands`. Fails with `CommandError`s.
 """
 
@@ -33,7 +33,7 @@ _JSON = msgspec.json.Decoder()
 
 
 class Asking(msgspec.Struct):
-    """How a caller asks."""
+    """The options of a caller's request."""
 
     key: str = ""
     correlation: str = ""
@@ -56,7 +56,7 @@ class _Incoming(msgspec.Struct):
 
 
 def asking(request: Request) -> Asking:
-    """How a request asks. Raises Invalid for an unusable key or label; what is not understood otherwise is ignored."""
+    """The options of a request. Raises Invalid for an unusable key or label; other unknown options are ignored."""
     headers = request.headers
     found = Asking(
         label(headers.get("idempotency-key", ""), "Idempotency-Key"),
@@ -72,7 +72,7 @@ def asking(request: Request) -> Asking:
 
 
 def _prefer(text: str, found: Asking) -> None:
-    """RFC 7240: preferences that are not understood are ignored."""
+    """The caller's preferences (RFC 7240); unknown ones are ignored."""
     parts = (wish.partition(";")[0].strip().lower().partition("=") for wish in text.split(","))
     wishes = {name.strip(): value.strip() for name, _, value in parts}
     found.asynchronous = "respond-async" in wishes
@@ -85,13 +85,13 @@ def _prefer(text: str, found: Asking) -> None:
 
 
 def correlation_of(request: Request) -> str:
-    """The label that the caller gave, or nothing. Raises Invalid."""
+    """The label that the caller gave, or an empty text. Raises Invalid."""
     headers = request.headers
     return label(headers.get("x-correlation-id") or headers.get("ce-correlation", ""), CORRELATION)
 
 
 def traceparent(text: str) -> str:
-    """The W3C trace context, or nothing where it is not valid (then it is to be ignored)."""
+    """The W3C trace context; empty if it is not valid, because such a context has to be ignored."""
     return text if len(text) <= LABEL_CHARACTERS_MAX and _TRACEPARENT.fullmatch(text) else ""
 
 
@@ -102,9 +102,12 @@ async def decode_command(request: Request, message: MessageType, stored: str, ho
         try:
             event = msgspec.json.decode(body, type=_Incoming)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Invalid(f"not a CloudEvent: {error}", errors=[("$", str(error))]) from None
+            raise Invalid(f"the body is not a CloudEvent: {error}", errors=[("$", str(error))]) from None
         if event.type not in (stored, message.stored, message.name):
-            raise Invalid(f"a {event.type} was sent to {stored}", errors=[("$.type", f"expected {message.stored}")])
+            raise Invalid(
+                f"a CloudEvent of type {event.type} was sent to the command {stored}",
+                errors=[("$.type", f"expected {message.stored}")],
+            )
         how.key = how.key or label(f"{event.source}#{event.id}", "$.id")
         how.correlation = how.correlation or label(event.correlation, "$.correlation")
         how.traceparent = how.traceparent or traceparent(event.traceparent)
@@ -157,7 +160,7 @@ def _tell(request: Request, how: Asking, tx: str, position: int) -> None:
 
 
 def rejected(no: Rejection) -> Rejected:
-    """A recorded no as the exception that it was."""
+    """A recorded rejection as the exception that was raised."""
     error = Rejected(no.code, no.message)
     error.facts = no.facts
     return error
@@ -169,7 +172,7 @@ def _later(request: Request, tx: str, outcome: Outcome | None) -> Response:
 
 
 def status_of(tx: str, outcome: Outcome | None) -> dict[str, Any]:
-    """What is known of a transaction, as plain values."""
+    """The state of a transaction, as plain values."""
     if outcome is None:
         return {"transaction": tx, "status": "pending"}
     no = isinstance(outcome.answer, Rejection)
@@ -183,7 +186,8 @@ def status_of(tx: str, outcome: Outcome | None) -> dict[str, Any]:
 
 
 async def transaction(node: Node, request: Request) -> Response:
-    """GET /transactions/{tx}: pending, accepted or rejected. Raises NotFound for one that was not begun here."""
+    """GET /transactions/{tx}: pending, accepted or rejected. Raises NotFound for a transaction that was not begun
+    here."""
     tx = request.params["tx"]
     try:
         outcome = await node.edge.status(tx)

@@ -1,7 +1,7 @@
 """The feed over HTTP: `GET /events` as a page, as a page that waits, or as server-sent events.
 
-A page is a CloudEvents batch; how far the search went stands in headers, so that a reader comes on where nothing
-matches. Comes after the routes, before `Node.feed`. Fails with `Forked` for a checkpoint this log has never given out.
+A page is a CloudEvents batch. Headers say how far the search went, so that a reader moves on even if nothing matches.
+Comes after the routes, before `Node.feed`. Fails with `Forked` for a checkpoint this log has never given out.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from holdfast.web.http import Request, Response, race
 
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
-"""Payload of one page; past it the page ends early, and says so by its `upto`."""
+"""The limit on the payload bytes of one page; a page that reaches it ends early, and its `upto` says where."""
 HEARTBEAT_SECONDS = 15.0
 
 
@@ -30,7 +30,7 @@ class EventRoutes:
         self._node, self._stopping = node, stopping
 
     async def standing(self, request: Request) -> Response:
-        """What this service knows of a staged transaction."""
+        """Answer with what this service knows about a staged transaction."""
         return Response(msgspec.json.encode(await self._node.standing(request.params["tx"])))
 
     async def exchange(self, request: Request) -> Response:
@@ -38,7 +38,7 @@ class EventRoutes:
         return Response(encode_frame(await self._node.exchange(decode_frame(await request.json_body()))))
 
     async def events(self, request: Request) -> Response:
-        """A page of the feed, or a stream of it."""
+        """Answer with a page of the feed, or with a stream."""
         types = tuple(filter(None, request.query.get("types", "").split(",")))
         asked = FeedRequest(
             request.number("after", 0, 10**18),
@@ -53,11 +53,11 @@ class EventRoutes:
         return Response(to_batch(self._node.name, page.records), 200, _headers(page), BATCH_TYPE)
 
     async def _page(self, asked: FeedRequest, request: Request) -> FeedPage:
-        """A page; one that waits ends early when the service stops or the caller has gone."""
+        """A page; a waiting request ends early if the service stops or the caller disconnects."""
         if not asked.wait_ms:
             return await self._node.feed(asked)
         await request.body()
-        if self._stopping.is_set():  # an empty page at once would only be asked for again at once
+        if self._stopping.is_set():  # an empty page at once would only make the reader ask again at once
             page = await self._node.feed(msgspec.structs.replace(asked, wait_ms=0))
             if not page.records:
                 raise Unavailable(f"{self._node.name} is about to stop", retry_after_seconds=1.0)
@@ -73,7 +73,7 @@ class EventRoutes:
         if last.isascii() and last.isdigit() and len(last) <= 18:
             asked = msgspec.structs.replace(asked, after=int(last))
         asked = msgspec.structs.replace(asked, limit=min(max(asked.limit, 1), EVENTS_DEFAULT), wait_ms=0)
-        first = await self._node.feed(asked)  # what is wrong with the question is answered before the stream begins
+        first = await self._node.feed(asked)  # an error in the request is answered before the stream begins
         await request.body()
         headers = _headers(first) | {"Cache-Control": "no-store"}
         return Response(b"", 200, headers, "text/event-stream", self._events(asked, first))
@@ -94,7 +94,7 @@ class EventRoutes:
             try:
                 page = await feeding
             except HoldfastError:
-                return  # the reader comes back, and is told then
+                return  # the reader comes back and gets the error then
 
     def _event(self, record: Record) -> bytes:
         data = msgspec.json.encode(to_event(self._node.name, record))

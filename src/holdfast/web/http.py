@@ -1,6 +1,6 @@
-"""Requests and answers: the little of HTTP that the surface needs, on raw ASGI.
+"""Requests and answers: the part of HTTP that the surface needs, on raw ASGI.
 
-A request is read whole and bounded; an answer is a value. Comes before the routes, after the ASGI server.
+A request is read whole, up to a limit; an answer is a value. Comes before the routes, after the ASGI server.
 """
 
 import asyncio
@@ -20,13 +20,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FRAME_BODY_BYTES_MAX = 16 * 1024 * 1024
-"""Of a frame: its payloads and what stands around them."""
+"""The limit on the body of a frame: its payloads and the JSON around them."""
 BODY_BYTES_MAX = 1024 * 1024
-"""Of everything else: a quarter of what a store takes as one record, since a saga keeps messages inside its own."""
+"""The limit on any other body: a quarter of the largest record of a store, because a saga keeps messages inside its
+own."""
 
 
 class Response(msgspec.Struct):
-    """Status, headers and body; `stream` in the place of a body for server-sent events."""
+    """Status, headers and body; `stream` replaces the body for server-sent events."""
 
     body: bytes = b""
     status: int = 200
@@ -36,7 +37,7 @@ class Response(msgspec.Struct):
 
 
 class Request:
-    """One request, its body read when asked for."""
+    """One request; its body is read on demand."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -44,20 +45,20 @@ class Request:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         query = f"?{self.raw_query.decode('latin-1')}" if self.raw_query else ""
         self.target = raw.partition(b"?")[0].decode("latin-1") + query
-        """The path as it was asked for, with its query: what a signature covers."""
+        """The requested path with its query, as a signature covers it."""
         path = self.target.partition("?")[0]
         self.mount = _mount(scope.get("root_path", ""), path)
-        """Where this service is mounted: what stands before `path`."""
+        """The prefix where this service is mounted; it comes before `path`."""
         self.path = path[len(self.mount) :] or "/"
-        """Not decoded, so that an escaped slash stays inside its part."""
+        """The path, not decoded, so that an escaped slash stays inside its part."""
         self.headers: dict[str, str] = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        """By name in small letters; the last of each."""
+        """Headers by name in small letters; the last one of each name."""
         self.params: dict[str, str] = {}
         """Path parameters, decoded."""
         self.out: dict[str, str] = {}
-        """Headers for the answer, whatever it is."""
+        """Headers for the answer, whichever it is."""
         self.site: Any = None
-        """The service that answers it, once known (for its counters)."""
+        """The service that answers the request, once it is known (for its counters)."""
         self.body_bytes_max = BODY_BYTES_MAX
         self._receive = receive
         self._body: bytes | None = None
@@ -65,7 +66,7 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """Query parameters, the last of each name."""
+        """Query parameters by name; the last one of each name."""
         if self._query is None:
             self._query = dict(parse_qsl(self.raw_query.decode("latin-1"), keep_blank_values=True))
         return self._query
@@ -76,7 +77,7 @@ class Request:
         if not text:
             return default
         if not text.isascii() or not text.isdigit() or len(text) > 18:
-            raise Invalid(f"{name}: {text!r} is no whole number", errors=[(name, "not a whole number")])
+            raise Invalid(f"{name}: {text!r} is not a whole number", errors=[(name, "not a whole number")])
         return min(int(text), most)
 
     def seconds(self, name: str, default: float, most: float) -> float:
@@ -84,7 +85,7 @@ class Request:
         return bounded_seconds(name, self.query.get(name, ""), default, most)
 
     async def body(self) -> bytes:
-        """The whole body. Raises HttpError 413 when it is too large."""
+        """The whole body. Raises HttpError 413 if it is too large."""
         if self._body is None:
             parts: list[bytes] = []
             size, more = 0, True
@@ -95,7 +96,7 @@ class Request:
                 part: bytes = message.get("body", b"")
                 size += len(part)
                 if size > self.body_bytes_max:
-                    raise HttpError(413, "Content Too Large", f"a body takes at most {self.body_bytes_max} bytes")
+                    raise HttpError(413, "Content Too Large", f"the body may have at most {self.body_bytes_max} bytes")
                 parts.append(part)
                 more = message.get("more_body", False)
             self._body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -109,13 +110,14 @@ class Request:
         return await self.body()
 
     async def gone(self) -> None:
-        """Returns when the caller has gone."""
+        """Return when the caller has disconnected."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 def _mount(root: str, path: str) -> str:
-    """As much of a path as the root is (which comes decoded); nothing where the path does not begin with its parts."""
+    """The beginning of a path that matches the root (which is decoded); empty if the path does not begin with the
+    root."""
     root = root.rstrip("/")
     if not root:
         return ""
@@ -132,17 +134,17 @@ def bounded_seconds(name: str, text: str, default: float, most: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e9:
-        raise Invalid(f"{name}: {text!r} is no number of seconds", errors=[(name, "not a number of seconds")])
+        raise Invalid(f"{name}: {text!r} is not a number of seconds", errors=[(name, "not a number of seconds")])
     return min(value, most)
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer of any plain value."""
+    """A JSON answer with any plain value."""
     return Response(msgspec.json.encode(value, enc_hook=str), status, dict(headers or {}))
 
 
 async def send_answer(answer: Response, request: Request, send: Send) -> None:
-    """Send an answer; a stream until it ends or the caller has gone."""
+    """Send an answer; a stream is sent until it ends or the caller disconnects."""
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-type", answer.type.encode("latin-1")))
     if answer.stream is None:
@@ -157,7 +159,7 @@ async def send_answer(answer: Response, request: Request, send: Send) -> None:
 
 
 async def race(first: Awaitable[Any], *others: Awaitable[Any]) -> bool:
-    """Wait for whichever ends first, and cancel the rest; True when it was the first."""
+    """Wait until one of them ends, and cancel the others; True if it was the first one."""
     tasks = [asyncio.ensure_future(one) for one in (first, *others)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

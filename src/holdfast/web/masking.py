@@ -1,10 +1,10 @@
 """Masking: records, messages, states and plans as `/ops` may show them, every sensitive field replaced by `***`.
 
-A message is masked by its type's own plan, also where a record of holdfast's own holds one (`MESSAGE_IN`). What holds
-values of messages without being one (state, facts of a rejection) is masked by name: a name that is sensitive in one
-message is so everywhere. A payload of unknown type is hidden whole. Each method takes a value and returns the value of
+A message is masked by the plan of its type, even inside a record of holdfast's own (`MESSAGE_IN`). Values that were
+copied from messages (state, facts of a rejection) are masked by name: a name that is sensitive in one message is
+sensitive everywhere. A payload of unknown type is hidden whole. Each method takes a value and returns the value of
 `core.explain.status`, `core.explain.overview` or `core.explain.plan` that may leave the service. Comes after the store,
-before `web.ops` and `web.repairs`. Never fails.
+before `web.ops` and `web.repairs`. Never raises.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _ANY = msgspec.json.Decoder()
 
 
 class Masking:
-    """What is sensitive to one service."""
+    """The sensitive fields of one service."""
 
     def __init__(self, service: Service) -> None:
         self._contracts: dict[str, Contract] = {service.contract.name: service.contract}
@@ -42,14 +42,14 @@ class Masking:
                 _collect(message.masks, self._names)
         self._shapes: dict[int, Any] = {}
         self._sensitive: dict[str, bool] = {}
-        """Stored type -> whether a payload of it has to be looked into."""
+        """Stored type -> whether its payload may have sensitive fields."""
 
     def record(self, log: str, record: Record) -> RecordStatus:
-        """A record of a log."""
+        """A record of a log, masked."""
         return RecordStatus.of(log, record, self._payload(record.type, record.data))
 
     def kept(self, message: Any) -> MessageStatus:
-        """A message, or the rejection that answers one, as a saga keeps it."""
+        """A message or a rejection as a saga keeps it, masked."""
         stored = REJECTED if isinstance(message, Rejection) else message_of(message).stored
         value = msgspec.to_builtins(message, str_keys=True)
         return MessageStatus(stored, self._message(stored, value))
@@ -60,7 +60,7 @@ class Masking:
         return msgspec.structs.replace(rejection, facts=self._by_name(facts))
 
     def plan(self, plan: Plan) -> Plan:
-        """A plan with the answer masked that another service would get."""
+        """A plan; the answer that another service would get is masked."""
         if plan.answer is None:
             return plan
         value = self._message(plan.answer.type, msgspec.json.decode(plan.answer.data))
@@ -68,7 +68,7 @@ class Masking:
         return msgspec.structs.replace(plan, answer=answer)
 
     def brief(self, record: Seen) -> Seen:
-        """A record as an audit sees it, masked; its payload untouched where nothing in it is sensitive."""
+        """A record as an audit sees it, masked; its payload is unchanged if nothing in it is sensitive."""
         if record.data is NOTHING or not self._is_sensitive(record.type):
             return record
         return msgspec.structs.replace(record, data=msgspec.Raw(encode(self._payload(record.type, bytes(record.data)))))
@@ -90,7 +90,7 @@ class Masking:
         if found is None:
             return MASK
         message, upcasts = found
-        # An older version may have had its sensitive fields elsewhere: then names decide as well.
+        # An older version may have had other sensitive fields, so names decide as well.
         return masked(message.masks, self._by_name(value) if upcasts else value)
 
     def _by_name(self, value: Any) -> Any:

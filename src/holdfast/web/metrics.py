@@ -1,6 +1,6 @@
-"""`GET /metrics`: what one node counts and how far it is, in the Prometheus text format (version 0.0.4).
+"""`GET /metrics`: the counters and the progress of one node, in the Prometheus text format (version 0.0.4).
 
-Read from memory: a scrape costs the store nothing. Every series carries the service's name. Comes after
+The values come from memory, so a scrape costs the store nothing. Every series carries the service's name. Comes after
 `runtime.ops.status`. (Exposition format: Prometheus, "Exposition formats".)
 """
 

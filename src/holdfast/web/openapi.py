@@ -1,8 +1,8 @@
-"""`GET /openapi.json`: what a service answers, as OpenAPI 3.1, generated from its routes.
+"""`GET /openapi.json`: the routes of a service as OpenAPI 3.1, generated.
 
-Schemas come from msgspec; every refusal is the one `Problem` schema; what a caller has to show stands at each route
-that asks for it here. Comes after the table of routes (`web.surface`, `web.userroutes`), and knows nothing but them;
-made once, when the app is. (OpenAPI 3.1.0.)
+Schemas come from msgspec; every refusal has the one `Problem` schema; each guarded route says which proof
+a caller has to show. Comes after the table of routes (`web.surface`, `web.userroutes`) and depends on nothing else;
+it is made once, together with the app. (OpenAPI 3.1.0.)
 """
 
 import re
@@ -43,7 +43,7 @@ REFUSALS: Mapping[str, str] = {
     "400": "The request cannot be read",
     "401": "The signature or token is missing or wrong",
     "404": "There is no such thing",
-    "405": "The method is not taken here",
+    "405": "The path does not take this method",
     "409": "The service decided against it, or the position is of another history",
     "413": "The body is too large",
     "415": "The media type is not taken",
@@ -70,7 +70,7 @@ def document(title: str, owner: str, routes: Sequence[Route], trust: Trust) -> d
     """The OpenAPI document of a service that answers these routes."""
     types = [one for route in routes for one in _types(route)]
     schemas, components = msgspec.json.schema_components(types, ref_template=SCHEMAS)
-    # The same class may stand there several times: each of its schemas says the same.
+    # The same class may occur several times; each of its schemas is the same.
     schema = {id(found): one for found, one in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -141,7 +141,7 @@ def _answer(route: Route, schema: Mapping[int, Any], first: bool) -> Any:
 
 
 def _parameters(route: Route, schema: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Those of the path in its order, then the others; what is not declared of a path is text."""
+    """The path's parameters in their order, then the others; a path parameter without a declaration is text."""
     declared = {one.name: one for one in route.parameters if one.place == "path"}
     named: list[str] = re.findall(r"\{(\w+)\}", route.path)
     path = [declared.get(name) or Parameter(name, place="path") for name in named]

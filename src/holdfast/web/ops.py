@@ -1,7 +1,7 @@
-"""`/ops`: what an operator asks of one service.
+"""`/ops`: an operator's questions to one service.
 
-Every answer is JSON with sensitive fields masked; lists are pages with `next`. Reads come from the store and from what
-the node keeps in memory; repairs are in `web.repairs`. Comes after trust is checked (`web.app`).
+Every answer is JSON with sensitive fields masked; lists are pages with `next`. Reads use the store and the node's
+memory; repairs are in `web.repairs`. Comes after trust is checked (`web.app`).
 Fails with `NotFound`, `Invalid` and `StoreError`.
 """
 
@@ -43,7 +43,7 @@ PAGE_DEFAULT, PAGE_MAX, BRIEF_MAX = 100, 1000, 10_000
 TRAIL_MAX = 10_000
 POSITION_MAX = 2**63 - 1
 FILTERS = ("type", "fingerprint", "from", "stream", "message", "tx")
-"""Fields of what is listed that a query may name."""
+"""The fields by which a query may filter a list."""
 STATUSES = ("running", "undoing", "committed", "cancelling", "stuck")
 
 
@@ -58,14 +58,16 @@ class OpsRoutes:
         """Every record of this service that belongs to one id."""
         asked = {name: request.query[name] for name in ("tx", "correlation", "stream") if request.query.get(name)}
         if len(asked) != 1:
-            raise Invalid("name one of tx, correlation, stream", errors=[("tx", "exactly one of the three is given")])
+            raise Invalid(
+                "give exactly one of tx, correlation and stream", errors=[("tx", "exactly one of the three is given")]
+            )
         limit = max(1, request.number("limit", PAGE_MAX, TRAIL_MAX))
         records = await self._running().store.related(**asked, limit=limit)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(RecordList(rows, complete=len(rows) < limit))
 
     async def log(self, request: Request) -> Response:
-        """Records of every kind after a position; `brief=1`: as an audit reads them, with what was received."""
+        """Records of every kind after a position; `brief=1`: in the form for an audit, with the received positions."""
         after = request.number("after", 0, POSITION_MAX)
         if request.query.get("brief") == "1":
             page = await reading(self._running(), after, max(1, request.number("limit", PAGE_DEFAULT, BRIEF_MAX)))
@@ -78,14 +80,16 @@ class OpsRoutes:
         return json_answer(LogPage(rows, page.upto if page else after, head))
 
     async def progress(self, request: Request) -> Response:
-        """How far everything is."""
+        """The progress of everything in the service."""
         return json_answer(progress(self._node))
 
     async def sagas(self, request: Request) -> Response:
         """Sagas that have not ended."""
         status = request.query.get("status", "")
         if status not in ("", *STATUSES):
-            raise Invalid(f"status: one of {', '.join(STATUSES)}", errors=[("status", "not a status of an open saga")])
+            raise Invalid(
+                f"status must be one of {', '.join(STATUSES)}", errors=[("status", "not a status of an open saga")]
+            )
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         found = await self._running().sagas(status=status, after=request.query.get("after", ""), limit=limit)
         items = tuple(_entry(stream, entry) for stream, entry in found)
@@ -96,7 +100,7 @@ class OpsRoutes:
         stream = request.params["id"]
         name = stream.partition("/")[0]
         if name not in self._node.service.sagas:
-            raise NotFound(f"{self._node.name} has no saga {name[:200]!r}; write Type/id")
+            raise NotFound(f"{self._node.name} has no saga {name[:200]!r}; write the name as Type/id")
         (loaded,) = await self._running().store.load([stream])
         state, _ = self._node.dispatch.folder_of(stream).fold(stream, loaded)
         if state is None:
@@ -134,7 +138,8 @@ class OpsRoutes:
         )
 
     async def stages(self, request: Request) -> Response:
-        """What staged transactions hold here, since when, and who waits for it; of one also what is known of it."""
+        """Streams that staged transactions hold, since when, and how many messages wait; for one transaction also its
+        status."""
         return json_answer(await stages(self._running(), request.query.get("tx", "")))
 
     async def aggregates(self, request: Request) -> Response:
@@ -152,7 +157,10 @@ class OpsRoutes:
         name, key = self._aggregate(request), request.params["key"]
         at, head = request.number("at", 0, POSITION_MAX), self._running().writer.head
         if at > head:
-            raise Invalid(f"at: the log ends at {head}", errors=[("at", f"past the end of the log, {head}")])
+            raise Invalid(
+                f"at: the log ends at {head}; give a position up to it",
+                errors=[("at", f"past the end of the log, {head}")],
+            )
         stream = f"{name}/{key}"
         (loaded,) = await self._load([stream], at)
         if not loaded.records and loaded.snapshot is None:
@@ -160,7 +168,7 @@ class OpsRoutes:
         return json_answer(msgspec.structs.replace(self._folded(name, stream, loaded), at=at or head))
 
     async def _load(self, streams: list[str], at: int = 0) -> list[Loaded]:
-        """Streams from their snapshots; from their records alone where a snapshot is of another shape."""
+        """Load streams from their snapshots, or from their records alone if a snapshot has another shape."""
         found = await self._node.store.load(streams, upto=at) if streams else []
         if all(self._node.streams.fits(stream, one) for stream, one in zip(streams, found, strict=True)):
             return found
@@ -174,38 +182,38 @@ class OpsRoutes:
         return name
 
     def _folded(self, name: str, stream: str, loaded: Loaded) -> AggregateStatus:
-        """Version and state; where the log cannot be folded, why in the place of the state."""
+        """Version and state; if the log cannot be folded, the reason replaces the state."""
         key = stream.partition("/")[2]
         try:
             state, version = self._node.dispatch.folder_of(stream).fold(stream, loaded)
-        except Exception as error:  # noqa: BLE001 - a user's evolver: the list goes on
+        except Exception as error:  # noqa: BLE001 - a user's evolver failed: the list goes on
             last = loaded.records[-1].version if loaded.records else 0
             return AggregateStatus(key, last, None, error=f"cannot be folded: {type(error).__name__}")
         return AggregateStatus(key, version, self._masking.state(self._node.service.aggregates[name].shape, state))
 
     async def rebuild(self, request: Request) -> Response:
-        """Build a view anew; the old one serves meanwhile."""
+        """Rebuild a view; the old one serves meanwhile."""
         name = request.params["view"]
         await self._running().views.rebuild(name)
         return json_answer(ViewRebuild(name, self._node.views.rebuilding().get(name)), 202)
 
     async def why(self, request: Request) -> Response:
-        """All that is known here of an id, or of one transaction."""
+        """All that this service knows about an id, or about one transaction."""
         asked = {name: request.query[name] for name in ("id", "tx") if request.query.get(name)}
         if len(asked) != 1:
-            raise Invalid("name one of id, tx", errors=[("id", "exactly one of the two is given")])
+            raise Invalid("give exactly one of id and tx", errors=[("id", "exactly one of the two is given")])
         found, records = await why.why(self._running(), **asked)
         rows = tuple(self._masking.record(self._node.name, record) for record in records)
         return json_answer(msgspec.structs.replace(found, records=rows))
 
     async def stuck(self, request: Request) -> Response:
-        """Sagas that need a person."""
+        """Sagas that need an operator."""
         limit = max(1, request.number("limit", PAGE_DEFAULT, PAGE_MAX))
         found = await why.stuck(self._running(), after=request.query.get("after", ""), limit=limit)
         return _saga_list(request, found, limit)
 
     async def parked(self, request: Request) -> Response:
-        """Messages that are parked; with `all=1` whatever waits."""
+        """Messages that are parked; with `all=1` all waiting messages."""
         found = why.parked(self._running(), everything=request.query.get("all") == "1")
         items, totals = _filtered(request, found, lambda message: message.error)
         return json_answer(WaitingList(items, totals))
@@ -229,7 +237,8 @@ def _entry(stream: str, saga: OpenSaga) -> SagaEntry:
 
 
 def _saga_list(request: Request, found: list[ListedSaga], limit: int) -> Response:
-    """A page of sagas, filtered; the next one begins after the last that was found, filtered out or not."""
+    """A page of sagas, filtered; the next page begins after the last saga that was found, even if it was filtered
+    out."""
     items, totals = _filtered(request, found, lambda saga: saga.blocked_by)
     return json_answer(SagaList(items, totals, next=found[-1].id if len(found) == limit else None))
 
@@ -237,7 +246,7 @@ def _saga_list(request: Request, found: list[ListedSaga], limit: int) -> Respons
 def _filtered(
     request: Request, found: Sequence[Listed], cause: Callable[[Listed], str]
 ) -> tuple[tuple[Listed, ...], dict[str, int]]:
-    """What the query leaves, and how many of these there are by cause."""
+    """The items that match the query, and their number by cause."""
     items = list(found)
     for name in FILTERS:
         if name in request.query:
@@ -251,5 +260,5 @@ def _filtered(
 
 
 def _field(one: ListedSaga | ListedWaiting, name: str) -> str:
-    """A field by the name that it has in the query; empty for what has no such field."""
+    """A field by its name in the query; empty if the item has no such field."""
     return str(getattr(one, "producer" if name == "from" else name, ""))

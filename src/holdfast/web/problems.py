@@ -1,6 +1,6 @@
-"""Refusals of the surface: `core.wire.problem` for what any caller of holdfast can meet, and what only HTTP knows.
+"""Refusals of the surface: the problems of `core.wire.problem` for every caller, and the errors that only HTTP has.
 
-Comes after the handlers; nothing leaves the surface with a status of 400 or more but through here.
+Comes after the handlers: every answer of the surface with a status of 400 or more is made here.
 """
 
 import math
@@ -14,7 +14,7 @@ from holdfast.errors import Busy, StoreError, Unauthorized, Unavailable
 
 
 class HttpError(Exception):
-    """A refusal that only HTTP knows: a method, a media type, a size."""
+    """A refusal that only HTTP has: of a method, a media type or a size."""
 
     def __init__(self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -22,7 +22,7 @@ class HttpError(Exception):
 
 
 class Refused(Exception):
-    """Another exception, with headers that go along."""
+    """Another exception, with headers for its answer."""
 
     def __init__(self, error: Exception, headers: Mapping[str, str]) -> None:
         super().__init__(str(error))

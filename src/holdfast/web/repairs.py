@@ -1,8 +1,8 @@
-"""`POST /ops/repairs` and `/ops/plans`: a person's word on what does not go on by itself, or what it would do.
+"""`POST /ops/repairs` and `/ops/plans`: an operator's repair of work that does not go on by itself, or its plan.
 
-A repair of a restored store, of a staged transaction, of a message that waits or of a saga; each says who and why and
-is recorded by the runtime. With `dry_run` nothing is written: the answer is the plan. Comes after trust is checked
-(`web.app`). Fails with `Invalid`, `NotFound`, `Contradicted` and `Unavailable`.
+It repairs a restored store, a staged transaction, a waiting message or a saga. Each repair names the operator and the
+reason, and the runtime records it. With `dry_run` nothing is written: the answer is the plan. Comes after trust is
+checked (`web.app`). Fails with `Invalid`, `NotFound`, `Contradicted` and `Unavailable`.
 """
 
 from typing import TypeVar
@@ -24,27 +24,27 @@ KINDS = ("retry", "skip", "undo", "resolve", "restored", "peer_restored")
 
 
 class RepairRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A person's word on what does not go on by itself."""
+    """An operator's repair of work that does not go on by itself."""
 
     kind: str
     by: str
     why: str
     target: str = ""
-    """Of `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
+    """For `retry`, `skip`, `undo`, `resolve`: a message `service@position`, or a saga `Type/id`."""
     stream: str = ""
-    """Of a message that waits on several: which."""
+    """For a message that waits on several streams: the stream."""
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    """Of `retry`: the payload in the place of the old one. Of `resolve` as done: what the effect's outcome is."""
+    """For `retry`: the payload that replaces the old one. For `resolve` as done: the outcome of the effect."""
     decision: str = ""
-    """Of `resolve`: `done`, `refused`, `undone`; of a staged transaction `commit` or `cancel`."""
+    """For `resolve`: `done`, `refused`, `undone`; for a staged transaction `commit` or `cancel`."""
     tx: str = ""
-    """Of `resolve`: the staged transaction."""
+    """For `resolve`: the staged transaction."""
     cursors: dict[str, int] = {}
-    """Of `restored`: how far each peer had come in this log."""
+    """For `restored`: how far each peer had come in this log."""
     peer: str = ""
-    """Of `peer_restored`: whose store it was."""
+    """For `peer_restored`: the peer whose store was restored."""
     dry_run: bool = False
-    """Say what it would do, and do nothing."""
+    """True: return the plan and write nothing."""
 
 
 class RepairRoutes:
@@ -55,11 +55,11 @@ class RepairRoutes:
         self._masking = Masking(node.service)
 
     async def repair(self, request: Request) -> Response:
-        """Record a repair, and act on it; or say what it would do."""
+        """Record a repair and carry it out, or return its plan."""
         asked = await _body(request, RepairRequest, "a repair")
         node = self._running()
         if asked.kind not in KINDS:
-            raise Invalid(f"kind: one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
+            raise Invalid(f"kind must be one of {', '.join(KINDS)}", errors=[("$.kind", "not a repair")])
         if asked.kind == "resolve" and asked.tx:
             return await self._staged(asked)
         if asked.kind in ("restored", "peer_restored"):
@@ -71,13 +71,13 @@ class RepairRoutes:
         return json_answer(await repair(node, ask))
 
     async def planned(self, request: Request) -> Response:
-        """What a saga here would do with an answer that a repair elsewhere would give."""
+        """Return the plan of a saga here for an answer that a repair in another service would give."""
         given = await _body(request, AnswerGiven, "an answer")
         return json_answer(self._masking.plan(await plan_answer(self._running(), given)))
 
     async def _staged(self, asked: RepairRequest) -> Response:
         if asked.decision not in ("commit", "cancel"):
-            raise Invalid("decision: commit or cancel", errors=[("$.decision", "commit or cancel")])
+            raise Invalid("decision must be commit or cancel", errors=[("$.decision", "commit or cancel")])
         node, commit = self._running(), asked.decision == "commit"
         if asked.dry_run:
             standing = await node.standing(asked.tx)
@@ -88,12 +88,14 @@ class RepairRoutes:
     async def _restored(self, asked: RepairRequest) -> Response:
         node = self._running()
         if asked.dry_run:
-            raise Invalid("a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
+            raise Invalid("the repair of a restored store has no dry run", errors=[("$.dry_run", "not for this kind")])
         if asked.kind == "peer_restored":
             await peer_restored(node, asked.peer, by=asked.by, why=asked.why)
             return json_answer(PeerRestored(asked.kind, asked.peer))
         if bad := [peer for peer, at in asked.cursors.items() if not 0 <= at < 2**62]:
-            raise Invalid(f"cursors.{bad[0]}: not a position", errors=[(f"$.cursors.{bad[0]}", "not a position")])
+            raise Invalid(
+                f"cursors.{bad[0]} must be a position, 0 or greater", errors=[(f"$.cursors.{bad[0]}", "not a position")]
+            )
         first = await restored(node, asked.cursors, by=asked.by, why=asked.why)
         return json_answer(StoreRestored(asked.kind, first))
 
@@ -107,4 +109,4 @@ async def _body(request: Request, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(await request.json_body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not {what}: {error}", errors=[("$", str(error))]) from None
+        raise Invalid(f"the body is not {what}: {error}", errors=[("$", str(error))]) from None

@@ -1,9 +1,9 @@
-"""Routes as values, and the table that finds them: which handler answers which method and path, and who may ask it.
+"""Routes as values, and the table that finds the handler and the guard for a method and a path.
 
-A `Route` says all that is known of a route but its handler; the description (`web.openapi`) is made of the same values.
-Two paths are the same when their parts are, each decoded once; an escaped slash stays inside its part. Fixed paths are
-one look-up, so that commands and exchange cost nothing; the others are compared part by part. Comes after the request,
-before `web.trust` and the handlers. A path nobody has is a 404, one that takes other methods a 405.
+A `Route` describes a route without its handler; the description (`web.openapi`) is made of the same values. Two paths
+are the same if their parts are equal, each decoded once; an escaped slash stays inside its part. A fixed path takes one
+look-up, so that commands and exchange are cheap; the other paths are compared part by part. Comes after the request,
+before `web.trust` and the handlers. An unknown path is a 404, and a path that takes other methods is a 405.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Set
@@ -21,41 +21,41 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A parameter of a route, as it is described."""
+    """A parameter of a route, as the description shows it."""
 
     name: str
     type: Any = str
-    """What it may be; `Annotated` with `msgspec.Meta` for bounds."""
+    """The type of the parameter; `Annotated` with `msgspec.Meta` for bounds."""
     text: str = ""
     place: Literal["query", "path", "header"] = "query"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What is said of a route, without its handler. A route has a guard, or it is none (`TypeError`)."""
+    """A route without its handler. It must have a guard (`TypeError`)."""
 
     method: str
     path: str
-    """`{name}` stands for one part of it."""
+    """The path; `{name}` stands for one part."""
     guard: Guard
     name: str
-    """Of its handler and of its operation; empty for a user's own, whose function has no name of its own here."""
+    """The name of its handler and operation; empty for a user's route."""
     summary: str
     tag: str
     parameters: tuple[Parameter, ...] = ()
-    """Those of the path only where they are something else than text."""
+    """The parameters; those of the path only if they are not text."""
     body: Any = None
-    """The type of its body; None: it takes none."""
+    """The type of its body; None: it takes no body."""
     answer: Any = None
     """The type of its answer, or a union; None: an object that is not described further."""
     statuses: Mapping[int, str] = msgspec.field(default_factory=lambda: {200: "What was asked for"})
-    """Of its answers, and what each means; the first of them has the `answer`."""
+    """The statuses of its answers, and what each means; the first one has the `answer`."""
     media_type: str = "application/json"
-    """Of the `answer`."""
+    """The media type of the `answer`."""
     body_bytes_max: int = BODY_BYTES_MAX
 
     def __post_init__(self) -> None:
         if not isinstance(self.guard, Guard):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{self}: a route has a guard")
+            raise TypeError(f"{self}: a route must have a guard")
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -69,24 +69,24 @@ class Mounted(NamedTuple):
 
 
 Found = tuple[dict[str, Mounted], dict[str, str]]
-"""What is mounted by method, and the path's parameters."""
+"""The mounted routes by method, and the path's parameters."""
 
 REST = ("key", "id")
 """Parameters that take all parts to the end: `/views/Shelf/a/b` is the composite key (a, b), `a%2Fb` one part."""
 
 
 class Table:
-    """Routes of one service. What begins with a reserved part is never taken for a parameter."""
+    """The routes of one service. A reserved first part is never taken for a parameter."""
 
     def __init__(self, reserved: Set[str] = frozenset()) -> None:
         self.mounted: list[Mounted] = []
         self._reserved = reserved
         self._fixed: dict[str, dict[str, Mounted]] = {}
         self._patterns: dict[str, dict[tuple[str, ...], dict[str, Mounted]]] = {}
-        """First part of a path (or nothing, where that is a parameter) -> pattern -> what is mounted by method."""
+        """First part of a path (empty if that is a parameter) -> pattern -> mounted routes by method."""
 
     def add(self, route: Route, handler: Handler, *, also: str = "") -> None:
-        """Let a handler answer a route to whom its guard lets in; `also`: another path of the same route."""
+        """Mount a handler for a route; `also`: another path of the same route."""
         mounted = Mounted(route, handler)
         self.mounted.append(mounted)
         for path in filter(None, (route.path, also)):
@@ -99,9 +99,10 @@ class Table:
             methods[route.method] = mounted
 
     def find(self, path: str, method: str) -> Found | None:
-        """(what is mounted by method, path parameters) of a path that is not decoded yet; None where there is nothing.
+        """(mounted routes by method, path parameters) for a path that is not decoded yet; None if no route fits.
 
-        Of several patterns that fit the first that takes the method is meant; where none does, all they take is told.
+        If several patterns fit, the first one that takes the method wins; if none takes it, all their methods are
+        returned.
         """
         if fixed := self._fixed.get(path) or ("%" in path and self._fixed.get(plain(path))):
             return fixed, {}
@@ -137,7 +138,7 @@ def _match(pattern: tuple[str, ...], parts: list[str]) -> dict[str, str] | None:
 
 
 def plain(path: str) -> str:
-    """The one way to write a path of which there are many: nothing escaped but `%` and the slash inside a part."""
+    """The one normal form of a path: only `%` and a slash inside a part are escaped."""
     return "/".join(_escaped(part) for part in path.split("/"))
 
 
@@ -151,14 +152,16 @@ def _decoded(part: str) -> str:
 
 
 def taken(methods: dict[str, Mounted], method: str) -> Mounted:
-    """What is mounted for a method; HEAD is a GET without a body. Raises HttpError 405."""
+    """The route that is mounted for a method; HEAD is a GET without a body. Raises HttpError 405."""
     found = methods.get("GET" if method == "HEAD" else method)
     if found is None:
         allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
-        raise HttpError(405, "Method Not Allowed", f"{method} is not taken here; {allowed} is", {"Allow": allowed})
+        raise HttpError(
+            405, "Method Not Allowed", f"{method} is not allowed here; the path takes {allowed}", {"Allow": allowed}
+        )
     return found
 
 
 def nothing_at(path: str, services: str) -> NotFound:
-    """The refusal of a path that nobody has."""
+    """The refusal of an unknown path."""
     return NotFound(f"there is nothing at {path[:200]}; {services}")

@@ -1,6 +1,6 @@
-"""Serving: an ASGI app on uvicorn until it is told to stop, then what is under way is finished.
+"""Serving: runs an ASGI app on uvicorn until it is told to stop, and then finishes the running requests.
 
-Stops on SIGTERM, SIGINT or cancellation. Fails with `ConfigInvalid` when nobody can listen on the address.
+Stops on SIGTERM, SIGINT or cancellation. Fails with `ConfigInvalid` if the server cannot listen on the address.
 """
 
 import asyncio
@@ -14,32 +14,33 @@ import uvicorn
 from holdfast.errors import ConfigInvalid
 
 DRAIN_SECONDS = 3
-"""How long requests under way may take to end while the server still listens, and says that it is not ready."""
+"""How long running requests may take while the server still listens and says that it is not ready."""
 GRACE_SECONDS = 1
-"""How long after that the last ones may take before they are cut off."""
+"""How long after that the last requests may take before they are cut off."""
 KEEP_ALIVE_SECONDS = 75
 
 
 class _DrainingServer(uvicorn.Server):
-    """Says when requests are taken, and tells the app when it stops: those who wait for news are answered at once."""
+    """A uvicorn server that says when it takes requests, and tells the app when it stops: waiting feed readers are
+    answered at once."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stop: Callable[[], None] | None) -> None:
         super().__init__(config)
         self._ready, self._stop = ready, stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take requests."""
+        """Start to take requests."""
         await super().startup(sockets)
         if self.started:
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that no more should come and finish what is under way, then take no more."""
+        """Say that no more requests should come, finish the running ones, then stop listening."""
         if self._stop is not None:
             self._stop()
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_SECONDS
-        while self.server_state.tasks and loop.time() < end:  # noqa: ASYNC110 - uvicorn tells nobody
+        while self.server_state.tasks and loop.time() < end:  # noqa: ASYNC110 - uvicorn has no signal for it
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
@@ -47,14 +48,14 @@ class _DrainingServer(uvicorn.Server):
 async def serve(app: Any, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
     """Serve until told to stop; `ready` is told the port once requests are taken (port 0 takes a free one)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's delay off only where the protocol is named: else every answer may wait 40 ms for an ACK.
+    # asyncio turns off Nagle's delay only if the protocol is named; else every answer may wait 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigInvalid(f"nobody can listen on {host}:{port}: {error.strerror or error}") from None
+        raise ConfigInvalid(f"the server cannot listen on {host}:{port}: {error.strerror or error}") from None
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -1,8 +1,8 @@
-"""What every service answers over HTTP: the one table of its routes, as values.
+"""The surface of every service over HTTP: the one table of its routes, as values.
 
-The app mounts a handler for each row (`web.app`), no user's route may begin with a first part that stands here
-(`RESERVED`), the description has an operation for each (`web.openapi`), and each has to stand on a page of the docs.
-Rows say nothing of a node; a command's row and a view's are made of the general one. Comes before all of those.
+The app mounts a handler for each row (`web.app`), the description has an operation for each (`web.openapi`), and a page
+of the docs must name each. A user's route may not begin with the first part of a path in this table (`RESERVED`). Rows
+do not depend on a node; the row of one command or view is made from the general row. Comes before all of those.
 """
 
 import functools
@@ -75,15 +75,15 @@ ASKING = (
         "header",
     ),
 )
-"""How a command is asked."""
+"""The parameters of a command."""
 DECIDED = {200: "The event that accepts it", 202: "Taken; Location says where its outcome will be"}
-"""How a command is answered."""
+"""The statuses of the answer to a command."""
 LOOKING = (
     Parameter("transaction", str, "Wait until the view has all of this committed transaction."),
     Parameter("at_least", str, "service@position[,..]: wait until the view has seen it."),
     Parameter("wait", Seconds, f"Seconds to wait for it; at most {AT_LEAST_SECONDS_MAX:g} count."),
 )
-"""How a view is asked."""
+"""The parameters of a view."""
 FEED = (
     Parameter("after", Position, "Position after which to begin."),
     _limit(EVENTS_DEFAULT, EVENTS_MAX),
@@ -101,7 +101,7 @@ FILTERS = (
     Parameter("tx", str, "The transaction."),
     Parameter("older", Position, "Seconds since it began, at least."),
 )
-"""Of the lists of what does not go on by itself."""
+"""The parameters of lists of work that does not go on by itself."""
 
 
 def _after(what: str) -> tuple[Parameter, ...]:
@@ -163,7 +163,7 @@ REBUILD = Route(
     "/ops/views/{view}/rebuild",
     OPERATOR,
     "rebuild",
-    "Build a view anew; the old one serves meanwhile",
+    "Rebuild a view; the old one serves meanwhile",
     "ops",
     answer=ViewRebuild,
     statuses={202: "It is being built"},
@@ -209,7 +209,7 @@ ROUTES: tuple[Route, ...] = (
         "/ops/stages",
         READER,
         "stages",
-        "What staged transactions hold, and who waits for it",
+        "Streams that staged transactions hold, and the messages that wait",
         "ops",
         STAGES,
         answer=StageList,
@@ -224,7 +224,7 @@ ROUTES: tuple[Route, ...] = (
         WHY,
         answer=WhyAnswer,
     ),
-    Route("GET", "/ops/stuck", READER, "stuck", "Sagas that need a person", "ops", OPEN, answer=SagaList),
+    Route("GET", "/ops/stuck", READER, "stuck", "Sagas that need an operator", "ops", OPEN, answer=SagaList),
     Route("GET", "/ops/parked", READER, "parked", "Messages that are parked", "ops", PARKED, answer=WaitingList),
     Route(
         "GET", "/ops/unsettled", READER, "unsettled", "Sagas that have not ended, and why", "ops", OPEN, answer=SagaList
@@ -271,9 +271,9 @@ ROUTES: tuple[Route, ...] = (
         answer=Plan,
     ),
 )
-"""What every service answers, beside its own routes."""
+"""The routes of every service, beside its own."""
 RESERVED = frozenset(route.path.split("/")[1] for route in ROUTES)
-"""First parts of a path that are no service's own."""
+"""First parts of a path that a service's own routes may not use."""
 
 
 def command_route(message: MessageType) -> Route:
@@ -290,12 +290,12 @@ def command_route(message: MessageType) -> Route:
 
 
 def view_route(view: str, row: Any) -> Route:
-    """The row of one view, with what its rows are. It is only described: the general one answers it."""
+    """The row of one view, with the type of its rows. It is only described: the general route answers it."""
     return msgspec.structs.replace(
         VIEW, path=f"/views/{view}/{{key}}", name=f"view.{view}", summary=f"One row of {view}", answer=row
     )
 
 
 def summary_of(documented: Any) -> str:
-    """The first line of what a class or function says of itself; its name where it says nothing."""
+    """The first line of a docstring; the name of the class or function if it has none."""
     return (documented.__doc__ or documented.__name__).strip().splitlines()[0]

@@ -1,7 +1,7 @@
-"""Who may ask what: the guard of a route, and the one place that judges a request by it.
+"""Trust: the guard of a route says who may call it, and this module alone checks a request against it.
 
-A guard belongs to a route, and a request is judged by the guard of the route that was found for it, never by the text
-of its path: a path can be written in many ways (RFC 3986, section 2.3), a route is one. Comes after the route is found,
+A guard belongs to a route. A request is checked by the guard of the route that was found for it, never by the text of
+its path, because a path can be written in many ways (RFC 3986, section 2.3). Comes after the route is found,
 before its handler. Fails with `Unauthorized`.
 """
 
@@ -19,41 +19,42 @@ Proof = Literal["signature", "operator"]
 
 
 class Guard(enum.Enum):
-    """Who may ask a route."""
+    """The callers that may use a route."""
 
     PUBLIC = "public"
-    """Anybody."""
+    """Any caller."""
     PEER = "peer"
-    """Who knows the secret of the services; where none is configured, anybody."""
+    """A caller that knows the secret of the services; any caller if no secret is configured."""
     READER = "reader"
-    """Who knows that secret or the operator's token; where neither is configured, anybody."""
+    """A caller that knows that secret or the operator's token; any caller if neither is configured."""
     OPERATOR = "operator"
-    """Who knows the operator's token; where none is configured, nobody."""
+    """A caller that knows the operator's token; no caller if no token is configured."""
 
 
 class Trust:
-    """What a caller has to know: the secret of the services, the operator's token; empty: none is configured."""
+    """The secrets that a caller has to know: the services' secret and the operator's token; an empty one is not
+    configured."""
 
     def __init__(self, secret: str, operator_token: str) -> None:
         self._secret, self._token = secret, operator_token
 
     async def check(self, guard: Guard, request: Request) -> None:
-        """Raises Unauthorized where the caller may not ask what is guarded so."""
+        """Raise Unauthorized if the caller may not use a route with this guard."""
         if guard is Guard.PUBLIC:
             return
         if guard is not Guard.PEER and self._is_operator(request):
             return
         if guard is Guard.OPERATOR and not self._token:
-            raise Unauthorized("this takes an operator's token, and none is configured: set operator_token")
+            raise Unauthorized("this request needs the operator's token, and none is configured; set operator_token")
         if guard is Guard.OPERATOR or (guard is Guard.READER and self._token and not self._secret):
-            raise Unauthorized("this takes the operator's token (Authorization: Bearer ...)")
+            raise Unauthorized("this request needs the operator's token (Authorization: Bearer ...)")
         if self._secret:
             given = request.headers.get(HEADER.lower(), "")
             body = await request.body()
             verify(self._secret, given, request.method, request.target, body, int(time.time()))
 
     def proofs(self, guard: Guard) -> tuple[Proof, ...]:
-        """What a caller may show to be let in, any of it; nothing: anybody is let in."""
+        """The proofs that let a caller in, any one of them; none: every caller is let in."""
         if guard is Guard.OPERATOR:
             return ("operator",)
         signed: tuple[Proof, ...] = ("signature",) if self._secret and guard is not Guard.PUBLIC else ()

@@ -1,8 +1,8 @@
-"""A service's own routes, and its views: what a user declared with `service.get`, `service.post` and `service.view`.
+"""A service's own routes and views, declared with `service.get`, `service.post` and `service.view`.
 
 Compiles a route's function once: path parameters by name, converted by their annotation, and `body` decoded by its
-own. Comes after the routes, before `web.commands` and `runtime.feeds.views`. Fails with `Misuse` when compiled, with
-`Invalid` on what a caller sends.
+annotation. Comes after the routes, before `web.commands` and `runtime.feeds.views`. Fails with `Misuse` when a route is
+compiled, and with `Invalid` on a caller's input.
 """
 
 import math
@@ -39,12 +39,14 @@ class UserRoute:
         where = f"{node.name}: {route.method} {route.path}"
         first = plain(route.path).split("/")[1]
         if first in RESERVED:
-            raise Misuse(f"{where}: /{first} is answered by holdfast itself; choose another path")
+            raise Misuse(f"{where}: holdfast itself answers /{first}; choose another path")
         self.hints, _ = parameters(route.function, where)
         self.names: list[str] = re.findall(r"\{(\w+)\}", route.path)
         for name in self.names:
             if name not in self.hints:
-                raise Misuse(f"{where}: {route.function.__name__} takes no parameter {name!r}")
+                raise Misuse(
+                    f"{where}: {route.function.__name__} must take a parameter {name!r}, because the path names it"
+                )
         for name in self.hints:
             if name not in self.names and (name != "body" or route.method == "GET"):
                 raise Misuse(f"{where}: parameter {name!r} is neither in the path nor the body")
@@ -52,7 +54,7 @@ class UserRoute:
         self._decode = self._decoder(where) if self.body is not None else None
 
     def row(self) -> Route:
-        """What is said of it: anybody may ask it; what it answers is the user's."""
+        """The description of the route: any caller may use it, and its answer is the user's."""
         method, path, function = self.route.method, self.route.path, self.route.function
         parameters = tuple(Parameter(name, self.hints[name], place="path") for name in self.names)
         about = (method, path, Guard.PUBLIC, "", summary_of(function), self.node.name)
@@ -67,7 +69,7 @@ class UserRoute:
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.body)
         except TypeError as error:
-            raise Misuse(f"{where}: body cannot be decoded: {error}") from None
+            raise Misuse(f"{where}: the type of `body` cannot be decoded: {error}") from None
         what = getattr(self.body, "__name__", "body")
 
         def decode(data: bytes) -> Any:
@@ -96,13 +98,16 @@ class UserRoute:
         if isinstance(asked, Every | list):
             sweeps = cast("list[Any]", asked if isinstance(asked, list) else [asked])
             if self.route.method == "GET" or not all(isinstance(one, Every) for one in sweeps):
-                raise CommandFailed(f"{self.route.function.__name__} returns a list of something else than `Every`")
+                raise CommandFailed(
+                    f"{self.route.function.__name__} must return a command, one or more `Every`, or a query; a get may"
+                    " only return a query"
+                )
             return await run_every(self.node, sweeps, request, how)
         if isinstance(asked, Keyed):
             how.key = how.key or asked.key
             asked = asked.command
         if not isinstance(asked, Command) or self.route.method == "GET":
-            raise CommandFailed(f"{self.route.function.__name__} must return a command, or a query on a get")
+            raise CommandFailed(f"{self.route.function.__name__} must return a command; a get must return a query")
         return await run(self.node, asked, request, how)  # pyright: ignore[reportUnknownArgumentType]
 
     def _convert(self, name: str, text: str) -> Any:
@@ -111,14 +116,14 @@ class UserRoute:
         except (msgspec.ValidationError, ValueError) as error:
             raise Invalid(f"{name}: {error}", errors=[(name, str(error))]) from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise Invalid(f"{name}: not a finite number", errors=[(name, "not a finite number")])
+            raise Invalid(f"{name} must be a finite number", errors=[(name, "not a finite number")])
         return value
 
 
 async def look_up(
     node: Node, view: str, key: str, request: Request, shape: Callable[[Any], Any] | None = None
 ) -> Response:
-    """The row of a view; how far the view has come stands in headers. Raises NotFound, Invalid."""
+    """Answer with the row of a view; headers say how far the view has come. Raises NotFound, Invalid."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     wait = request.seconds("wait", VIEW_WAIT_SECONDS, AT_LEAST_SECONDS_MAX)
@@ -135,7 +140,7 @@ async def look_up(
     try:
         return json_answer(shape(found.row), 200, headers)
     except Exception as error:
-        raise CommandFailed("the route's shape failed") from error
+        raise CommandFailed("the `shape` function of the route failed") from error
 
 
 def at_least(request: Request) -> Mapping[str, int]:

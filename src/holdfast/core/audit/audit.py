@@ -1,9 +1,9 @@
-"""The audit: a system's invariants run over its logs, page by page, as they are read.
+"""The audit: it checks the invariants of a system over its logs, page by page.
 
-Each page goes into the cut; what the cut admits is followed event by event, opens and settles transactions, and what
-has settled is judged once; a fold is judged again only where it was touched. So the work grows with what is new, not
-with the log, and what is kept in memory with what is in flight and with the keys of the folds. Pure:
-`runtime.ops.audit` reads pages from services.
+Each page goes into the cut. The records that the cut admits are followed event by event, and open and settle
+transactions. Each settled transaction is judged once; a fold is judged again only for the keys that changed. So the
+work grows with the new records, not with the log, and the memory grows with the open transactions and the keys of the
+folds. Pure: `runtime.ops.audit` reads pages from services.
 """
 
 from collections import deque
@@ -22,41 +22,41 @@ from holdfast.core.log.record import record_id
 from holdfast.errors import Invalid
 
 VIOLATIONS_MAX = 1_000
-"""Violations of single transactions that are kept; past it they are counted."""
+"""How many violations of single transactions are kept; further ones are only counted."""
 CAUSES = "causes"
-"""The name under which it is said that a record's cause is in no log, or after it."""
+"""The name of the violation that a record's cause is in no log, or comes after the record."""
 
 
 class Audited(Protocol):
-    """What an audit reads of a system. `core.system.System` is one."""
+    """The part of a system that an audit reads. `core.system.System` is one."""
 
     @property
     def services(self) -> Mapping[str, Service]:
-        """By name."""
+        """The services by name."""
         ...
 
     @property
     def invariants(self) -> Mapping[str, Invariant]:
-        """By name: what must be true of the services together."""
+        """The invariants over all services, by name."""
         ...
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an audit has found so far."""
+    """The findings of an audit so far."""
 
     violations: tuple[Violation, ...]
     counted: dict[str, int]
-    """Invariant -> how many transactions, or keys of a fold, it found something to judge in."""
+    """Invariant -> how many transactions, or keys of a fold, it has judged."""
     settled: int
-    """Transactions that were judged."""
+    """The number of transactions that were judged."""
     open: int
-    """Transactions with something left to happen."""
+    """The number of transactions that are not settled."""
     oldest_us: int
-    """When the oldest of these began; 0 where there is none."""
+    """When the oldest of these began; 0 if there is none."""
     cut: dict[str, int]
     """Service -> position up to which it was judged."""
     more: int = 0
-    """Violations that are not among `violations`."""
+    """The number of violations that are not in `violations`."""
 
     @property
     def passed(self) -> bool:
@@ -65,7 +65,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Audit:
-    """The invariants of one system, and how far they have come."""
+    """The invariants of one system, and how far each has come."""
 
     def __init__(self, system: Audited) -> None:
         self.cut = Cut(system.services)
@@ -74,23 +74,23 @@ class Audit:
         self._judges = [Judge(one) for one in system.invariants.values()]
         self._flight = any(one.wants_flight for one in system.invariants.values())
         self._following: dict[type[Any], list[Judge]] = {}
-        """Class of an event -> who follows it."""
+        """Class of an event -> the invariants that follow it."""
         for judge in self._judges:
             for kind in judge.invariant.follows:
                 self._following.setdefault(kind, []).append(judge)
         self._marks: dict[str, deque[Mark]] = {name: deque() for name in system.services}
-        """Service -> what the cut has not come to: of all the first, so that it comes to one, and the newest."""
+        """Service -> marks that the cut has not reached: the oldest, so that the cut reaches one, and the newest."""
         self._single: list[Violation] = []
         self._more = 0
         self._settled = 0
         self._pages = dict.fromkeys(system.services, 0)
         self._lost: dict[str, tuple[str, int]] = {}
-        """Log -> a cause it waits for that is past the end of its own log; how many pages of that had been read when
-        this was seen first."""
+        """Log -> a cause it waits for that is past the end of the cause's log, and how many pages of that log had been
+        read when this was seen first."""
         self._causeless: list[Violation] = []
 
     def take(self, service: str, records: Sequence[Seen], upto: int, *, head: int, mark: Mark | None) -> None:
-        """A page of a service's log after `cut.read[service]`, and what that service had received before `head`."""
+        """Take a page of a service's log after `cut.read[service]`, and what the service had received before `head`."""
         self.cut.take(service, records, upto, whole=upto >= head)
         self._pages[service] += 1
         marks = self._marks[service]
@@ -101,16 +101,17 @@ class Audit:
 
     @property
     def stale(self) -> bool:
-        """True when a transaction went on after it had settled: begin anew."""
+        """True if a transaction went on after it had settled: then start the audit again from the beginning."""
         return bool(self.settling.reopened)
 
     @property
     def unfinished(self) -> bool:
-        """True when a transaction is open, or a log waits for a cause that was not read."""
+        """True if a transaction is open, or if a log waits for a cause that was not read."""
         return bool(self.settling.open or self.cut.blocked())
 
     def check(self) -> list[Violation]:
-        """Judge what the pages so far allow; single transactions' new violations, and every fold's present ones."""
+        """Judge as far as the pages allow. Returns new violations of single transactions and all present ones of
+        folds."""
         fresh: list[Violation] = []
         for log, run in self.cut.advance():
             self.settling.take(log, run)
@@ -134,10 +135,10 @@ class Audit:
         return fresh + self._folded() + self._causeless
 
     def what_if(self, found: Open) -> list[Violation]:
-        """What would be wrong if a transaction had settled so, beside what does not hold of the folds with it.
+        """The violations if a transaction had settled in this form, and those of the folds with it.
 
-        Of folds only where it was read with all others, and is open still. The audit is of no use for anything else
-        afterwards.
+        Folds are only judged if the transaction was read with all others and is still open. The audit cannot be used
+        for anything else afterwards.
         """
         known = self.settling.open.pop(found.tx, None) is not None
         tx = Happened(found, self._types, settled=True)
@@ -148,7 +149,7 @@ class Audit:
         return wrong + (self._folded() if self._settled else [])
 
     def _follow(self, records: Iterable[tuple[str, Seen]]) -> list[Violation]:
-        """Give the next events to those that follow them."""
+        """Give the next events to the invariants that follow them."""
         found: list[Violation] = []
         for log, record in records:
             kind = self._types.of(record.type) if record.kind == "event" else None
@@ -170,7 +171,7 @@ class Audit:
         return [one for judge in self._judges for one in judge.check(flying if self._flight else ())]
 
     def _look_for_causes(self) -> None:
-        """Records whose cause is past the end of its log, though that was read again since; or comes after them."""
+        """Find records whose cause comes after them, or is past the end of a log that was read again since."""
         waits = self.cut.blocked()
         blocked = {log: cause for log, cause in waits.items() if self._past(cause) or _in_circle(log, waits)}
         self._lost = {log: self._seen_first(log, cause) for log, cause in blocked.items()}
@@ -194,7 +195,7 @@ class Audit:
         return self.cut.read_whole(log) and int(position) > self.cut.read[log]
 
     def report(self) -> Report:
-        """All that was found; to be asked after `check`."""
+        """The report on everything found; call it after `check`."""
         folds = [one for judge in self._judges for one in judge.wrong]
         opened = self.settling.open.values()
         return Report(
@@ -219,6 +220,6 @@ def _in_circle(log: str, waits: Mapping[str, str]) -> bool:
 
 
 def _contracts(services: Mapping[str, Service]) -> dict[str, Contract]:
-    """The contracts of the services, and of all whose events they take."""
+    """The contracts of the services, and of all services whose events they take."""
     found = {event.contract: event.home for service in services.values() for event in service.fed_by()}
     return found | {name: service.contract for name, service in services.items()}

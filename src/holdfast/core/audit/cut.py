@@ -1,12 +1,13 @@
 """Consistent cuts: how far each of several logs may be read so that no effect is seen without its cause.
 
-A cut is a position per log. It is consistent when it is closed under cause: of every record up to it, the record that
-caused it is up to it too; and when it never parts what was one commit. Logs are read one after another while they grow,
-so what was read is seldom such a cut. The union of two consistent cuts is one, so among those within what was read
-there is a greatest, and this finds it, run by run: the next run of a log (its records of one cause: all that one
-handling wrote) is admitted once its cause is. A log that has to wait is looked at again when the log it waits for has
-come that far, so each record is touched once, whatever order the pages come in. Greedy is enough: what may be admitted
-now may be admitted later too. (Chandy and Lamport, "Distributed Snapshots", 1985; Mattern, "Virtual Time", 1989.)
+A cut is a position per log. It is consistent if it is closed under cause (for every record in the cut, the record that
+caused it is in the cut too) and if it never splits a commit. Logs are read one after another while they grow, so the
+pages that were read seldom form such a cut. The union of two consistent cuts is consistent, so there is a greatest one
+within the pages, and this module finds it, run by run: the next run of a log (its records of one cause: all that one
+handling wrote) is admitted once its cause is admitted. A log that has to wait is checked again when the log it waits
+for has come that far, so each record is touched once, in whatever order the pages come. A greedy search is enough: a
+run that may be admitted now may also be admitted later. (Chandy and Lamport, "Distributed Snapshots", 1985; Mattern,
+"Virtual Time", 1989.)
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ from holdfast.core.saga.stage import DONE, HELD
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record as an audit sees it: an array on the wire, its payload only where its kind is `SHOWN`."""
+    """A record as an audit sees it: an array on the wire, with its payload only if its kind is `SHOWN`."""
 
     position: int
     kind: Kind
@@ -33,7 +34,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int
     destination: str
     outcome: bool
-    """The final answer to a command from the edge."""
+    """True for the final answer to a command from the edge."""
     data: msgspec.Raw
 
 
@@ -61,26 +62,26 @@ def seen(record: Record) -> Seen:
 
 
 class _Log:
-    """What was read of one log and is not admitted. Records, and counts of those that belong together: nothing is made
-    for each of them."""
+    """The records of one log that were read and are not admitted, with counts of those that belong together: no object
+    is made for each record."""
 
     __slots__ = ("at", "causes", "counts", "first", "last", "parts", "records", "tx")
 
     def __init__(self) -> None:
         self.records: deque[Seen] = deque()
         self.counts: deque[int] = deque()
-        """Of its runs, each what is admitted together: the records of one handling, or all of a staged commit."""
+        """The length of each run. A run is admitted together: the records of one handling, or a whole staged commit."""
         self.parts: list[int] = []
-        """Of its last instant, counts by cause: more may come, and make them one commit."""
+        """Counts by cause at the last instant: further records may come and make them one commit."""
         self.first = 0
-        """Which of them is the first of those at the end that are nothing but events: what `DONE` ends begins there."""
+        """Index of the first part in the trailing run of event-only parts: the commit that `DONE` ends begins there."""
         self.tx, self.at, self.last = "", -1, ""
-        """Of that instant; and its last cause."""
+        """The transaction, the time and the last cause of that instant."""
         self.causes: list[str] = []
-        """Of the first run, those that are not struck off; empty where it was not looked at."""
+        """Causes of the first run that are not admitted yet; empty before the run is examined."""
 
     def extend(self, records: Sequence[Seen], *, whole: bool) -> None:
-        """What was read on."""
+        """Add the records that were read next."""
         parts = self.parts
         self.records.extend(records)
         for record in records:
@@ -117,13 +118,13 @@ class _Log:
         return self.causes
 
     def pop(self) -> list[Seen]:
-        """The first run; it is admitted."""
+        """Remove and return the first run; it is admitted."""
         count = self.counts.popleft()
         return [self.records.popleft() for _ in range(count)] if count > 1 else [self.records.popleft()]
 
 
 class Cut:
-    """The greatest consistent cut within what was read of some logs."""
+    """The greatest consistent cut within the pages of some logs."""
 
     def __init__(self, logs: Iterable[str]) -> None:
         self.at = dict.fromkeys(logs, 0)
@@ -131,15 +132,15 @@ class Cut:
         self.read = dict(self.at)
         """Log -> the position up to which it was read."""
         self._whole = dict(self.at)
-        """Log -> a position up to which it was read, and that ends a commit."""
+        """Log -> a position up to which it was read and at which a commit ends."""
         self._logs = {log: _Log() for log in self.at}
         self._waiters: dict[str, dict[str, int]] = {log: {} for log in self.at}
-        """Log -> logs whose next run it has caused -> the position that it has to come to."""
+        """Log -> logs that wait for it -> the position that it has to reach for them."""
         self._ready = dict.fromkeys(self.at)
-        """Logs to look at: something was read of them, or what they waited for has come."""
+        """Logs to examine: they were read further, or the cause that they waited for was admitted."""
 
     def take(self, log: str, records: Sequence[Seen], upto: int, *, whole: bool) -> None:
-        """What was read of a log after `read[log]`. `whole`: `upto` ends a commit, as the head of a log does."""
+        """Take records of a log after `read[log]`. `whole`: a commit ends at `upto`, as at the head of a log."""
         self._logs[log].extend(records, whole=whole)
         self.read[log] = max(self.read[log], upto)
         if whole:
@@ -147,7 +148,7 @@ class Cut:
         self._ready[log] = None
 
     def advance(self) -> Iterator[tuple[str, list[Seen]]]:
-        """What can be admitted now: (log, the records of one handling), causes before effects."""
+        """Admit all that can be admitted now: (log, the records of one handling), causes before effects."""
         while self._ready:
             log = next(iter(self._ready))
             found = self._logs[log]
@@ -165,16 +166,16 @@ class Cut:
             del self._ready[log]
 
     def read_whole(self, log: str) -> bool:
-        """Whether all that its head said was read."""
+        """Whether the log was read up to the head that it gave."""
         return self.read[log] == self._whole[log]
 
     def blocked(self) -> dict[str, str]:
-        """Log -> the cause that its next record waits for, of logs that cannot go on with what was read."""
+        """Log -> the cause that its next record waits for, for logs that cannot go on with the pages so far."""
         return {log: found.causes[-1] for log, found in self._logs.items() if found.counts and self._missing(log)}
 
     def _missing(self, log: str) -> bool:
-        """Whether a cause of its first run is not admitted; that one is then the last, and the log is looked at when it
-        is. What is no record of these logs (an edge, a timer) never is one."""
+        """Whether a cause of the first run is not admitted. That cause is then the last one, and the log is examined
+        again when it is admitted. A cause that is no record of these logs (an edge, a timer) never blocks."""
         causes = self._logs[log].causes or self._logs[log].look()
         while causes:
             producer, _, position = causes[-1].rpartition("@")

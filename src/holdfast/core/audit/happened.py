@@ -1,8 +1,9 @@
-"""What happened in one transaction: its events and its outcome, as those who judge it see them.
+"""Happened: the events and the outcome of one transaction, as an invariant sees them.
 
-`core.audit.settled` says which records are of it, `core.audit.audit` shows it to invariants (`core.audit.invariant`).
-An event is decoded once, when the first asks for it; which records were asked for is remembered, since they are what a
-violation names. Pure. Fails with `Invalid` for an event that does not decode.
+`core.audit.settled` says which records belong to it, `core.audit.audit` shows it to invariants
+(`core.audit.invariant`). An event is decoded once, when an invariant first asks for it. The records that an invariant
+asked for are remembered, because its violation names them. Pure. Fails with `Invalid` for an event that does not
+decode.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,15 +20,15 @@ E = TypeVar("E", bound=Event)
 
 
 class Types:
-    """Which message a stored type is, of the services of one system."""
+    """The messages of one system by stored type."""
 
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
         self._contracts = contracts
         self._known: dict[str, MessageType | None] = {}
 
     def of(self, stored: str) -> MessageType | None:
-        """The message, of whatever version: one that is not known here fails when it is decoded, so that it is not
-        passed over. None for one of no contract that is known."""
+        """The message in any version; an unknown version fails when it is decoded, so that it is not missed. None for a
+        type of a contract that is not known."""
         if stored not in self._known:
             contract = self._contracts.get(stored.partition(".")[0])
             name = stored.rpartition(".v")[0].partition(".")[2]
@@ -46,31 +47,31 @@ class Happened:
     def __init__(self, found: Open, types: Types, *, settled: bool) -> None:
         self._open, self._types = found, types
         self.settled = settled
-        """False while something of it is left to happen."""
+        """False while the transaction is not settled."""
         self._decoded: dict[int, Any] = {}
         self._numbers: dict[type[Event], list[int]] | None = None
-        """Class of an event -> which of the records are of it; made when it is asked for first."""
+        """Class of an event -> indexes of its records; made on the first request."""
         self._found: dict[tuple[type[Event], ...], tuple[dict[int, None], list[Any]]] = {}
-        """Classes -> which of the records are of them, and the events in these."""
+        """Classes -> indexes of their records, and the events in these records."""
         self._looked: dict[int, None] = {}
 
     @property
     def tx(self) -> str:
-        """Its id."""
+        """The id of the transaction."""
         return self._open.tx
 
     @property
     def correlation(self) -> str:
-        """The label that its caller gave, or its id."""
+        """The label that the caller gave, or the transaction's id."""
         return self._open.correlation or self._open.tx
 
     @property
     def at_us(self) -> int:
-        """When it began, in microseconds since 1970-01-01 UTC."""
+        """When the transaction began, in microseconds since 1970-01-01 UTC."""
         return self._open.at
 
     def of(self, *kinds: type[E]) -> list[E]:
-        """Its events of these classes, in causal order. Raises Invalid for one that does not decode."""
+        """The events of these classes, in causal order. Raises Invalid for an event that does not decode."""
         found = self._found.get(kinds)
         if found is None:
             numbers = self._find(kinds)
@@ -79,13 +80,13 @@ class Happened:
         return found[1].copy()
 
     def placed(self, *kinds: type[E]) -> list[tuple[str, int, E]]:
-        """The same, each with its place: (service, position in its log, event). Transactions do not settle in the order
-        of a log: what depends on that order goes by the positions."""
+        """The same events, each with its place: (service, position in its log, event). Transactions do not settle in
+        the order of a log: an invariant that depends on that order has to use the positions."""
         records = self._open.records
         return [(records[n][0], records[n][1].position, self._decode(n)) for n in self._find(kinds)]
 
     def _find(self, kinds: Collection[type[Event]]) -> Sequence[int]:
-        """Which of the records are events of these classes; they are looked at from here on."""
+        """Indexes of the records that are events of these classes; from now on these count as accessed."""
         by_class = self._numbers if self._numbers is not None else self._by_class()
         if len(kinds) == 1:
             (kind,) = kinds
@@ -108,12 +109,12 @@ class Happened:
         return found
 
     def __contains__(self, kind: type[Event]) -> bool:
-        """Whether an event of this class is among them."""
+        """Whether the transaction has an event of this class."""
         return bool(self.of(kind))
 
     @property
     def outcome(self) -> Event | Rejection | None:
-        """What its caller was answered, or is; None where it has no answer (yet)."""
+        """The answer that the caller got or will get; None if there is none (yet)."""
         for number, (_, record) in enumerate(self._open.records):
             if record.outcome:
                 self._looked[number] = None
@@ -125,20 +126,20 @@ class Happened:
         return None
 
     def begin(self) -> None:
-        """Another looks at it."""
+        """Start recording accesses for the next invariant."""
         self._looked.clear()
 
     @property
     def was_looked_at(self) -> bool:
-        """Whether a record was asked for since."""
+        """Whether a record was accessed since."""
         return bool(self._looked)
 
     def looked_at(self) -> tuple[str, ...]:
-        """Ids of the records that were asked for since."""
+        """Ids of the records that were accessed since."""
         return tuple(map(self._id, self._looked))
 
     def ids(self) -> tuple[str, ...]:
-        """Ids of all its events and answers."""
+        """Ids of all events and answers of the transaction."""
         return tuple(map(self._id, range(len(self._open.records))))
 
     def _id(self, number: int) -> str:

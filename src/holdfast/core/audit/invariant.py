@@ -1,10 +1,11 @@
-"""Invariants: what must be true of a system, written once as a function over what happened.
+"""Invariants: statements that must be true of a system, each written once as a function over its transactions.
 
-Three kinds. A function judges each settled transaction by itself. A class folds settled transactions and says whether
-what it has folded holds; or it follows events one by one, those of each log in its order, settled or not. Both whole or
-per key; where `holds` takes a second argument it is also given what is in flight. All see events as they were recorded,
-causes before effects, within a consistent cut (`core.audit.cut`, `core.audit.settled`); a violation names the records
-that it was found in. Pure; compiled when declared, fails with `Misuse`. `core.audit.audit` runs them.
+There are three kinds. A function judges each settled transaction by itself. A class folds settled transactions and says
+whether its fold holds; or a class follows events one by one, each log's events in order, settled or not. A class works
+for the whole system or per key; if `holds` takes a second argument, it also receives the transactions in flight. All
+see events as they were recorded, causes before effects, within a consistent cut (`core.audit.cut`,
+`core.audit.settled`). A violation names the records in which it was found. Pure; an invariant is compiled when it is
+declared, and fails with `Misuse`. `core.audit.audit` runs them.
 """
 
 import copy
@@ -22,25 +23,25 @@ from holdfast.core.declare.state import ATOMS, hints_of
 from holdfast.errors import Invalid, Misuse
 
 RECORDS_NAMED_MAX = 20
-"""Records that a violation names at the most; of a fold, the last ones that went into it."""
+"""How many records a violation names at most; for a fold, the last ones that went into it."""
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """Something that is not as it must be."""
+    """A statement that does not hold, and the records that show it."""
 
     invariant: str
     says: str
     records: tuple[str, ...] = ()
-    """Ids of the records that make it."""
+    """Ids of the records in which it was found."""
     tx: str = ""
-    """The transaction, where it is one; of a fold the last that went into it."""
+    """The transaction; for a fold the last one that went into it."""
     correlation: str = ""
     key: str = ""
-    """Of a fold by key: the key."""
+    """For a fold by key: the key."""
 
 
 class Invariant:
-    """A declared invariant, with what it has seen so far."""
+    """A declared invariant, compiled."""
 
     def __init__(
         self, declared: Any, key: Callable[[Happened], Any] | None = None, by: Callable[[Any], Any] | None = None
@@ -48,27 +49,28 @@ class Invariant:
         self.declared, self.key, self.by = declared, key, by
         self.name: str = getattr(declared, "__name__", type(declared).__name__)
         self.doc = (inspect.getdoc(declared) or self.name).partition("\n")[0].rstrip(".")
-        """What it says must be so."""
+        """The statement that must hold: the first line of its docstring."""
         self.folds = inspect.isclass(declared)
         self.follows: tuple[type[Event], ...] = ()
-        """The events that it is given one by one; empty for one that is given transactions."""
+        """The events that it receives one by one; empty for an invariant that receives transactions."""
         self._defaults: dict[str, Any] = {}
-        """Of a fold, the fields whose defaults can change: each instance has its own."""
+        """For a fold, the fields with mutable defaults: each instance has its own copies."""
         self.keyed = self.judges = self.wants_flight = self.keyed_holds = False
         for name, function, what in (("key", key, "what happened in one transaction"), ("by", by, "one event")):
             if function is not None and (not callable(function) or _parameters(function) != 1):
-                raise Misuse(f"{self.name}: its `{name}` takes {what}, and says to which keys it belongs")
+                raise Misuse(
+                    f"{self.name}: `{name}` must be a function that takes {what} and returns the keys it belongs to"
+                )
         if self.folds:
             self._check_fold(declared)
         elif key is not None or by is not None or not callable(declared) or _parameters(declared) != 1:
-            raise Misuse(f"{self.name}: an invariant takes what happened in one transaction; a key is for a class")
+            raise Misuse(f"{self.name}: an invariant function takes one transaction; only an invariant class has a key")
 
     def _check_fold(self, cls: type[Any]) -> None:
         settled, follow, holds = (getattr(cls, name, None) for name in ("settled", "follow", "holds"))
         if callable(settled) == callable(follow) or (callable(settled) and not callable(holds)):
             raise Misuse(
-                f"{self.name}: an invariant that is a class has settled(self, tx) and holds(self), or it has"
-                " follow(self, event)"
+                f"{self.name}: an invariant class needs settled(self, tx) and holds(self), or follow(self, event)"
             )
         keyed = self.key is not None or self.by is not None
         if callable(follow):
@@ -76,15 +78,15 @@ class Invariant:
         else:
             takes = _parameters(cast(Callable[..., Any], settled))
             if takes not in (2, 3) or (takes == 3 and not keyed):
-                raise Misuse(f"{self.name}.settled takes a transaction, then the key where the invariant has one")
+                raise Misuse(f"{self.name}.settled must take a transaction, and then the key if the invariant has one")
             if self.by is not None:
-                raise Misuse(f"{self.name}: `by` is for one that follows events; settled(self, tx) goes by `key`")
+                raise Misuse(f"{self.name}: `by` belongs to follow(self, event); with settled(self, tx), use `key`")
             self.keyed = takes == 3
         given = _parameters(holds) if callable(holds) else 0
         if callable(holds) and (given not in (1, 2, 3) or (given == 3 and not keyed)):
             raise Misuse(
-                f"{self.name}.holds takes nothing, or the transactions in flight, then the key where the invariant has"
-                " one"
+                f"{self.name}.holds must take nothing or the transactions in flight, and then the key if the invariant"
+                " has one"
             )
         self.judges, self.wants_flight, self.keyed_holds = callable(holds), given > 1, given == 3
         self._defaults = {
@@ -95,18 +97,20 @@ class Invariant:
         try:
             self.fresh()
         except Exception as error:  # noqa: BLE001 - the user's own
-            raise Misuse(f"{self.name}: it is made without arguments: {type(error).__name__}: {error}") from None
+            raise Misuse(
+                f"{self.name}: the invariant class must be callable without arguments: {type(error).__name__}: {error}"
+            ) from None
 
     def _check_follow(self, follow: Callable[..., Any], *, keyed: bool) -> None:
         params, _ = parameters(follow, f"{self.name}.follow")
         kinds = events_in(next(iter(params.values()), None))
         if not kinds or len(params) > 1 + keyed:
             raise Misuse(
-                f"{self.name}.follow takes one parameter annotated with an event (or `One | Other`), then the key where"
-                " the invariant has one"
+                f"{self.name}.follow must take one parameter annotated with an event (or `One | Other`), and then the"
+                " key if the invariant has one"
             )
         if self.key is not None:
-            raise Misuse(f"{self.name}: `key` is for settled(self, tx); one that follows events goes `by` them")
+            raise Misuse(f"{self.name}: `key` belongs to settled(self, tx); with follow(self, event), use `by`")
         self.follows, self.keyed = kinds, len(params) > 1
 
     def fresh(self) -> Any:
@@ -117,13 +121,13 @@ class Invariant:
         return made
 
     def keys(self, tx: Happened) -> Iterable[Hashable]:
-        """The keys that a transaction belongs to: of a fold without one the one there is, if it has to do with it."""
+        """The keys that a transaction belongs to; for a fold without a key, the one empty key."""
         if self.follows:
             return dict.fromkeys(key for event in tx.of(*self.follows) for key in self.keys_of(event))
         return ("",) if self.key is None else _keys(self.key(tx))
 
     def keys_of(self, event: Event) -> Iterable[Hashable]:
-        """The keys that an event belongs to, of one that follows."""
+        """The keys that an event belongs to, for an invariant that follows events."""
         return ("",) if self.by is None else _keys(self.by(event))
 
 
@@ -137,7 +141,7 @@ def _keys(found: Any) -> tuple[Hashable, ...]:
 
 def _parameters(function: Callable[..., Any]) -> int:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise Misuse(f"{function.__qualname__}: an invariant is a plain function: it judges what is given to it")
+        raise Misuse(f"{function.__qualname__}: an invariant must be a plain def; it may not wait or call anybody")
     try:
         return len(inspect.signature(function).parameters)
     except ValueError:
@@ -161,17 +165,17 @@ class Judge:
     def __init__(self, invariant: Invariant) -> None:
         self.invariant = invariant
         self.counted = 0
-        """Transactions, or keys of a fold, that it found something to judge in."""
+        """The number of transactions, or of keys of a fold, that it has judged."""
         self._folds: dict[Hashable, _Fold] = {}
         self._dirty: dict[Hashable, None] = {}
         self._flown: dict[Hashable, None] = {}
-        """Keys that something in flight belonged to when it was checked last."""
+        """Keys of the transactions that were in flight at the last check."""
         self._wrong: dict[Hashable, list[Violation]] = {}
         self._unkeyed: list[Violation] = []
-        """Of what was in flight when it was checked last: where the key function failed."""
+        """Violations because the key function failed on a transaction in flight at the last check."""
 
     def settled(self, tx: Happened) -> list[Violation]:
-        """Take one settled transaction; what is wrong with it, where it is judged by itself."""
+        """Take one settled transaction; return its violations if transactions are judged one by one."""
         tx.begin()
         if self.invariant.follows:
             return []
@@ -197,16 +201,16 @@ class Judge:
                     tx.begin()
                     fold.tx = (tx.tx, tx.correlation)
                     self._dirty[key] = None
-        except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+        except Exception as error:  # noqa: BLE001 - the user's code failed: it is reported, and the other invariants go on
             return [self._failed(tx, error)]
         return []
 
     def follow(self, event: Event, record: str, tx: str, correlation: str) -> list[Violation]:
-        """Take the next event of a log, of one that follows; what is wrong with it."""
+        """Take the next event of a log; return the violations, if this invariant follows events."""
         invariant, found = self.invariant, list[Violation]()
         try:
             keys = invariant.keys_of(event)
-        except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+        except Exception as error:  # noqa: BLE001 - the user's code failed: it is reported, and the other invariants go on
             return [self.unread(error, record, tx, correlation)]
         for key in keys:
             fold = self._fold_of(key)
@@ -222,7 +226,7 @@ class Judge:
         return found
 
     def unread(self, error: Exception, record: str, tx: str, correlation: str) -> Violation:
-        """What is said of an event that could not be given to one that follows it."""
+        """The violation for an event that could not be decoded for an invariant that follows it."""
         return Violation(self.invariant.name, _failure(error), (record,), tx, correlation)
 
     def _failed(self, tx: Happened, error: Exception) -> Violation:
@@ -234,7 +238,7 @@ class Judge:
         return self._folds[key]
 
     def check(self, in_flight: Iterable[Happened]) -> list[Violation]:
-        """What does not hold of what was folded so far, at a consistent cut."""
+        """The violations of the fold so far, at a consistent cut."""
         if not self.invariant.judges:
             return []
         flying: dict[Hashable, list[Happened]] = {}
@@ -243,7 +247,7 @@ class Judge:
             try:
                 for key in self.invariant.keys(tx):
                     flying.setdefault(key, []).append(tx)
-            except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+            except Exception as error:  # noqa: BLE001 - the user's code failed: it is reported, and the other invariants go on
                 self._unkeyed.append(self._failed(tx, error))
         for key in dict.fromkeys((*self._dirty, *self._flown, *flying)):
             found = self._check(key, self._fold_of(key), flying.get(key, []))
@@ -255,7 +259,7 @@ class Judge:
 
     @property
     def wrong(self) -> list[Violation]:
-        """What did not hold of a fold when it was checked last."""
+        """The violations of a fold at the last check."""
         return self._unkeyed + [one for found in self._wrong.values() for one in found]
 
     def _check(self, key: Hashable, fold: _Fold, flying: list[Happened]) -> list[Violation]:
@@ -275,15 +279,15 @@ def _shown(key: Hashable) -> str:
 
 
 def _said(judge: Callable[..., Any], *given: Any) -> tuple[list[str], list[str]]:
-    """(what an invariant says is wrong, how it failed itself)."""
+    """(the violations that an invariant reports, the error if it failed itself)."""
     said: list[str] = []
     try:
         found: Any = judge(*given)
         if isinstance(found, str) or (found is not None and not isinstance(found, Iterable)):
             return [], [f"must yield sentences about what is wrong; it returned {found!r:.100}"]
         for text in cast(Iterable[Any], found or ()):
-            said.append(str(text))  # noqa: PERF401 - what was said before it failed is kept
-    except Exception as error:  # noqa: BLE001 - the user's own: it is said, and the others go on
+            said.append(str(text))  # noqa: PERF401 - the violations before the failure are kept
+    except Exception as error:  # noqa: BLE001 - the user's code failed: it is reported, and the other invariants go on
         return said, [_failure(error)]
     return said, []
 

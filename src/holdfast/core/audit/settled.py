@@ -1,13 +1,12 @@
-"""Settled transactions: of which nothing is left to happen, as far as a consistent cut tells.
+"""Settled transactions: a transaction is settled if nothing of it is left to happen, judged by a consistent cut.
 
-A transaction is open while a message of it is on its way or waits, an event of it has not been taken by everything that
-reacts to it, or a saga of it has not ended. Whether a message was taken is not asked of its effects (it may have none)
-but of the cursors that are committed with them: a `Mark` says what one service had received, and what of it waited. A
-mark counts once the cut has come to the head that it was true at, so whatever that service made of the message is in
-the cut as well. Comes after `core.audit.cut`; before `core.audit.invariant`, which judges. A transaction can be opened
-again, where something in these logs went on that no service declares any more (a reaction that was taken out since):
-then it is named in `reopened`, and whoever asks begins anew. What comes from a service that is not in the system opens
-a transaction as an edge does.
+A transaction is open while one of its messages is on its way or waits, while a consumer has not taken one of its
+events, or while one of its sagas has not ended. A message may have no effects, so the cursors decide whether it was
+taken: a `Mark` says what one service had received, and which of these messages waited. A mark counts once the cut has
+reached the head at which the mark was true, so the effects of the message are in the cut as well. Comes after
+`core.audit.cut`, and before `core.audit.invariant`, which judges. A transaction can open again if a consumer continued
+it that no service declares any more (a reaction that was removed since): then `reopened` names it, and the caller
+starts again from the beginning. A message from a service outside the system opens a transaction as an edge does.
 """
 
 from collections import deque
@@ -24,23 +23,23 @@ if TYPE_CHECKING:  # a name for types: who tells a story does not load what decl
     from holdfast.core.declare.service import Service
 
 TURNS = frozenset(SAGA + name for name in ("begun", "stuck", "settled", "completed", "undone"))
-"""Of a saga's own records those that open or end it."""
+"""The stored types of a saga's records that open or end it."""
 CLOSING = ("done", "undone")
-"""Verbs with which a person closes a saga by hand."""
+"""The verbs by which an operator closes a saga."""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What one service had received, when its log ended at `head`, or before that."""
+    """What one service had received when its log ended at `head`, or earlier."""
 
     head: int
     cursors: dict[str, int]
     """`exchange:PRODUCER`, `reaction:NAME:PRODUCER`, `saga:NAME:PRODUCER` -> position in that producer's log."""
     waiting: frozenset[tuple[str, int]] = frozenset()
-    """(producer, position) of what was received and is not decided."""
+    """(producer, position) of messages that are received and not decided."""
 
 
 def goes_on(record: Seen | Record, *, staged: bool) -> bool | None:
-    """Of a record on a saga's stream: True where it opens the saga (again), False where it ends it, else None."""
+    """For a record on a saga's stream: True if it opens the saga (again), False if it ends it, else None."""
     if record.kind == "saga":
         name = record.type.removeprefix(SAGA)
         if name in ("begun", "stuck"):
@@ -59,18 +58,18 @@ def _verb(record: Seen | Record) -> str:
 
 
 class Open:
-    """A transaction with something left to happen."""
+    """A transaction that is not settled."""
 
     __slots__ = ("at", "correlation", "left", "records", "sagas", "tx")
 
     def __init__(self, tx: str, correlation: str, at: int) -> None:
         self.tx, self.correlation, self.at = tx, correlation, at
         self.records: list[tuple[str, Seen]] = []
-        """(log, record) of its events and answers, causes before effects."""
+        """(log, record) of the events and answers, causes before effects."""
         self.left = 0
-        """Messages and events that somebody has not taken."""
+        """The number of messages and events that a consumer has not taken."""
         self.sagas: set[tuple[str, str]] = set()
-        """(log, stream) of its sagas that have not ended."""
+        """(log, stream) of the sagas that have not ended."""
 
 
 class Settling:
@@ -79,14 +78,14 @@ class Settling:
     def __init__(self, services: Mapping[str, "Service"]) -> None:
         self.open: dict[str, Open] = {}
         self.reopened: set[str] = set()
-        """Transactions of which more has happened after they had settled."""
+        """Transactions that went on after they had settled."""
         self._takers: dict[str, list[tuple[str, str]]] = {}
-        """Stored type of an event -> (service, its cursor's name) of everything that reacts to it."""
+        """Stored type of an event -> (service, name of its cursor) of every consumer."""
         self._staged: set[tuple[str, str]] = set()
         self._due: dict[str, dict[str, deque[tuple[int, Open]]]] = {name: {} for name in services}
-        """Service -> cursor's name -> what it has to take, in the order of the producer's log."""
+        """Service -> cursor's name -> the messages it has to take, in the order of the producer's log."""
         self._held: dict[str, dict[tuple[str, int], Open]] = {name: {} for name in services}
-        """Service -> (producer, position) of what it has received and not decided."""
+        """Service -> (producer, position) of messages that it has received and not decided."""
         self._touched: dict[str, Open] = {}
         for name, service in services.items():
             for reaction in service.reactions.values():
@@ -104,14 +103,14 @@ class Settling:
         self._takers.setdefault(stored, []).append((service, f"{consumer}:{producer}"))
 
     def take(self, log: str, run: Iterable[Seen]) -> None:
-        """The records of one handling, in the order of a consistent cut."""
+        """Take the records of one handling, in the order of a consistent cut."""
         opened, touched, due = self.open, self._touched, self._due
         for record in run:
             tx, kind = record.tx, record.kind
             found = opened.get(tx)
             if found is None:
                 found = opened[tx] = Open(tx, record.correlation, record.at)
-                if record.cause.rpartition("@")[0] in due:  # a cause in the cut, and nothing of it is open
+                if record.cause.rpartition("@")[0] in due:  # its cause is in the cut, and its transaction is not open
                     self.reopened.add(tx)
             touched[tx] = found
             if record.destination in due:
@@ -143,7 +142,7 @@ class Settling:
             found.sagas.discard((log, record.stream))
 
     def mark(self, service: str, mark: Mark) -> None:
-        """What a service has received; the cut has come to `mark.head`."""
+        """Take what a service has received; the cut has reached `mark.head`."""
         held = self._held[service]
         for key in [key for key in held if key not in mark.waiting]:
             self._taken(held.pop(key))
@@ -154,7 +153,7 @@ class Settling:
                 if (producer, position) not in mark.waiting:
                     self._taken(found)
                 elif (producer, position) in held:
-                    self._taken(found)  # it waits for two of its consumers: once is enough to keep it open
+                    self._taken(found)  # it waits for two consumers: one entry is enough to keep it open
                 else:
                     held[producer, position] = found
 
@@ -163,7 +162,7 @@ class Settling:
         self._touched[found.tx] = found
 
     def settled(self) -> list[Open]:
-        """Those that have settled since it was asked last."""
+        """The transactions that have settled since the last call."""
         ended = [found for found in self._touched.values() if not found.left and not found.sagas]
         self._touched.clear()
         for found in ended:

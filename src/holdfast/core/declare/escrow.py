@@ -2,7 +2,7 @@
 
 A field declared `on_hand: int = escrow(min=0)` is only ever moved by events (`self.on_hand -= event.quantity`), so the
 order does not matter. While transactions hold such moves, the next command is decided for every case between none and
-all of them being committed; where it comes out the same each time, it goes on beside them; otherwise it waits.
+all of them being committed. If the result is the same each time, the command goes on beside them; otherwise it waits.
 Pure; comes after `core.declare.aggregate`, before `runtime.decide.stages`. (O'Neil, "The Escrow Transactional Method",
 1986.)
 """
@@ -18,11 +18,11 @@ from holdfast.core.declare.message import Command, Context, Event
 from holdfast.errors import Rejected
 
 CASES_FIELDS_MAX = 4
-"""Fields with moves on hold that a command is decided for; past it the command waits."""
+"""How many fields with held moves a command is decided for; with more fields the command waits."""
 
 
 class _Else:
-    """An entry of a dict that is there in thought only: whoever does not know its key leaves it alone."""
+    """An assumed entry of a dict: a decider that does not know its key leaves it alone."""
 
     def __deepcopy__(self, memo: object) -> "_Else":
         return self
@@ -32,18 +32,19 @@ _GONE, _ELSE = _Else(), _Else()
 
 
 class Differs(Exception):
-    """The command comes out differently, depending on what becomes of the moves on hold; or it moves other fields."""
+    """The result of the command depends on the outcome of the held moves, or the command changes other fields."""
 
 
 class Moves(msgspec.Struct, frozen=True):
-    """What events do to the escrow fields: how far each number moves, which entries of a dict are set or removed."""
+    """The effect of events on the escrow fields: how far each number moves, which dict entries are set or removed."""
 
     numbers: dict[str, int] = {}
     entries: dict[str, dict[Any, Any]] = {}
 
 
 def decide(by: AggregateType, state: Any, command: Command[Any], context: Context) -> tuple[Event, ...]:
-    """The events of a command, as `AggregateType.decide`, within the bounds of the escrow fields. The state stays."""
+    """The events of a command, as from `AggregateType.decide`, checked against the bounds. The state does not
+    change."""
     events = by.decide(state, command, context)
     if by.bounded:
         _check(by, _after(by, state, events))
@@ -51,7 +52,7 @@ def decide(by: AggregateType, state: Any, command: Command[Any], context: Contex
 
 
 def moves_of(by: AggregateType, state: Any, events: Iterable[Event]) -> Moves | None:
-    """What events move, where they do nothing else, and the same from a state a little further on; else None."""
+    """The moves of events if they do nothing else, and do the same from a slightly different state; else None."""
     if not by.escrow:
         return None
     events = tuple(events)
@@ -61,16 +62,16 @@ def moves_of(by: AggregateType, state: Any, events: Iterable[Event]) -> Moves | 
     try:
         further = _shifted(by, state)
         return found if _moves(by, further, _after(by, further, events)) == found else None
-    except Exception:  # noqa: BLE001 - a user's evolver that cannot do with it: no mere move
+    except Exception:  # noqa: BLE001 - a user's evolver that fails on this state: not a mere move
         return None
 
 
 def beside(
     by: AggregateType, state: Any, command: Command[Any], context: Context, held: Sequence[Moves]
 ) -> tuple[tuple[Event, ...], Moves]:
-    """The events of a command, and what they move, where these are the same whatever becomes of what is held.
+    """The events of a command and their moves, if these are the same for every outcome of the held moves.
 
-    Raises Rejected where it is rejected with the same code in every case, Differs where the cases differ.
+    Raises Rejected if every case rejects with the same code, and Differs if the cases differ.
     """
     try:
         first: Any = _outcome(by, state, command, context)
@@ -83,7 +84,7 @@ def beside(
             if not isinstance(first, Rejected) or first.code != no.code or first.events or no.events:
                 raise Differs from None
             continue
-        except Exception as error:  # a case that may never be
+        except Exception as error:  # a case that may never happen
             raise Differs from error
         if isinstance(first, Rejected) or found != first:
             raise Differs
@@ -106,7 +107,7 @@ def _outcome(by: AggregateType, state: Any, command: Any, context: Context) -> t
 
 
 def _cases(by: AggregateType, state: Any, held: Sequence[Moves]) -> list[Any]:
-    """The states at the ends of what may come of the held moves."""
+    """The extreme states that the held moves may lead to."""
     choices: list[list[tuple[str, Any]]] = []
     for name in by.escrow:
         numbers = [one.numbers[name] for one in held if name in one.numbers]
@@ -176,7 +177,7 @@ def _check(by: AggregateType, after: Any) -> None:
 
 
 def check_commutes(by: AggregateType, state: Any, events: Iterable[Event]) -> str:
-    """Why events that touch escrow fields are no mere moves, in words; empty where they are, or touch none."""
+    """Why events that touch escrow fields are not mere moves; empty if they are, or if they touch none."""
     events = tuple(events)
     after = _after(by, state, events)
     touched = [name for name in by.escrow if getattr(state, name) != getattr(after, name)]

@@ -1,4 +1,4 @@
-"""Messages and contracts: what services may say to each other, and under which name it is stored.
+"""Messages and contracts: the messages that services may send to each other, and the names they are stored under.
 
 A contract is the only thing other services import. Events and commands are frozen msgspec structs; the decorators of a
 `Contract` give each a stored name and version of its own, never a class path. Comes before everything that decides;
@@ -21,7 +21,7 @@ from holdfast.core.log.key import join_key
 from holdfast.errors import CommandFailed, Invalid, Misuse
 
 HOPS_MAX = 32
-"""Reactions and sagas begun in one chain; at the limit the message is held back in view, never dropped."""
+"""How many reactions and sagas one chain may begin; at the limit the message is parked, never dropped."""
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ C = TypeVar("C", bound="type[Command[Any]]")
 REGISTRATION = "__holdfast__"
 _SENSITIVE = "holdfast-sensitive"
 Sensitive = Annotated[T, msgspec.Meta(extra={_SENSITIVE: True})]
-"""`card_number: Sensitive[str]`: stored as it is, masked in trails, in logs and in whatever operators are shown."""
+"""`card_number: Sensitive[str]`: stored as it is, but masked in trails, in logs and in all answers to operators."""
 MASK = "***"
 
 
@@ -42,11 +42,12 @@ class Event(msgspec.Struct, frozen=True):
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, Generic[A], frozen=True, forbid_unknown_fields=True):
-    """A request to change something; `Command[Reserved]` says which event answers it. Unknown fields are refused."""
+    """A request to change something; `Command[Reserved]` names the event that answers it. Unknown fields are
+    refused."""
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """A business no as data: what a `partial` step hands on in the place of an event."""
+    """A rejection as data: a `partial` step hands it on in the place of an event."""
 
     code: str
     message: str = ""
@@ -54,7 +55,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What a handler may know beside its message; all of it is recorded, so that a replay is equal."""
+    """What a handler may know beside its message; all of it is recorded, so that a replay gives the same result."""
 
     at_us: int
     """Microseconds since 1970-01-01 UTC at which the message is handled."""
@@ -95,16 +96,16 @@ class MessageType:
         self.key_fields = key
         self.upcasts = dict(upcasts)
         self.full_name = f"{home.name}.{name}"
-        """As it is stored, but for the version."""
+        """The stored name without its version."""
         self.stored = f"{self.full_name}.v{version}"
         self.stored_all = tuple(f"{self.full_name}.v{one}" for one in range(1, version + 1))
-        """Every name that it is or was stored under: what is fed with it wants those of earlier versions too."""
+        """Every name that it is or was stored under: a consumer also needs the records of earlier versions."""
         self.answers: tuple[type[Any], ...] = _answers_of(cls) if kind == "command" else ()
         self.masks = masks_of(cls)
         self._decoder = msgspec.json.Decoder(cls)
 
     def decode(self, data: bytes) -> Any:
-        """The message in `data` (UTF-8 JSON). Raises Invalid naming the path that does not fit."""
+        """The message in `data` (UTF-8 JSON). Raises Invalid which names the path that does not fit."""
         try:
             return self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -134,11 +135,11 @@ def invalid(error: Exception, what: str) -> Invalid:
 
 _VERSION = re.compile(r"[0-9]{1,6}")
 NEWER_KEPT_MAX, NEWER_CHARACTERS_MAX = 1_000, 4_000
-"""Questions of readers whose answer is kept."""
+"""How many answers to readers are cached."""
 
 
 class Contract:
-    """All that other services may know of one service: its events and commands, by name.
+    """The public part of one service: its events and commands, by name.
 
     `pin` names a JSON file that holds the stored names and schemas as they were released; `check-config` and the
     build of a service compare with it, so that no change slips into stored data unseen.
@@ -146,13 +147,15 @@ class Contract:
 
     def __init__(self, name: str, *, pin: Path | None = None) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name):
-            raise Misuse(f"contract name {name!r}: use lower-case letters, digits, - and _, beginning with a letter")
+            raise Misuse(
+                f"contract name {name!r} is not valid; use lower-case letters, digits, - and _, beginning with a letter"
+            )
         self.name = name
         self.pin = pin
         self.by_name: dict[str, MessageType] = {}
         self.by_type: dict[str, MessageType] = {}
         self._newer: dict[tuple[str, ...], tuple[str, ...]] = {}
-        """What readers ask for -> `with_newer` of it: the same few ask over and over."""
+        """A cache, types -> `with_newer` of them: a few readers ask the same again and again."""
 
     @overload
     def event(self, cls: E, /) -> E: ...
@@ -184,7 +187,7 @@ class Contract:
         version: int = 1,
         upcasts: Mapping[int, Upcast] | None = None,
     ) -> Any:
-        """Register a command. `key` names the field, or fields, that say which aggregate it is for."""
+        """Register a command. `key` names the field, or fields, that identify its aggregate."""
         fields = (key,) if isinstance(key, str) else tuple(key)
         if cls is not None:
             return self._register("command", cls, name, version, fields, upcasts or {})
@@ -202,22 +205,22 @@ class Contract:
         where = f"{self.name}.{cls.__name__}"
         base: type[Any] = Event if kind == "event" else Command
         if not issubclass(cls, base):
-            raise Misuse(f"{where}: an {kind} subclasses holdfast.{base.__name__}")
+            raise Misuse(f"{where}: the class must inherit from holdfast.{base.__name__}")
         name = name or _snake(cls.__name__)
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
             raise Misuse(f"{where}: the name {name!r} must be lower-case letters, digits and _")
         if name in self.by_name:
-            raise Misuse(f"{where}: {name!r} is the name of {self.by_name[name].cls.__name__} already")
+            raise Misuse(f"{where}: the name {name!r} already belongs to {self.by_name[name].cls.__name__}")
         if missing := set(range(1, version)) - set(upcasts):
             raise Misuse(f"{where}: version {version} needs upcasts for the versions {sorted(missing)}")
         fields = {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
         if unknown := [field for field in key if field not in fields]:
-            raise Misuse(f"{where}: key names {unknown[0]!r}, which is no field of it")
+            raise Misuse(f"{where}: the key names {unknown[0]!r}, which is not a field of the class")
         _check_immutable(cls, where)
         check_storable(cls, where)
         message = MessageType(self, kind, cls, name, version, key, upcasts)
         if kind == "command" and not message.answers:
-            raise Misuse(f"{where}: say which event answers it: class {cls.__name__}(Command[SomeEvent])")
+            raise Misuse(f"{where}: name the event that answers it: class {cls.__name__}(Command[SomeEvent])")
         self.by_name[name] = self.by_type[message.stored] = message
         self._newer.clear()
         setattr(cls, REGISTRATION, message)
@@ -233,15 +236,15 @@ class Contract:
         return message, tuple(message.upcasts[step] for step in range(version, message.version))
 
     def _versioned(self, stored: str) -> tuple[MessageType | None, int]:
-        """The message of that name, whatever the version it is stored under, and that version; None and 0."""
+        """The message with that name in any version, and the version; None and 0 if there is none."""
         prefix, _, version = stored.rpartition(".v")
         if not _VERSION.fullmatch(version) or not prefix.startswith(self.name + "."):
             return None, 0
         return self.by_name.get(prefix[len(self.name) + 1 :]), int(version)
 
     def with_newer(self, types: Sequence[str]) -> tuple[str, ...]:
-        """These stored types, and those of later versions of the same messages that this process knows. A reader that
-        asks by the versions it knows must meet a newer one, not pass it by."""
+        """These stored types, and the later versions of the same messages that this process knows: a reader that asks
+        by the versions it knows must receive a newer one, not miss it."""
         asked = tuple(types)
         if (known := self._newer.get(asked)) is not None:
             return known
@@ -250,14 +253,14 @@ class Contract:
             message, version = self._versioned(stored)
             if message is not None:
                 found.update(dict.fromkeys(message.stored_all[version:]))
-        if sum(map(len, asked)) <= NEWER_CHARACTERS_MAX:  # anybody may ask, for anything
+        if sum(map(len, asked)) <= NEWER_CHARACTERS_MAX:  # any caller may ask for any types
             if len(self._newer) >= NEWER_KEPT_MAX:
                 self._newer.clear()
             self._newer[asked] = tuple(found)
         return tuple(found)
 
     def schemas(self) -> dict[str, Any]:
-        """Stored name -> JSON schema of every message: what a pin file holds."""
+        """Stored name -> JSON schema of every message: what a pin file contains."""
         found: dict[str, Any] = {}
         for stored, message in sorted(self.by_type.items()):
             schemas, components = msgspec.json.schema_components([message.cls])
@@ -266,7 +269,7 @@ class Contract:
 
 
 def message_type(cls: type[Any]) -> MessageType:
-    """The registration of a message class. Raises Misuse when it has none."""
+    """The registration of a message class. Raises Misuse if it has none."""
     found = cls.__dict__.get(REGISTRATION)
     if not isinstance(found, MessageType):
         raise Misuse(f"{cls.__name__} is not registered: decorate it with @contract.event or @contract.command")
@@ -284,7 +287,7 @@ def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:
     """The message stored under that type, brought up to the version known here. Raises Invalid."""
     found = contract.find(stored)
     if found is None:
-        raise Invalid(f"{stored} is no message of contract {contract.name!r}", errors=[("$", "unknown type")])
+        raise Invalid(f"{stored} is not a message of the contract {contract.name!r}", errors=[("$", "unknown type")])
     message, upcasts = found
     if not upcasts:
         return message.decode(data)
@@ -293,7 +296,7 @@ def decode_stored(contract: Contract, stored: str, data: bytes) -> Any:
         for upcast in upcasts:
             value = upcast(value)
         return msgspec.convert(value, message.cls)
-    except Exception as error:  # noqa: BLE001 - whatever an upcast raises, its message does not fit
+    except Exception as error:  # noqa: BLE001 - whatever an upcast raises means that the message does not fit
         raise invalid(error, stored) from None
 
 
@@ -348,7 +351,7 @@ def _check_hint(hint: Any, where: str) -> None:
 
 
 def masks_of(cls: type[Any]) -> Any:
-    """What is sensitive in a class: a plan for `masked`, or None."""
+    """The sensitive fields of a class as a plan for `masked`, or None."""
     return _mask_plan(msgspec.inspect.type_info(cls), ())
 
 
@@ -375,7 +378,7 @@ def _mask_plan(info: Any, seen: tuple[type[Any], ...]) -> Any:
 
 
 def as_commands(found: Any, where: str) -> tuple[Command[Any], ...]:
-    """What a step or reaction returned, as a tuple of registered commands; None means no commands."""
+    """The commands that a step or reaction returned, as a tuple of registered commands; None means no commands."""
     if found is None:
         return ()
     commands: tuple[Any, ...] = tuple(cast(list[Any], found)) if isinstance(found, tuple | list) else (found,)

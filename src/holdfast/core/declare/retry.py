@@ -1,7 +1,7 @@
 """Retry: how often a message whose handler fails is tried again, and when it is parked.
 
-A policy is declared per service and per command (`Service(retry=...)`, `service.retry(Command, ...)`); the runtime's
-waiting messages follow it. What is parked waits for a person. Pure; fails with `Misuse` when it is declared.
+A policy is declared per service and per command (`Service(retry=...)`, `service.retry(Command, ...)`); the runtime
+applies it to waiting messages. A parked message waits for an operator. Pure; fails with `Misuse` when it is declared.
 """
 
 import msgspec

@@ -1,9 +1,9 @@
 """Sagas, declared: the steps of a business transaction as data, compiled from a plain class.
 
-`@step` methods return commands, `@undo(step)` says how an accepted one is taken back, `@pivot` is the point of no
-return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). What happens to a
-running one: `core.saga.progress` and `.advance`. (Garcia-Molina and Salem, "Sagas", 1987; the pivot: Mehrotra et al.,
-1992.)
+`@step` methods return commands, `@undo(step)` returns the command that takes an accepted one back, `@pivot` marks the
+point of no return, `@answer` makes the final event. Everything is checked when the class is compiled (`Misuse`). The
+modules `core.saga.progress` and `core.saga.advance` describe a running saga. (Garcia-Molina and Salem, "Sagas", 1987;
+the pivot: Mehrotra et al., 1992.)
 """
 
 import hashlib
@@ -21,11 +21,11 @@ A = TypeVar("A")
 E = TypeVar("E", bound=Event)
 
 DEADLINE_SECONDS = 10.0
-"""After this long a staged saga that is undecided is cancelled."""
+"""A staged saga that is undecided after this time is cancelled."""
 ATTEMPTS_MAX = 5
-"""How often a rejected undo, or a rejected step after the pivot, is asked before the saga is stuck."""
+"""How often a rejected undo, or a rejected step after the pivot, is sent before the saga is stuck."""
 RETRY_DELAY_MS = 500
-"""Delay before the first of these attempts; doubles with each."""
+"""The delay before the first of these attempts; it doubles with each attempt."""
 
 
 class Step(Generic[A]):
@@ -57,7 +57,7 @@ class Undo:
 
 
 class Answer(Generic[E]):
-    """What a saga answers when it has completed; made by `@answer`."""
+    """The answer of a completed saga; made by `@answer`."""
 
     def __init__(self, function: Callable[..., E]) -> None:
         self.function = function
@@ -94,13 +94,13 @@ def step(
     independent: bool = False,
     when: Callable[[Any], bool] | None = None,
 ) -> Any:
-    """Mark a step: a method that returns a command, a list of commands asked side by side, or None for none.
+    """Mark a step: a method that returns a command, a list of commands sent side by side, or None for no command.
 
-    Its parameters name earlier steps and get what answered them. `deadline_seconds`: without an answer by then the
-    step is unknown: before the pivot it is cancelled and the saga is undone, after it this is only reported.
-    `partial=True`: rejections do not undo; the next steps get `list[Event | Rejection]`. `independent=True`: while this
-    step is unknown, earlier ones are undone already. `when`: a function of the saga; the step is skipped when it says
-    no.
+    Its parameters name earlier steps and receive their answers. `deadline_seconds`: a step without an answer by then is
+    unknown; before the pivot it is cancelled and the saga is undone, after the pivot this is only reported.
+    `partial=True`: rejections do not undo; the next steps receive `list[Event | Rejection]`. `independent=True`:
+    earlier steps are undone even while this step is unknown. `when`: a function of the saga; the step is skipped if
+    it returns False.
     """
 
     def make(function: Callable[..., Any]) -> Step[Any]:
@@ -116,9 +116,9 @@ def pivot(function: Callable[..., Command[A] | None], /) -> Step[A]: ...
 @overload
 def pivot(*, deadline_seconds: float = 0) -> _StepMaker: ...
 def pivot(function: Any = None, /, *, deadline_seconds: float = 0) -> Any:
-    """Mark the step that is the point of no return: rejected, it undoes; accepted, everything after goes forward.
+    """Mark the point of no return: if this step is rejected, the saga is undone; if accepted, it only goes forward.
 
-    `deadline_seconds`: without an answer by then it is cancelled; while it is unknown nothing is undone, its answer
+    `deadline_seconds`: a pivot without an answer by then is cancelled; nothing is undone until its answer comes, which
     decides.
     """
 
@@ -155,16 +155,18 @@ class SagaType:
         self.where = f"{contract.name}.{self.name}"
         hints = hints_of(cls, self.where)
         if len(hints) != 1 or not isinstance(first := next(iter(hints.values())), type):
-            raise Misuse(f"{self.where}: annotate one field, with the command or the event that begins it")
+            raise Misuse(f"{self.where}: annotate exactly one field: the command or the event that begins the saga")
         self.field, self.begin = next(iter(hints)), message_type(first)
         if self.begin.kind == "command" and self.begin.contract != contract.name:
-            raise Misuse(f"{self.where}: begun by {self.begin.stored}, a command of another contract")
+            raise Misuse(
+                f"{self.where}: the saga begins with {self.begin.stored}, which is a command of another contract"
+            )
         self.steps: tuple[Step[Any], ...] = tuple(_members_of(cls, Step))
         if not self.steps:
             raise Misuse(f"{self.where}: a saga needs at least one @step")
         pivots = [number for number, found in enumerate(self.steps) if found.pivot]
         if len(pivots) > 1:
-            raise Misuse(f"{self.where}.{self.steps[pivots[1]].name}: a saga has one pivot at the most")
+            raise Misuse(f"{self.where}.{self.steps[pivots[1]].name}: a saga may have only one pivot")
         self.pivot = pivots[0] if pivots else len(self.steps)
         self.contracts: dict[str, Contract] = {contract.name: contract, self.begin.contract: self.begin.home}
         for number, found in enumerate(self.steps):
@@ -175,7 +177,8 @@ class SagaType:
             self._check_staged()
         self.answer = self._compile_answer(contract)
         self.by_name = {found.name: number for number, found in enumerate(self.steps)}
-        text = "|".join(  # a message's version is no part of it: what was stored is brought up to the one known here
+        # The version of a message is left out: stored messages are brought up to the version known here.
+        text = "|".join(
             f"{s.name}:{s.pivot}:{bool(s.undo)}:{[c.full_name for c in s.commands]}:{s.inputs}" for s in self.steps
         )
         text = f"{self.begin.full_name}|{text}{'|staged' if staged else ''}"
@@ -191,47 +194,49 @@ class SagaType:
         parts = typing.get_args(returned) if step.group else (returned,)
         classes = [cls for part in parts for cls in _members(part) if cls not in (type(None), ...)]
         if not classes or not all(isinstance(cls, type) and issubclass(cls, Command) for cls in classes):
-            raise Misuse(f"{where}: annotate what it returns: a command, `command | None` or a list of commands")
+            raise Misuse(f"{where}: annotate the return type: a command, `command | None` or a list of commands")
         step.commands = tuple(message_type(cls) for cls in classes)
         for command in step.commands:
             self.contracts[command.contract] = command.home
             if step.when is None and command.kind != "command":
-                raise Misuse(f"{where}: {command.stored} is no command")
+                raise Misuse(f"{where}: {command.stored} is not a command")
         if step.deadline_seconds < 0:
             raise Misuse(f"{where}: deadline_seconds must not be negative")
 
     def _check_staged(self) -> None:
         for found in self.steps:
             refused = (
-                ("pivot: its commit point is one", found.pivot),
-                ("undo: nothing is done before the commit point", found.undo is not None),
-                ("partial=True: all commit, or none", found.partial),
-                ("deadline of a step: the saga has one", found.deadline_seconds),
-                ("independent=True: nothing of it is undone", found.independent),
+                ("a pivot: the commit point is its pivot", found.pivot),
+                ("an undo: nothing takes effect before the commit point", found.undo is not None),
+                ("partial=True: its commands commit all together or not at all", found.partial),
+                ("a deadline on a step: the saga has one deadline", found.deadline_seconds),
+                ("independent=True: a staged saga undoes nothing", found.independent),
             )
             wrong = next((why for why, there in refused if there), "")
             if wrong:
-                raise Misuse(
-                    f"{self.where}.{found.name}: a staged saga needs no {wrong.removeprefix('a ').removeprefix('an ')}"
-                )
+                raise Misuse(f"{self.where}.{found.name}: a staged saga may not have {wrong}")
         if not 0 < self.deadline_seconds <= 3600:
-            raise Misuse(f"{self.where}: deadline_seconds={self.deadline_seconds:g}: more than 0, at most 3600")
+            raise Misuse(
+                f"{self.where}: deadline_seconds={self.deadline_seconds:g} must be more than 0 and at most 3600"
+            )
 
     def _compile_undo(self, found: Undo) -> None:
         where = f"{self.where}.{found.function.__name__}"
         if found.step not in self.steps:
-            raise Misuse(f"{where}: undoes {found.step.name}, which is no step of this saga")
+            raise Misuse(f"{where}: it undoes {found.step.name}, which is not a step of this saga")
         if self.steps.index(found.step) >= self.pivot:
-            raise Misuse(f"{where}: {found.step.name} is not before the pivot: it cannot be undone")
+            raise Misuse(f"{where}: {found.step.name} cannot be undone, because it is not before the pivot")
         if found.step.undo is not None:
-            raise Misuse(f"{where}: {found.step.name} has an undo already")
+            raise Misuse(f"{where}: {found.step.name} already has an undo")
         params, returned = parameters(found.function, where)
         if len(params) != 1:
-            raise Misuse(f"{where}: an undo takes the event that accepted the command, and nothing else")
+            raise Misuse(f"{where}: an undo must take the event that accepted the command, and nothing else")
         taken = set(_members(next(iter(params.values()))))
         answers = {cls for command in found.step.commands for cls in command.answers}
         if not answers <= taken:
-            raise Misuse(f"{where}: {found.step.name} is answered by {_names(answers)}, the undo takes {_names(taken)}")
+            raise Misuse(
+                f"{where}: {found.step.name} is answered by {_names(answers)}, but the undo takes {_names(taken)}"
+            )
         for cls in _members(returned):
             if cls is not type(None):
                 self.contracts[message_type(cls).contract] = message_type(cls).home
@@ -242,11 +247,11 @@ class SagaType:
         if not found:
             if self.begin.kind == "command":
                 raise Misuse(
-                    f"{self.where}: begun by a command, it needs an @answer that makes {_names(self.begin.answers)}"
+                    f"{self.where}: a command begins it; it needs an @answer that returns {_names(self.begin.answers)}"
                 )
             return None
         if len(found) > 1:
-            raise Misuse(f"{self.where}: a saga has one @answer at the most")
+            raise Misuse(f"{self.where}: a saga may have only one @answer")
         where = f"{self.where}.{found[0].function.__name__}"
         params, returned = parameters(found[0].function, where)
         self._check_inputs(params, self.steps, where)
@@ -258,7 +263,7 @@ class SagaType:
                 or not issubclass(cls, expected)
                 or message_type(cls).contract != contract.name
             ):
-                raise Misuse(f"{where}: must return {_names(expected)}, an event of contract {contract.name!r}")
+                raise Misuse(f"{where}: it must return {_names(expected)}, an event of contract {contract.name!r}")
         return found[0]
 
     def _check_inputs(self, params: dict[str, Any], earlier: Sequence[Step[Any]], where: str) -> None:
@@ -266,7 +271,7 @@ class SagaType:
         for name, hint in params.items():
             if name not in steps:
                 raise Misuse(
-                    f"{where}: parameter {name!r} names no earlier step (there are: {', '.join(steps) or 'none'})"
+                    f"{where}: parameter {name!r} is not an earlier step (earlier steps: {', '.join(steps) or 'none'})"
                 )
             step, group = steps[name], typing.get_origin(hint)
             is_group = isinstance(group, type) and issubclass(group, Sequence)
@@ -278,7 +283,7 @@ class SagaType:
             needed: set[Any] = {cls for command in step.commands for cls in command.answers}
             needed |= {Rejection} if step.partial else set()
             if not needed <= taken:
-                raise Misuse(f"{where}: {name} gives {_names(needed)}, the parameter takes {_names(taken)}")
+                raise Misuse(f"{where}: {name} gives {_names(needed)}, but the parameter takes {_names(taken)}")
 
 
 def _members_of(cls: type[Any], kind: type[Any]) -> list[Any]:

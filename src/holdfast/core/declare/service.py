@@ -1,8 +1,8 @@
-"""Services as declared: what a team writes down, compiled and checked, before anything runs.
+"""Services as declared: a team's declarations, compiled and checked before anything runs.
 
-A `Service` collects the aggregates, handlers, sagas, reactions, views and routes of one contract. No registry, no side
-effects: the same declaration can run twice in one process. Comes before `core.system`, which puts services together;
-fails with `Misuse`, in one sentence that names the place.
+A `Service` collects the aggregates, handlers, sagas, reactions, views and routes of one contract. There is no global
+registry and no side effect: the same declaration can run twice in one process. Comes before `core.system`, which puts
+services together; it fails with `Misuse`, whose sentence names the place.
 """
 
 import re
@@ -25,14 +25,14 @@ T = TypeVar("T", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
 Begins = Literal["start", "now"]
 Decides = AggregateType | EffectType | HandlerType | SagaType
-"""What can decide a command."""
+"""The kinds of declarations that can decide a command."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Query:
     """A question to a view, as a `get` route returns it: the row of that key (several values for a composite key).
 
-    `shape` makes of the row, a dict of plain values, what the answer shows.
+    `shape` turns the row, a dict of plain values, into the answer.
     """
 
     view: type[Any]
@@ -48,7 +48,7 @@ class Query:
 class Keyed:
     """The command a route runs, with the idempotency key that the caller put into the path or the body.
 
-    An `Idempotency-Key` header, where there is one, goes before it.
+    An `Idempotency-Key` header, if there is one, is used instead.
     """
 
     command: Command[Any]
@@ -60,8 +60,8 @@ class Every:
     """One command to each aggregate of a type, as a route returns it: its key fields are the aggregate's key, `values`
     the others.
 
-    Each is decided and recorded by itself, so this is not atomic. Where it breaks off, the same idempotency key goes
-    on: what is done already is not done again.
+    Each command is decided and recorded separately, so this is not atomic. If it breaks off, a repeat with the same
+    idempotency key goes on: a command that is done already is not done again.
     """
 
     aggregate: type[Any]
@@ -83,10 +83,10 @@ class DeclaredRoute(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """One service: its contract, who owns it, and what it does.
+    """One service: its contract, its owner, and its declarations.
 
-    `owner` is the team that is named wherever something of this service needs a person. `retry`: how often a message
-    whose handler fails is tried, before it is parked.
+    `owner` is the team that is named wherever this service needs an operator. `retry`: how often a message
+    whose handler fails is tried before it is parked.
     """
 
     def __init__(self, contract: Contract, *, owner: str = "", retry: Retry = Retry()) -> None:  # noqa: B008 - a value
@@ -101,7 +101,7 @@ class Service:
         self.views: dict[str, ViewType] = {}
         self.routes: list[DeclaredRoute] = []
         self.deciders: dict[str, Decides] = {}
-        """Command name -> what decides it."""
+        """Command name -> the declaration that decides it."""
 
     def aggregate(self, cls: T) -> T:
         """Register an aggregate class."""
@@ -119,8 +119,8 @@ class Service:
     def handle(self, function: Any = None, /, *, seconds: float = HANDLER_SECONDS) -> Any:
         """Register a handler: `async def name(command: Charge, tx: LocalTransaction) -> Charged`.
 
-        It runs in the store's transaction, with its connection, and may take `seconds`. Needs a store that has
-        transactions to lend: SQLite, PostgreSQL, MariaDB. On SQLite nothing else is committed meanwhile.
+        It runs in the store's transaction, with its connection, and may take `seconds`. It needs a store that can
+        lend transactions: SQLite, PostgreSQL, MariaDB. On SQLite nothing else is committed meanwhile.
         """
 
         def register(function: F) -> F:
@@ -147,12 +147,14 @@ class Service:
         idempotent: bool = False,
         seconds: float = EFFECT_SECONDS,
     ) -> Any:
-        """Register an effect: `async def name(command: Charge, attempt: Attempt) -> Charged`, a call of somebody else.
+        """Register an effect: `async def name(command: Charge, attempt: Attempt) -> Charged`, a call to an external
+        system.
 
-        Returned: done. `Rejected`: refused. `NotDone`: it has not happened, it is made again. Anything else, or more
-        than `seconds`: unknown. Then `probe`, with the same parameters, is asked: it returns the event, raises
-        `Rejected`, or returns None where nothing was done and nothing will be. Without a probe an unknown call is made
-        again where it is `idempotent`, and else waits for a person.
+        If it returns, the call is done. If it raises `Rejected`, the call is refused; if it raises `NotDone`, the call
+        has not happened and is made again. Any other exception, or more than `seconds`, makes the outcome unknown. Then
+        `probe` is called with the same parameters: it returns the event, raises `Rejected`, or returns None if nothing
+        was done and nothing will be. Without a probe an unknown call is made again if it is `idempotent`; otherwise it
+        waits for an operator.
         """
 
         def register(function: F) -> F:
@@ -165,10 +167,10 @@ class Service:
         return register if function is None else register(function)
 
     def retry(self, message: type[Any], retry: Retry) -> None:
-        """How often this command, or this event where a reaction or saga of this service takes it, is tried."""
+        """Set how often this command is tried, or this event by a reaction or saga of this service."""
         kind = message_type(message)
         if kind.stored in self._retries:
-            raise Misuse(f"{self.name}: {kind.stored} has a Retry already")
+            raise Misuse(f"{self.name}: {kind.stored} already has a Retry")
         self._retries.update(dict.fromkeys(kind.stored_all, retry))
 
     def retry_of(self, stored: str) -> Retry:
@@ -190,9 +192,11 @@ class Service:
         staged: bool = False,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> Any:
-        """Register a saga class. `begins` matters where an event begins it: "start" of that log, or from "now" on.
+        """Register a saga class. If an event begins it, `begins` says from where: the "start" of the event's log, or
+        "now".
 
-        `staged`: its steps are held, and committed all or none; undecided after `deadline_seconds` it is cancelled.
+        `staged`: its steps are held, and commit all together or not at all; a saga that is undecided after
+        `deadline_seconds` is cancelled.
         """
 
         def register(cls: T) -> T:
@@ -249,13 +253,13 @@ class Service:
 
     def _route(self, method: str, path: str) -> Callable[[F], F]:
         if not path.startswith("/") or not re.fullmatch(r"(/([^{}/]+|\{[a-z_]\w*\}))+", path):
-            raise Misuse(f"{self.name}: route {path!r}: write it as /fixed/{{parameter}}")
+            raise Misuse(f"{self.name}: the route {path!r} is not valid; write it as /fixed/{{parameter}}")
 
         def register(function: F) -> F:
             shape = re.sub(r"\{\w+\}", "{}", path)
             for route in self.routes:
                 if route.method == method and re.sub(r"\{\w+\}", "{}", route.path) == shape:
-                    raise Misuse(f"{self.name}: {method} {path} has a function already: {route.function.__name__}")
+                    raise Misuse(f"{self.name}: {method} {path} already has the function {route.function.__name__}")
             self.routes.append(DeclaredRoute(method, path, function))
             return function
 
@@ -265,16 +269,16 @@ class Service:
         mine = (self.aggregates, self.handlers, self.effects, self.sagas, self.reactions, self.views)
         if any(name in taken for taken in mine):
             raise Misuse(
-                f"{self.name}.{name}: the name is taken by another aggregate, handler, effect, saga, reaction or view"
+                f"{self.name}.{name}: another aggregate, handler, effect, saga, reaction or view already has this name"
             )
 
     def _decides(self, command: MessageType, by: Decides) -> None:
         if other := self.deciders.get(command.name):
-            raise Misuse(f"{self.name}.{by.name}: {command.name} is decided by {other.name} already")
+            raise Misuse(f"{self.name}.{by.name}: {other.name} already decides {command.name}")
         self.deciders[command.name] = by
 
     def check(self) -> None:
-        """What can only be seen when all is declared. Raises Misuse."""
+        """Check what can only be checked when all is declared. Raises Misuse."""
         for message in self.contract.by_name.values():
             if message.kind == "command" and message.name not in self.deciders:
                 raise Misuse(
@@ -284,7 +288,7 @@ class Service:
         self.check_staged({self.name: self})
 
     def check_staged(self, services: Mapping[str, "Service"]) -> None:
-        """Commands of staged sagas are decided by aggregates, as far as those services are known. Raises Misuse."""
+        """Check that aggregates decide the commands of staged sagas, in services that are known. Raises Misuse."""
         for saga in self.sagas.values():
             for step in saga.steps if saga.staged else ():
                 for command in step.commands:
@@ -292,12 +296,12 @@ class Service:
                     by = home.deciders.get(command.name) if home is not None else None
                     if by is not None and not isinstance(by, AggregateType):
                         raise Misuse(
-                            f"{saga.where}.{step.name}: {command.cls.__name__} is decided by {by.name}, which is no"
-                            " aggregate: it cannot be staged"
+                            f"{saga.where}.{step.name}: {command.cls.__name__} cannot be staged, because {by.name},"
+                            " which decides it, is not an aggregate"
                         )
 
     def peers(self) -> set[str]:
-        """The services this one sends commands to or is fed by, itself not among them."""
+        """The other services to which this one sends commands or whose events it takes."""
         found = {name for saga in self.sagas.values() for name in saga.contracts}
         return (found | {event.contract for event in self.fed_by()}) - {self.name}
 

@@ -1,4 +1,4 @@
-"""State of plain classes: the annotated fields of an aggregate, a view or a saga, made anew, frozen and brought back.
+"""State of plain classes: the annotated fields of an aggregate, a view or a saga, made, encoded and decoded.
 
 Users' classes stay plain: no base class, no metaclass. A `Shape` reads the annotations once and knows how to make a
 fresh instance (mutable defaults copied), how to turn one into JSON and back, and the fingerprint of its fields.
@@ -15,7 +15,7 @@ from holdfast.errors import Misuse
 
 
 def members(cls: type[Any]) -> dict[str, Any]:
-    """What a class has by name, inherited members first, in the order they are written; overridden ones as they are."""
+    """The members of a class by name, inherited ones first, in the order they are written; overrides replace them."""
     return {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
 
 
@@ -24,7 +24,7 @@ def hints_of(cls: type[Any], where: str) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        raise Misuse(f"{where}: annotation not found: {error}") from None
+        raise Misuse(f"{where}: an annotation cannot be resolved: {error}") from None
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
 
 
@@ -38,7 +38,7 @@ def check_storable(cls: type[Any], where: str) -> None:
 
 
 def _unstorable(info: Any, seen: tuple[Any, ...]) -> Any:
-    """The first class in a type that msgspec knows nothing of, or None."""
+    """The first class in a type that msgspec cannot encode, or None."""
     if isinstance(info, msgspec.inspect.CustomType | msgspec.inspect.ExtType):
         return getattr(info, "cls", info)
     cls = getattr(info, "cls", None)
@@ -63,12 +63,14 @@ class Shape:
         self.cls = cls
         self.fields: dict[str, Any] = hints_of(cls, where)
         if defaults and (bare := [name for name in self.fields if not hasattr(cls, name)]):
-            raise Misuse(f"{where}.{bare[0]}: give the field a default: it is the state before anything has happened")
+            raise Misuse(
+                f"{where}.{bare[0]}: give the field a default; the defaults are the state before the first event"
+            )
         try:
             self.struct = msgspec.defstruct(
                 cls.__name__, [(name, hint, msgspec.field(default=None)) for name, hint in self.fields.items()]
             )
-            """The fields as a struct: for their JSON, their schema and what is sensitive in them."""
+            """The fields as a struct: it gives their JSON, their schema and their sensitive parts."""
             self._decoder = msgspec.json.Decoder(self.struct)
         except TypeError as error:
             raise Misuse(f"{where}: a field has a type that cannot be stored: {error}") from None
@@ -81,14 +83,14 @@ class Shape:
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def new(self) -> Any:
-        """A fresh instance, its mutable defaults its own."""
+        """A fresh instance with its own copies of mutable defaults."""
         made = self.cls()
         for name, default in self._copied.items():
             setattr(made, name, copy.deepcopy(default) if default else type(default)())
         return made
 
     def copied(self, instance: Any) -> Any:
-        """A deep copy of an instance, its fields alone."""
+        """A deep copy of an instance; only its fields are copied."""
         made = self.cls()
         for name in self.fields:
             value = getattr(instance, name)
@@ -104,7 +106,7 @@ class Shape:
         return msgspec.json.encode(self.values(instance))
 
     def decode(self, data: bytes) -> Any:
-        """The instance that `encode` made these bytes of. Raises msgspec.DecodeError when they are of another shape."""
+        """The instance that `encode` made these bytes of. Raises msgspec.DecodeError if they have another shape."""
         found = self._decoder.decode(data)
         made = self.cls()
         for name in self.fields:

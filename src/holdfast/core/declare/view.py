@@ -1,4 +1,4 @@
-"""Views and reactions: what a service makes of events, its own and others'.
+"""Views and reactions: how a service reacts to events, its own and those of other services.
 
 A view folds events into rows, one per key; a reaction answers an event with commands. Both are fed by the runtime's
 feeds in commit order, each with a checkpoint of its own. Pure; fails with `Misuse` when compiled.
@@ -25,16 +25,16 @@ class ViewType:
         self.evolvers: dict[type[Any], tuple[Callable[[Any], object], Callable[..., None], bool]] = {}
         """Event class -> (its key function, the evolver, whether that takes the row's key)."""
         self.events: dict[str, MessageType] = {}
-        """By stored name, those of earlier versions too."""
+        """Messages by stored name, earlier versions included."""
         for name, method in members(cls).items():
             key = getattr(method, EVOLVE, None)
             if key is None:
                 continue
             if key is True:
-                raise Misuse(f"{where}.{name}: say which row the event belongs to: @evolve(key=lambda event: ...)")
+                raise Misuse(f"{where}.{name}: name the row that the event belongs to: @evolve(key=lambda event: ...)")
             event, takes_key = _evolver(method, f"{where}.{name}")
             if event.cls in self.evolvers:
-                raise Misuse(f"{where}.{name}: {event.name} is evolved by another method already")
+                raise Misuse(f"{where}.{name}: another method already evolves {event.name}")
             self.evolvers[event.cls] = (key, method, takes_key)
             self.events.update(dict.fromkeys(event.stored_all, event))
         if not self.events:
@@ -42,8 +42,8 @@ class ViewType:
         self.fingerprint = f"{self.shape.fingerprint}:{','.join(sorted({one.stored for one in self.events.values()}))}"
 
     def keys(self, event: Event) -> list[str]:
-        """The keys of the rows an event belongs to: one, or several where the key function returns a list; composite
-        where it returns a tuple."""
+        """The keys of the rows an event belongs to: one, or several if the key function returns a list; composite if it
+        returns a tuple."""
         found: Any = self.evolvers[type(event)][0](event)
         keys = cast(list[object], found) if isinstance(found, list) else [found]
         parts = (cast(tuple[object, ...], key) if isinstance(key, tuple) else (key,) for key in dict.fromkeys(keys))
@@ -60,7 +60,7 @@ def _evolver(method: Callable[..., Any], where: str) -> tuple[MessageType, bool]
     params, _ = parameters(method, where)
     hints = list(params.values())
     if not hints or not is_a(hints[0], Event) or len(hints) > 2 or (len(hints) == 2 and params.get("key") is not str):
-        raise Misuse(f"{where}: a view's evolver takes an event, then `key: str` if wanted")
+        raise Misuse(f"{where}: a view's evolver must take an event, and may then take `key: str`")
     return message_type(hints[0]), len(hints) == 2
 
 
@@ -75,16 +75,16 @@ class ReactionType:
         kinds = events_in(first)
         if not kinds or any(hint is not Context for hint in rest) or len(rest) > 1:
             raise Misuse(
-                f"{where}: takes one parameter annotated with an event (or `One | Other`), then `context: Context` if"
-                " wanted"
+                f"{where}: it must take one parameter annotated with an event (or `One | Other`), and may then take"
+                " `context: Context`"
             )
         self.events: dict[str, MessageType] = {
             stored: kind for kind in map(message_type, kinds) for stored in kind.stored_all
         }
-        """By stored name, those of earlier versions too. Events of one producer come in the order of its log, whichever
-        of these they are."""
+        """Messages by stored name, earlier versions included. All these events of one producer come in the order of its
+        log."""
         self.wants_context = bool(rest)
 
     def react(self, event: Event, context: Context) -> tuple[Command[Any], ...]:
-        """The commands the event leads to. Raises what the function raises, or CommandFailed."""
+        """The commands that the event leads to. Raises what the function raises, or CommandFailed."""
         return as_commands(self.function(event, context) if self.wants_context else self.function(event), self.name)

@@ -1,9 +1,9 @@
-"""Overviews of a service for its operators: its log, its sagas, what waits, what is held, its state, its progress.
+"""Overviews of a service for its operators: log, sagas, waiting messages, held streams, state and progress.
 
-Made of the values of `core.explain.status`, with the names that they have as JSON; a list is a page, with where the
-next one begins. A service makes them (`runtime.ops.why`, `web.ops`), whoever asks decodes the same types again. All
-times are in microseconds since 1970-01-01 UTC, by the clock of the service that answers. Values only: nothing here
-fails but the decoding of what is no such value. A field that is added later needs a default.
+They are made of the values of `core.explain.status`, and their fields have the same names in JSON. A list is a page
+that says where the next page begins. A service makes them (`runtime.ops.why`, `web.ops`), and the client decodes the
+same types again. All times are in microseconds since 1970-01-01 UTC, by the clock of the service that answers. This
+module has values only; decoding fails on any other value. A field that is added later needs a default.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class RecordList(msgspec.Struct, frozen=True):
 
     records: tuple[RecordStatus, ...]
     complete: bool
-    """False when there may be more than were asked for."""
+    """False if there may be more records than were asked for."""
 
 
 class LogPage(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class LogPage(msgspec.Struct, frozen=True):
 
     records: tuple[RecordStatus, ...]
     upto: int
-    """The position up to which there is no other record: where the next page begins."""
+    """The position up to which all records were searched: the next page begins after it."""
     head: int
     """The position of the last record of the log."""
 
@@ -40,11 +40,11 @@ class MessageStatus(msgspec.Struct, frozen=True):
     type: str
     """The stored type."""
     data: Any
-    """Its fields; `***` in the place of what may not be shown."""
+    """Its fields; `***` replaces each sensitive value."""
 
 
 class ListedSaga(SagaStatus, frozen=True):
-    """A saga in a list, with whose it is."""
+    """A saga in a list, with the service and team that own it."""
 
     service: str = ""
     owner: str = ""
@@ -54,7 +54,7 @@ class ListedSaga(SagaStatus, frozen=True):
 
     @property
     def target(self) -> str:
-        """What a repair of it names."""
+        """The id that a repair of it names."""
         return self.id
 
     @property
@@ -68,7 +68,7 @@ class SagaList(msgspec.Struct, frozen=True):
 
     items: tuple[ListedSaga, ...]
     totals: dict[str, int]
-    """What they do not go on for -> how many of this page."""
+    """Why a saga does not go on -> how many sagas of this page."""
     next: str | None
     """The id after which the next page begins; null on the last one."""
 
@@ -82,12 +82,12 @@ class SagaEntry(msgspec.Struct, frozen=True):
     step: str = ""
     """The step that it is stuck at."""
     cause: str = ""
-    """Why it is stuck, or the code for which it is undone."""
+    """Why it is stuck, or the code of the rejection for which it is undone."""
     overdue: tuple[str, ...] = ()
     """Steps whose deadline has passed without an answer."""
     tx: str = ""
     at: int = 0
-    """When it came to this status."""
+    """When it reached this status."""
 
 
 class SagaEntries(msgspec.Struct, frozen=True):
@@ -125,7 +125,7 @@ class SagaDetail(msgspec.Struct, frozen=True):
     correlation: str
     begun_at: int
     at: int
-    """When it was last written to."""
+    """When its last record was written."""
     version: int
     """How many records it has."""
     message: MessageStatus | None
@@ -137,13 +137,13 @@ class SagaDetail(msgspec.Struct, frozen=True):
     overdue: tuple[str, ...]
     """Steps whose deadline has passed without an answer."""
     cause: Rejection | None
-    """For what it is undone or cancelled; facts masked."""
+    """The rejection for which it is undone or cancelled, with its facts masked."""
     stuck: Stuck | None
-    """Why it needs a person."""
+    """Why it needs an operator."""
 
 
 class ListedWaiting(WaitingStatus, frozen=True):
-    """A message that waits, in a list, with whose it is to decide."""
+    """A waiting message in a list, with the service and team that have to decide it."""
 
     service: str = ""
     owner: str = ""
@@ -153,7 +153,7 @@ class ListedWaiting(WaitingStatus, frozen=True):
 
     @property
     def target(self) -> str:
-        """What a repair of it names."""
+        """The id that a repair of it names."""
         return self.message
 
     @property
@@ -163,7 +163,7 @@ class ListedWaiting(WaitingStatus, frozen=True):
 
 
 class WaitingList(msgspec.Struct, frozen=True):
-    """Messages that are parked, or all that wait."""
+    """Parked messages, or all waiting messages."""
 
     items: tuple[ListedWaiting, ...]
     totals: dict[str, int]
@@ -198,9 +198,9 @@ class StageStatus(msgspec.Struct, frozen=True):
     since: int
     """When the stream was locked."""
     beside: bool
-    """It only moves escrow fields: others may move them at the same time."""
+    """True if it only moves escrow fields: then other transactions may move them at the same time."""
     commands: int
-    """How many staged commands it has decided there."""
+    """How many staged commands it has decided on the stream."""
     waiting: tuple[Waiter, ...]
 
 
@@ -209,9 +209,9 @@ class StageList(msgspec.Struct, frozen=True, omit_defaults=True):
 
     held: tuple[StageStatus, ...]
     resolved: tuple[Carried, ...]
-    """Decisions that a person or a peer told, until the coordinator has told its own."""
+    """Decisions that an operator or a peer told, until the coordinator has told its own."""
     standing: Standing | None = None
-    """Of one transaction: what this service knows of it."""
+    """For one transaction: what this service knows about it."""
 
 
 class ExchangeStatus(msgspec.Struct, frozen=True):
@@ -220,9 +220,9 @@ class ExchangeStatus(msgspec.Struct, frozen=True):
     received: int
     """The cursor: the position of the peer's log up to which its messages were received."""
     incarnation: str
-    """Of the peer's log, at that cursor."""
+    """The incarnation of the peer's log at that cursor."""
     peer_head: int
-    """The position of the last record of the peer's log that it has told of."""
+    """The position of the last record in the peer's log, as the peer has told it."""
     behind: int
     """Positions of the peer's log that this service has not seen."""
     acknowledged: int
@@ -232,7 +232,7 @@ class ExchangeStatus(msgspec.Struct, frozen=True):
     failure: str
     """Why the peer cannot be reached."""
     halted: bool
-    """It stands still until a person repairs it: the peer's log is another one than before."""
+    """True if it is halted until an operator repairs it, because the peer's log is not the same as before."""
 
 
 class FeedStatus(msgspec.Struct, frozen=True):
@@ -242,14 +242,14 @@ class FeedStatus(msgspec.Struct, frozen=True):
     """`reaction:NAME`, `saga:NAME` or `view:NAME`."""
     producer: str
     position: int
-    """Its checkpoint."""
+    """Its checkpoint in the producer's log."""
     lag: int
     """Positions of the producer's log that it has not seen."""
     failure: str
 
 
 class WaitingEntry(msgspec.Struct, frozen=True):
-    """A message that waits, in short; see `WaitingStatus`."""
+    """A waiting message in short; see `WaitingStatus`."""
 
     stream: str
     message: str
@@ -264,7 +264,7 @@ class WaitingEntry(msgspec.Struct, frozen=True):
 
 
 class ProgressStatus(msgspec.Struct, frozen=True):
-    """How far everything in a service is."""
+    """The progress of everything in a service."""
 
     service: str
     owner: str
@@ -272,16 +272,16 @@ class ProgressStatus(msgspec.Struct, frozen=True):
     head: int
     """The position of the last record of the log."""
     incarnation: str
-    """Of the log, since this process opened it."""
+    """The incarnation of the log since this process opened it."""
     store: str
     """Why the store takes no commits; empty while it does."""
     inbox: int
-    """How much waits for the writer."""
+    """How many decisions wait for the writer."""
     timers: int
     sagas_open: int
     sagas_stuck: int
     exchange: dict[str, ExchangeStatus]
-    """By peer."""
+    """The conversations by peer."""
     feeds: tuple[FeedStatus, ...]
     waiting: tuple[WaitingEntry, ...]
     rebuilding: dict[str, int]
@@ -311,8 +311,8 @@ class AggregateList(msgspec.Struct, frozen=True):
 
 
 class ViewRebuild(msgspec.Struct, frozen=True):
-    """A view that is being built anew."""
+    """A view that is being rebuilt."""
 
     view: str
     generation: int | None
-    """The generation that is being built; null when that is done already."""
+    """The generation that is being built; null if it is already built."""

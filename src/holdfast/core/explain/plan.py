@@ -1,8 +1,8 @@
-"""What a repair would do, and what one of a stage or of a restored store did: the values that an operator gets.
+"""Plans and results of repairs: the values that an operator gets.
 
-`runtime.ops.plan` makes a plan on copies, `web.repairs` encodes it with the answer masked, and whoever asks decodes the
-same types again; what a plan gives another service is planned there in turn. What a repair of a message or a saga did
-is `RepairResult`. Values only: nothing here fails but the decoding of what is no such value.
+`runtime.ops.plan` makes a plan on copies, `web.repairs` encodes it with the answer masked, and the client decodes the
+same types again. If a plan gives an answer to another service, that service plans its own part. `RepairResult` tells
+the result of a repair of a message or a saga. This module has values only; decoding fails on any other value.
 """
 
 from typing import Literal
@@ -23,12 +23,12 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class AnswerGiven(msgspec.Struct, frozen=True):
-    """The answer that another service would get: to which command, and what."""
+    """The answer that another service would get, and the command that it answers."""
 
     service: str
     stream: str
     version: int
-    """Of the command, in that stream."""
+    """The version of the command in that stream."""
     type: str
     data: msgspec.Raw
 
@@ -42,47 +42,48 @@ class Plan(msgspec.Struct, frozen=True):
     how: str
     """`apply`, or `already`: nothing would change."""
     does: tuple[str, ...] = ()
-    """In sentences."""
+    """The plan in sentences."""
     sends: tuple[Sent, ...] = ()
     events: tuple[str, ...] = ()
     """Stored types of the events that would be recorded."""
     saga: str = ""
-    """Of a saga: the status that it would have."""
+    """For a saga: the status that it would have."""
     calls: tuple[str, ...] = ()
-    """Calls of others that would be made: effects, probes."""
+    """External calls that would be made: effects and probes."""
     answer: AnswerGiven | None = None
     dry_run: bool = True
-    """Nothing was written."""
+    """True: nothing was written."""
 
 
 class RepairResult(msgspec.Struct, frozen=True):
-    """What a repair of a message or a saga did."""
+    """The result of a repair of a message or a saga."""
 
     service: str
     kind: str
     target: str
     how: Literal["applied", "already"]
     record: str = ""
-    """The id of the record that says so."""
+    """The id of the record of the repair."""
     note: str = ""
 
 
 class StageResolved(msgspec.Struct, frozen=True):
-    """What an operator's word on a staged transaction did in one service."""
+    """The result of an operator's decision on a staged transaction in one service."""
 
     kind: str
     service: str
     stage: str
     commit: bool
     how: str
-    """`decided` by the coordinator; `told` by who knew; `forced`, nobody reachable knowing; `already` so."""
+    """`decided`: by the coordinator; `told`: by a service that knew it; `forced`: no service that was reached knew it;
+    `already`: nothing changed."""
 
 
 class StandingPlan(Standing, frozen=True, omit_defaults=True):
-    """What a service knows of a staged transaction that it was not yet told to end."""
+    """What a service knows about a staged transaction whose decision it was not told yet."""
 
     dry_run: bool = False
-    """Nothing was written."""
+    """True: nothing was written."""
 
 
 class StoreRestored(msgspec.Struct, frozen=True):
@@ -90,11 +91,11 @@ class StoreRestored(msgspec.Struct, frozen=True):
 
     kind: str
     first: int
-    """The first position that is given from now on."""
+    """The position that the next record gets."""
 
 
 class PeerRestored(msgspec.Struct, frozen=True):
-    """It was accepted that a peer's store was restored."""
+    """The service accepts that a peer's store was restored."""
 
     kind: str
     peer: str

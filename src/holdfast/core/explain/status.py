@@ -1,10 +1,10 @@
-"""What a service tells its operators: where a saga stands, what waits and why, what is held, what a person can do.
+"""Status of a service for its operators: sagas, waiting messages and why, held streams, possible repairs.
 
-Each is a value whose fields have the names that they have as JSON. A service makes these values (`runtime.ops.why`),
-the web encodes them, and whoever asks decodes the same types again: `core.explain.story` tells them in sentences,
+Each is a value whose fields have the same names in JSON. A service makes these values (`runtime.ops.why`), the web
+encodes them, and the client decodes the same types again: `core.explain.story` tells them in sentences,
 `core.explain.overview` makes lists of them. All times are in microseconds since 1970-01-01 UTC, by the clock of the
-service that tells them. Values only: nothing here fails but the decoding of what is no such value. A field that is
-added later needs a default, so that what an earlier release says can still be decoded.
+service that answers. This module has values only; decoding fails on any other value. A field that is added later needs
+a default, so that the answer of an earlier release can still be decoded.
 """
 
 from typing import Any, cast
@@ -16,7 +16,7 @@ from holdfast.core.saga.repair import Action
 
 
 class RecordStatus(msgspec.Struct, frozen=True):
-    """One record of a log, its payload as a JSON value with sensitive fields masked."""
+    """One record of a log; its payload is a JSON value with sensitive fields masked."""
 
     id: str
     """`service@position`."""
@@ -27,7 +27,7 @@ class RecordStatus(msgspec.Struct, frozen=True):
     type: str
     """The stored type."""
     data: Any
-    """The payload; `***` in the place of what may not be shown."""
+    """The payload; `***` replaces each sensitive value."""
     tx: str
     """The transaction that it belongs to."""
     cause: str
@@ -39,15 +39,15 @@ class RecordStatus(msgspec.Struct, frozen=True):
     stream: str = ""
     """`Type/key`; empty when it belongs to none."""
     version: int = 0
-    """Its number in the stream, from 1; 0 for a record that does not count."""
+    """Its number in the stream, from 1; 0 for a record that does not count as a version."""
     destination: str = ""
-    """The service that it is for; empty when it stays at home."""
+    """The service that it is for; empty for a record that stays in this service."""
     headers: Headers = NO_HEADERS
-    """What it carries beside its payload."""
+    """The headers of the record."""
 
     @classmethod
     def of(cls, log: str, record: Record, data: Any) -> "RecordStatus":
-        """A record of a log, with that to show as its payload."""
+        """The status value of a record, with `data` as its payload."""
         return cls(
             id=record_id(log, record.position),
             position=record.position,
@@ -65,7 +65,7 @@ class RecordStatus(msgspec.Struct, frozen=True):
         )
 
     def record(self) -> Record:
-        """The record again, as far as it is shown."""
+        """The record again, as far as this value holds it."""
         return Record(
             position=self.position,
             kind=cast(Kind, self.kind),
@@ -87,7 +87,7 @@ class StepStatus(msgspec.Struct, frozen=True):
 
     step: str
     service: str
-    """Who is to answer it."""
+    """The service that has to answer it."""
     type: str
     """The stored type of the command."""
     key: str
@@ -95,13 +95,13 @@ class StepStatus(msgspec.Struct, frozen=True):
     since: int
     """When it was asked."""
     undo: bool
-    """It undoes the step."""
+    """True if it undoes the step."""
     overdue: bool
-    """The deadline of the step has passed."""
+    """True if the deadline of the step has passed."""
 
     @property
     def what(self) -> str:
-        """The step, or the undo of it, and who is to answer."""
+        """The step or its undo, and the service that has to answer."""
         return f"{'undo of ' if self.undo else ''}{self.step} of {self.service}"
 
 
@@ -111,11 +111,11 @@ class TimerStatus(msgspec.Struct, frozen=True):
     name: str
     """`deadline:STEP`, `retry:...`, `stage:...` or `again:...`."""
     due: int
-    """When it wakes it."""
+    """When the timer is due."""
 
 
 class SagaStatus(msgspec.Struct, frozen=True):
-    """Where a saga stands that has not ended."""
+    """The status of a saga that has not ended."""
 
     id: str
     """Its stream, `Type/id`."""
@@ -126,11 +126,11 @@ class SagaStatus(msgspec.Struct, frozen=True):
     begun: int
     """When it began."""
     since: int
-    """When it was last written to."""
+    """When its last record was written."""
     cause: str = ""
     """The code for which it is undone or cancelled."""
     stuck: str = ""
-    """Why it needs a person; empty while it does not."""
+    """Why it needs an operator; empty if it does not."""
     step: str = ""
     """The step that it is stuck at."""
     waits: tuple[StepStatus, ...] = ()
@@ -139,17 +139,17 @@ class SagaStatus(msgspec.Struct, frozen=True):
     """What its declared steps say comes next, in order."""
     timers: tuple[TimerStatus, ...] = ()
     actions: tuple[Action, ...] = ()
-    """What a person can do."""
+    """The repairs that are possible."""
 
     @property
     def blocked_by(self) -> str:
-        """What it does not go on for: why it is stuck, or what it waits for."""
+        """Why it does not go on: why it is stuck, or what it waits for."""
         waits = ", ".join(sorted({one.what for one in self.waits}))
         return self.stuck or (f"waits for {waits}" if waits else self.status)
 
 
 class WaitingStatus(msgspec.Struct, frozen=True):
-    """A message that was received and is not decided: it is parked, tried again, or waits its turn."""
+    """A message that is received and not decided: it is parked, is tried again, or waits for its turn."""
 
     stream: str
     """The stream that it is for."""
@@ -164,38 +164,38 @@ class WaitingStatus(msgspec.Struct, frozen=True):
     since: int
     """When it was received."""
     attempts: int
-    """How often it has failed since a person last said that it be tried again."""
+    """How often it has failed since an operator last retried it."""
     next_at: int
     """When it is tried again; 0 when no time is set."""
     error: str
-    """Of the last attempt; empty when it has not failed."""
+    """The error of the last attempt; empty if it has not failed."""
     where: str
     """The function that failed."""
     fingerprint: str
-    """Of the error: the same for failures of the same kind at the same place."""
+    """The fingerprint of the error: the same for failures of the same kind at the same place."""
     parked: int
     """When it was parked; 0 while it is not."""
     unknown: bool
-    """Of an effect: an attempt was made, and what became of it is not known."""
+    """For an effect: true if an attempt was made whose outcome is unknown."""
     running: bool
-    """Its handler is at work on it."""
+    """True while its handler is working on it."""
     behind: str = ""
     """The id of the first message of its stream, which it waits for; empty for that one itself."""
     first: "WaitingStatus | None" = None
-    """That message."""
+    """The message that it waits for."""
     locked: str = ""
     """The staged transaction that holds its stream."""
     actions: tuple[Action, ...] = ()
-    """What a person can do."""
+    """The repairs that are possible."""
 
 
 class HoldStatus(msgspec.Struct, frozen=True):
-    """What a staged transaction holds of a stream."""
+    """A stream that a staged transaction holds."""
 
     stream: str
     tx: str
     stage: str
-    """Which attempt of which saga: `coordinator:Saga/id#attempt`."""
+    """The saga and its attempt: `coordinator:Saga/id#attempt`."""
     coordinator: str
     """The service that decides it."""
     since: int
@@ -216,7 +216,7 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
 
 class WhyAnswer(msgspec.Struct, frozen=True):
-    """All that one service knows of an id."""
+    """All that one service knows about an id."""
 
     service: str
     owner: str = ""
@@ -224,22 +224,22 @@ class WhyAnswer(msgspec.Struct, frozen=True):
     now: int = 0
     """The service's clock when it answered."""
     named: str = ""
-    """What the id names here: `transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`, `waiting`;
-    empty: it is unknown here."""
+    """What the id means in this service: `transaction`, `correlation`, `idempotency key`, `record`, `stream`, `key`,
+    `waiting`; empty: it is unknown here."""
     transactions: tuple[str, ...] = ()
-    """The transactions that it names, the newest last."""
+    """The transactions that the id names, the newest last."""
     more: bool = False
-    """There are more transactions than are named."""
+    """True if there are more transactions than are listed."""
     complete: bool = True
-    """Every record of these transactions is here."""
+    """True if every record of these transactions is here."""
     sagas: tuple[SagaStatus, ...] = ()
-    """Those that have not ended."""
+    """The sagas that have not ended."""
     waiting: tuple[WaitingStatus, ...] = ()
     held: tuple[HoldStatus, ...] = ()
-    """What staged transactions hold."""
+    """The streams that staged transactions hold."""
     peers: dict[str, PeerStatus] = {}
     """The conversations that fail or owe something."""
     store: str = ""
     """Why the store takes no commits; empty while it does."""
     records: tuple[RecordStatus, ...] = ()
-    """In log order."""
+    """The records in log order."""

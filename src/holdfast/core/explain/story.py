@@ -1,9 +1,9 @@
-"""The story of an id: what every service knows of it, told in causal order, in plain sentences, with what comes next.
+"""The story of an id: what every service knows about it, in causal order and plain sentences, with what comes next.
 
-`tell` takes what each service knows (`core.explain.status.WhyAnswer`) and the trail of its records, and makes of them
-what happened, where it stands, what should have come next, what blocks it and whose that is, and the repairs that there
-are. Pure, in time linear in the records but for their sorting. Comes after `core.explain.trail`, before whoever shows
-it. A record of a kind unknown here is told by its type.
+`tell` takes the answer of each service (`core.explain.status.WhyAnswer`) and the trail of its records. From these it
+tells what happened, what the status is, what should come next, what blocks it and which team has to act, and the
+repairs that are possible. Pure; the time is linear in the records except for sorting. Comes after `core.explain.trail`,
+before the command line and the web. A record of an unknown kind is told by its type.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from holdfast.core.saga.stage import CANCEL, CONFIRM, DONE, HELD
 
 
 class StoryLine(msgspec.Struct, frozen=True):
-    """One thing that happened."""
+    """One event of the story."""
 
     at: int
     """Microseconds since 1970-01-01 UTC, by the clock of its service."""
@@ -27,11 +27,11 @@ class StoryLine(msgspec.Struct, frozen=True):
     id: str
     text: str
     depth: int
-    """How many causes there are before it."""
+    """How many causes it has before it."""
 
 
 class Block(msgspec.Struct, frozen=True):
-    """One thing that keeps it from going on, and who can do something about it."""
+    """One reason why it does not go on, and the team that can act."""
 
     service: str
     owner: str
@@ -40,14 +40,14 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class PossibleRepair(msgspec.Struct, frozen=True):
-    """One repair that is possible: what to type, and what it would do."""
+    """One possible repair: the command to type, and what it would do."""
 
     command: str
     does: str
 
 
 class Story(msgspec.Struct, frozen=True):
-    """All that there is to say of one id."""
+    """The whole story of one id."""
 
     title: str
     settled: bool
@@ -59,7 +59,7 @@ class Story(msgspec.Struct, frozen=True):
 
 
 def trail_of(answers: Iterable[WhyAnswer]) -> Trail:
-    """The trail of the records that the services gave."""
+    """The trail of the records in the services' answers."""
     return build({answer.service: [row.record() for row in answer.records] for answer in answers})
 
 
@@ -71,8 +71,8 @@ def tell(
     now: int,
     owners: Mapping[str, str] | None = None,
 ) -> Story:
-    """The story of an id. `trail`: of the records of these answers (`trail_of`); `silent`: the services that did not
-    answer, and why; `now` in µs since 1970-01-01 UTC; `owners`: whose services are that cannot say so themselves."""
+    """The story of an id. `trail`: the trail of these answers (`trail_of`); `silent`: the services that did not
+    answer, and why; `now` in µs since 1970-01-01 UTC; `owners`: the teams of services that did not answer."""
     owners = {**(owners or {}), **{answer.service: answer.owner for answer in answers if answer.owner}}
     title, settled = _title(id, answers, trail, silent)
     sagas = [saga for answer in answers for saga in answer.sagas]
@@ -97,7 +97,7 @@ def ago(since: int, now: int) -> str:
 
 
 def _title(id: str, answers: Sequence[WhyAnswer], trail: Trail, silent: Mapping[str, str]) -> tuple[str, bool]:
-    """One sentence: what it is and how it stands; whether nothing is left to happen."""
+    """A sentence with the kind of the id and its status, and whether nothing is left to happen."""
     named = (answer.named for answer in answers if answer.named not in ("", "transaction"))
     what = f"{next(named, 'transaction')} {id}"
     sagas = [saga for answer in answers for saga in answer.sagas]
@@ -121,14 +121,14 @@ def _title(id: str, answers: Sequence[WhyAnswer], trail: Trail, silent: Mapping[
 
 
 def _happened(trail: Trail) -> Iterator[StoryLine]:
-    """Every record as a line: a cause always before what it caused, else by time."""
+    """Every record as a line: a cause always before its effects, else by time."""
     for item, depth in walk(trail):
         if text := sentence(item.service, item.record):
             yield StoryLine(item.record.at, item.service, item.id, text, depth)
 
 
 def sentence(service: str, record: Record) -> str:
-    """What a record says, as a sentence; empty for what another record says as well."""
+    """A record as a sentence; empty if another record says the same."""
     if record.kind == "command":
         return _command(service, record)
     if record.kind == "event":
@@ -236,7 +236,7 @@ def _awaited(step: StepStatus, now: int) -> str:
 def _blocks(
     answers: Sequence[WhyAnswer], silent: Mapping[str, str], owners: Mapping[str, str], now: int
 ) -> Iterator[Block]:
-    """What keeps it from going on, service by service."""
+    """The reasons why it does not go on, service by service."""
     for name, why in silent.items():
         yield Block(name, owners.get(name, ""), f"{name} does not answer: {why}")
     for answer in answers:
@@ -257,7 +257,7 @@ def _blocks(
 
 
 def _of_saga(saga: SagaStatus, now: int) -> Iterator[tuple[str, int]]:
-    """(what, since when) a saga does not go on for, in its own service."""
+    """(reason, since when) why a saga does not go on, in its own service."""
     if saga.stuck:
         yield f"{saga.id} is stuck: {saga.stuck}", saga.since
     for timer in saga.timers:
@@ -297,7 +297,7 @@ def _timer(name: str) -> str:
 
 
 def _repairs(answers: Sequence[WhyAnswer]) -> Iterable[PossibleRepair]:
-    """What can be typed: of sagas, of what waits, of what that waits behind; each once."""
+    """The possible repairs of sagas, of waiting messages and of the messages before them; each once."""
     waits = [message for answer in answers for message in answer.waiting]
     items: list[SagaStatus | WaitingStatus] = [saga for answer in answers for saga in answer.sagas]
     items += [*waits, *(message.first for message in waits if message.first is not None)]

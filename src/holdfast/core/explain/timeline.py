@@ -1,6 +1,6 @@
 """A timeline as SVG: one lane per service, a mark for each record, an arrow from each message to what it led to.
 
-Drawn from what was recorded and nothing else; long pauses are cut short, and say so. The same records give the same
+It is drawn from the records alone; long pauses are cut, and the picture shows the cut. The same records give the same
 picture. Comes after `core.explain.trail`. Pure; it cannot fail on any trail.
 """
 
@@ -25,7 +25,7 @@ HEAD = (
     "<style>text { font-family: sans-serif }</style>"
 )
 PAUSE_US = 2_000_000
-"""Longer than this between two marks is drawn as a cut."""
+"""A longer pause between two marks is drawn as a cut."""
 
 
 def draw(trail: Trail, owners: Mapping[str, str]) -> str:
@@ -68,7 +68,7 @@ def _flat(trail: Trail) -> list[Item]:
 
 
 def _places(items: list[Item]) -> tuple[dict[str, float], list[tuple[float, float]]]:
-    """X of each record, and (x, seconds) of the pauses that are cut: in order of time, never on top of each other."""
+    """The x of each record, and (x, seconds) of the cut pauses: in order of time, without overlap."""
     xs: dict[str, float] = {}
     cuts: list[tuple[float, float]] = []
     x, before = 20.0, items[0].record.at if items else 0

@@ -1,9 +1,9 @@
-"""The trail: records of one transaction from every service -> a tree by cause, what is unfinished, and what comes next.
+"""The trail: a tree by cause of one transaction's records from every service, with what is unfinished and comes next.
 
-Pure: whoever asks brings the records of each service and, to know what a saga would do next, the declared sagas.
-`build` makes the tree, `walk` goes through it: every other order of the same records starts from these. Comes after the
-stores, before `core.explain.story` and whoever else shows it. A record whose cause was not brought is a root of its
-own, so an incomplete answer still shows all it has. (Causal trees: Lamport, "Time, Clocks", 1978.)
+Pure: the caller gives the records of each service and the declared sagas, which tell what a saga would do next.
+`build` makes the tree, `walk` goes through it; every other order of the same records starts from these two. Comes after
+the stores, before `core.explain.story` and everything else that shows a trail. A record whose cause is missing becomes
+a root, so an incomplete answer still shows all its records. (Causal trees: Lamport, "Time, Clocks", 1978.)
 """
 
 import heapq
@@ -19,7 +19,7 @@ from holdfast.core.log.record import ANSWERED, BEGUN, CANCEL_COMMAND, SAGA, Reco
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A record in the tree, with what it caused, oldest first."""
+    """A record in the tree, with its effects, oldest first."""
 
     id: str
     service: str
@@ -31,18 +31,18 @@ class Unfinished(msgspec.Struct, frozen=True):
     """Something that has not happened yet."""
 
     what: Literal["command", "answer", "saga"]
-    """A command without an outcome, an answer its sender has not taken, a saga that has not ended."""
+    """The kind: a command without an outcome, an answer that its sender has not taken, or a saga that has not ended."""
     id: str
-    """The record it stands on: the command, the answer, the saga's beginning."""
+    """The record it rests on: the command, the answer, or the beginning of the saga."""
     service: str
-    """The service that is to act; where that one was not asked, this is only what the others know."""
+    """The service that has to act; if that service was not asked, this is only what the others know."""
     why: str
     next: tuple[str, ...] = ()
-    """Of a saga: what its declared steps say comes next, in order."""
+    """For a saga: its declared steps that come next, in order."""
 
 
 class Trail(msgspec.Struct, frozen=True):
-    """All that is known of one id."""
+    """All that is known about one id."""
 
     roots: tuple[Item, ...]
     unfinished: tuple[Unfinished, ...]
@@ -50,13 +50,13 @@ class Trail(msgspec.Struct, frozen=True):
     counted: int
     """Records."""
     asked: tuple[str, ...]
-    """The services whose records were brought, those with none too."""
+    """The services that gave records or said that they have none."""
 
 
 def build(
     records_by_service: Mapping[str, Iterable[Record]], sagas: Mapping[str, Mapping[str, SagaType]] | None = None
 ) -> Trail:
-    """The trail of these records. `sagas`: service -> saga name -> its declaration, where known."""
+    """The trail of these records. `sagas`: service -> saga name -> its declaration, if known."""
     logs = {name: sorted(records, key=lambda record: record.position) for name, records in records_by_service.items()}
     by_id = {record_id(name, record.position): (name, record) for name, log in logs.items() for record in log}
     caused: dict[str, list[str]] = {}
@@ -69,7 +69,7 @@ def build(
     ordered = sorted(roots, key=lambda identity: _when(by_id[identity]))
     tree, placed = _grow(ordered, caused, by_id)
     while lost := [identity for identity in by_id if identity not in placed]:
-        # Causes that go in a circle: no log of ours holds such, but what came over a wire is shown all the same.
+        # Causes in a circle: no log of ours holds them, but records that came over a wire are shown all the same.
         more, seen = _grow(lost[:1], caused, by_id, placed)
         tree, placed = (*tree, *more), placed | seen
     unfinished = [*_open_commands(logs, by_id, caused), *_open_sagas(logs, sagas or {})]
@@ -78,9 +78,9 @@ def build(
 
 
 def walk(trail: Trail) -> Iterator[tuple[Item, int]]:
-    """Every record with how many causes it has in the trail: a cause before what it caused, else the oldest first.
+    """Every record with the number of its causes in the trail: a cause before its effects, else the oldest first.
 
-    What a clock stamped earlier than its cause comes right after that.
+    A record that a clock stamped earlier than its cause comes right after its cause.
     """
     ready = [_ready(item, 0) for item in trail.roots]
     heapq.heapify(ready)
@@ -92,7 +92,7 @@ def walk(trail: Trail) -> Iterator[tuple[Item, int]]:
 
 
 def _ready(item: Item, depth: int) -> tuple[int, str, int, Item, int]:
-    """An item whose cause has been told, so that the oldest of these is told first."""
+    """An item whose cause has been told; the oldest of these items is told first."""
     return item.record.at, item.service, item.record.position, item, depth
 
 
@@ -139,7 +139,7 @@ def _open_commands(
         if any(child.kind not in ("effect", "repair") for _, child in taken):
             continue
         if record.type == CANCEL_COMMAND:
-            continue  # nobody answers a cancel: what it names is answered, and is in view until then
+            continue  # a cancel has no answer: the command that it names is answered, and is shown until then
         if record.kind == "command":
             where = record.destination
             if _answered(logs[service], record):
@@ -182,13 +182,13 @@ def _open_sagas(logs: Mapping[str, list[Record]], sagas: Mapping[str, Mapping[st
 
 
 def _ended(records: list[Record], *, staged: bool) -> bool:
-    """Whether the last word on it is an end: one closed by hand may be stuck again."""
+    """Whether its last record ends it: a saga that an operator closed may be stuck again."""
     said = (goes_on(record, staged=staged) for record in records)
     return next((not goes for goes in reversed([one for one in said if one is not None])), False)
 
 
 def _standing(records: list[Record], status: str) -> str:
-    """Where a saga that has not ended stands, in words."""
+    """The status of a saga that has not ended, in words."""
     if status == "stuck":
         stuck = next(record for record in reversed(records) if record.type == SAGA + "stuck")
         return f"stuck: {body_of(stuck).get('cause', '')}"

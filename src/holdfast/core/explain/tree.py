@@ -1,7 +1,7 @@
-"""A trail as text: the causal tree, one record a line, for people and for the test that a fault explorer prints.
+"""A trail as text: the causal tree, one record per line, for people and for the test that a fault explorer prints.
 
-Comes after `core.explain.trail`; before the command line and the testing kit. Cannot fail: bytes that are no text are
-shown as far as they go.
+Comes after `core.explain.trail`; before the command line and the testing kit. It never raises: bytes that are not
+text are shown as well as possible.
 """
 
 import re

@@ -1,9 +1,8 @@
-"""What comes next in a saga: which of its declared steps, or which undos, are still to be asked, in order.
+"""What comes next in a saga: the declared steps or undos that are still to be asked, in order.
 
-How far a saga has come is known from its state, where it runs, and from its records, wherever somebody reads them;
-each of the two is reduced to the same small value, and what comes next is told from that. Comes after
-`core.saga.progress`; before what shows a saga: `runtime.ops.why` and `core.explain.trail`. Pure; a payload that cannot
-be read says nothing.
+The progress of a saga is known from its state in the service that runs it, and from its records everywhere else. Both
+are reduced to the same small value, which gives the steps that come next. Comes after `core.saga.progress`, before the
+modules that show a saga: `runtime.ops.why` and `core.explain.trail`. Pure; a payload that cannot be read is ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,24 +23,25 @@ _STATUSES = {
     "completed": "completed",
     "undone": "undone",
 }
-"""What a saga's own record says of it -> the status that it has from then on."""
+"""Name of a saga's own record -> the status of the saga from then on."""
 _SETTLED = {"committed": "completed"}
-"""The status of a staged saga -> the one that it has once every participant has carried out the decision."""
+"""The status of a staged saga -> its status once every participant has carried out the decision."""
 
 
 class Reached(msgspec.Struct, frozen=True):
-    """How far a saga has come, as far as what comes next depends on it."""
+    """The part of a saga's progress that decides what comes next."""
 
     status: str
     """`running`, `undoing`, `stuck`, `committed`, `cancelling`, `completed` or `undone`."""
     behind: frozenset[str]
-    """Steps that were asked, or had nothing to ask, in the attempt that counts."""
+    """Steps that were asked or skipped in the current attempt."""
     accepted: frozenset[str]
-    """Steps with a command that was accepted, and that nobody was asked to undo."""
+    """Steps with an accepted command whose undo was not asked."""
 
 
 def upcoming(saga: SagaType, reached: Reached) -> tuple[str, ...]:
-    """The declared steps that are still to come, in order; empty when a person, or only an answer, is waited for."""
+    """The declared steps that are still to come, in order; empty if the saga waits for an operator or only for an
+    answer."""
     if reached.status == "undoing":
         left = [step for step in reversed(saga.steps) if step.undo and step.name in reached.accepted]
         return tuple(f"undo of {step.name}" for step in left)
@@ -55,7 +55,7 @@ def upcoming(saga: SagaType, reached: Reached) -> tuple[str, ...]:
 
 
 def reached_by_state(state: SagaState) -> Reached:
-    """How far a saga has come, by its state."""
+    """The progress of a saga from its state."""
     accepted = (
         asked.step
         for version, asked in state.asked.items()
@@ -68,7 +68,7 @@ def reached_by_state(state: SagaState) -> Reached:
 
 
 def reached_by_records(records: Sequence[Record], *, staged: bool) -> Reached:
-    """How far a saga has come, by the records of its stream in log order, masked or not."""
+    """The progress of a saga from the records of its stream in log order, masked or not."""
     behind: set[str] = set()
     commands: dict[int, str] = {}
     undone: set[int] = set()

@@ -13,10 +13,10 @@ from holdfast.core.log.record import Record
 RowKind = Literal["request", "waiting", "timer", "saga", "stage", "decided", "snapshot", "view", "service"]
 """The small tables around the log.
 
-`request`: idempotency key -> what was asked; `waiting`: received, not yet decided; `timer`: due times; `saga`: those
-that have not ended; `stage`: locked streams, with what is held for a staged transaction; `decided`: decisions on
-such that did not come from their coordinator; `snapshot`: folded streams;
-`view`: read models; `service`: this service's own switches.
+`request`: an idempotency key and the content it was used with; `waiting`: messages that are received and not yet
+decided; `timer`: due times; `saga`: sagas that have not ended; `stage`: locked streams with the events that are held
+for a staged transaction; `decided`: decisions on staged transactions that did not come from their coordinator;
+`snapshot`: folded streams; `view`: read models; `service`: this service's own switches.
 """
 
 
@@ -64,7 +64,7 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Conflict(msgspec.Struct, frozen=True, gc=False):
-    """Something the batch read has moved: `what` names the stream or cursor. Nothing of the batch was written."""
+    """The stream or cursor `what` has moved since the batch read it. Nothing of the batch was written."""
 
     what: str
     expected: int
@@ -72,7 +72,7 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
 
 
 class Duplicate(msgspec.Struct, frozen=True, gc=False):
-    """A row that had to be fresh exists, with `data`. Nothing of the batch was written."""
+    """A row that had to be fresh exists already and holds `data`. Nothing of the batch was written."""
 
     kind: RowKind
     key: str

@@ -1,7 +1,7 @@
 """Keys and labels: the texts that say which stream, row or request is meant.
 
-A key is made of parts and taken apart again; a label is what a caller gave to find something by. Comes after nothing.
-Fails with `Invalid`.
+A key is joined from parts and split again; a label is a text that a caller chose in order to find a transaction by it.
+Both come before everything else in the flow. They fail with `Invalid`.
 """
 
 import re
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from holdfast.errors import Invalid
 
 KEY_BYTES_MAX = 700
-"""Bytes of a key as UTF-8, its parts joined: with a type's name before it, it fits an index of every engine."""
+"""The limit on a joined key, in UTF-8 bytes: with a type's name before it, a key fits an index of every engine."""
 
 
 _PLAIN = re.compile(rf"[\x21-\x24\x26-\x2e\x30-\x7e]{{1,{KEY_BYTES_MAX // 4}}}")
-"""A key that stands as it is."""
+"""A key that needs no escaping."""
 
 
 def join_key(parts: Iterable[object], name: str = "key") -> str:
-    """Key parts as one text: each with `%` and `/` escaped, joined with `/`. Raises Invalid on an empty part, on a NUL
+    """Join key parts with `/`, after escaping `%` and `/` in each. Raises Invalid on an empty part, on a NUL
     (not every store can hold it), and over KEY_BYTES_MAX."""
     texts = [str(part) for part in parts]
     if len(texts) == 1 and _PLAIN.fullmatch(texts[0]):
@@ -29,7 +29,7 @@ def join_key(parts: Iterable[object], name: str = "key") -> str:
         text.replace("%", "%25").replace("/", "%2F") if "%" in text or "/" in text else text for text in texts
     )
     if "\0" in key or (len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX):
-        reason = "holds a NUL" if "\0" in key else f"longer than {KEY_BYTES_MAX} bytes"
+        reason = "may not contain a NUL character" if "\0" in key else f"may not be longer than {KEY_BYTES_MAX} bytes"
         raise Invalid(f"{name}: a key {reason}", errors=[("$", f"key {reason}")])
     return key
 

@@ -1,7 +1,7 @@
 """The record: one row of a service's log, and the only shape in which a service remembers anything.
 
-Comes after nothing (this is the ground floor); `core.log.batch` groups records into what commits together, the store
-gives them positions, exchange and feeds carry them on. Values only: nothing here can fail but on malformed ids.
+It comes before everything else in the flow: `core.log.batch` groups the records that commit together, the store gives
+them positions, exchange and feeds carry them on. This module has values only and never raises.
 """
 
 from typing import Any, Literal
@@ -14,24 +14,25 @@ Kind = Literal["event", "command", "answer", "saga", "effect", "repair"]
 repair."""
 
 REJECTED = "holdfast.rejected"
-"""The stored type of an answer that says no."""
+"""The stored type of an answer that rejects a command."""
 CANCEL_COMMAND = "holdfast.call_off"
-"""The stored type of a cancel: it names a command of the same stream, and goes the same way. Who has not decided that
-command answers it `cancelled`; who has decided it, or works on it, does nothing. The type keeps the word that was
-the first one for it: logs hold it, and other releases read it."""
+"""The stored type of a cancel: it names a command of the same stream, and it goes the same way. A service that
+has not decided that command answers it `cancelled`; a service that has decided it, or is working on it, does nothing.
+The stored type keeps an older word for a cancel, because logs hold it and other releases read it."""
 SAGA = "holdfast.saga."
-"""What the stored types of a saga's own progress begin with."""
+"""The prefix of the stored types of a saga's own progress."""
 BEGUN, ANSWERED = SAGA + "begun", SAGA + "answered"
 """Stored types: a saga exists; a command of it was answered. Each holds a message of a contract."""
 
 
 class Headers(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What a record carries beside its payload; every field has a default and is left out of storage when it has it."""
+    """The fields of a record beside its payload. A field that has its default value is not stored."""
 
     hop: int = 0
-    """Reactions and sagas begun between the edge and this record; see `HOPS_MAX` in `core.declare.message`."""
+    """How many reactions and sagas were begun between the edge and this record; see `HOPS_MAX` in
+    `core.declare.message`."""
     debug: bool = False
-    """`debug-log-enabled`: sampled at the edge, inherited by all that follows."""
+    """`debug-log-enabled`: sampled at the edge, inherited by every record that follows."""
     traceparent: str = ""
     """W3C trace context as it came in at the edge."""
     key: str = ""
@@ -75,13 +76,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     at: int
     """Microseconds since 1970-01-01 UTC, taken when the message was handled."""
     correlation: str = ""
-    """The label the caller gave; empty when it gave none: then the transaction's id serves."""
+    """The label the caller gave; empty if it gave none; then the transaction's id is the label."""
     stream: str = ""
     """`Type/key` of the aggregate or saga; empty when the record belongs to none."""
     version: int = 0
     """1, 2, ... within the stream; 0 for a record that does not count as a version (a rejection)."""
     destination: str = ""
-    """The service this record is for, by exchange; empty when it stays at home."""
+    """The service this record is for, by exchange; empty for a record that stays in this service."""
     headers: Headers = NO_HEADERS
 
 
@@ -91,7 +92,7 @@ def record_id(log: str, position: int) -> str:
 
 
 def parse_record_id(text: str) -> tuple[str, int] | None:
-    """`(log, position)` of a record id, or None where the text is not one."""
+    """`(log, position)` of a record id, or None if the text is not one."""
     log, at, position = text.rpartition("@")
     if not at or not log or not position.isascii() or not position.isdigit():
         return None

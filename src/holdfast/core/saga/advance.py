@@ -1,9 +1,9 @@
 """What comes next in a running saga, decided from its state: asked, skipped, undone, completed; staged, committed.
 
-`advance` gives all that follows now, `answered` and `woken` what an answer and a timer lead to, `cancelled` what a
-cancel does, `timers` the wakings it calls for; each is folded into the state as it is decided. Pure. Comes after
-`core.saga.progress`; `runtime.decide.sagas` records it. A user's step that raises is passed on: the message that led to
-it waits.
+`advance` returns all the progress that follows now, `answered` and `woken` the progress that an answer or a timer leads
+to, `cancelled` the progress that a cancel leads to, and `timers` the timers to set. Each piece is folded into the state
+as it is decided. Pure. Comes after `core.saga.progress`; `runtime.decide.sagas` records the progress. If a user's step
+raises, the exception passes through, and the message that led to the step waits.
 """
 
 from typing import Any
@@ -37,14 +37,14 @@ from holdfast.errors import Rejected
 
 
 class Timer(msgspec.Struct, frozen=True):
-    """A wish to be woken: `name` is `deadline:STEP`, `retry:VERSION`, `stage:ATTEMPT` or `again:ATTEMPT`."""
+    """A timer to set: `name` is `deadline:STEP`, `retry:VERSION`, `stage:ATTEMPT` or `again:ATTEMPT`."""
 
     name: str
     delay_ms: int
 
 
 def advance(saga: SagaType, state: SagaState) -> list[Progress]:
-    """All that follows now, already folded into the state; empty when the saga waits for an answer."""
+    """All progress that follows now, already folded into the state; empty if the saga waits for an answer."""
     done: list[Progress] = []
     while (progress := _next(saga, state)) is not None:
         apply(saga, state, progress)
@@ -53,9 +53,9 @@ def advance(saga: SagaType, state: SagaState) -> list[Progress]:
 
 
 def answered(saga: SagaType, state: SagaState, to: int, answer: Any) -> list[Progress]:
-    """What an answer leads to: empty when it is not awaited (answered before, or the saga has ended).
+    """The progress that an answer leads to; empty if no answer is awaited (it came before, or the saga has ended).
 
-    An acceptance that comes after the saga was closed by hand makes it stuck again: what it did stands there.
+    An acceptance that comes after an operator closed the saga makes the saga stuck again, because its effect stands.
     """
     if (to not in state.asked and to not in state.told.values()) or to in state.answers:
         return []
@@ -74,7 +74,7 @@ def answered(saga: SagaType, state: SagaState, to: int, answer: Any) -> list[Pro
 
 
 def woken(saga: SagaType, state: SagaState, name: str) -> list[Progress]:
-    """What a timer leads to: empty when what it was set for has passed."""
+    """The progress that a timer leads to; empty if the reason for the timer has passed."""
     what, _, rest = name.partition(":")
     progress: Progress | None = None
     if state.ended or state.status == "stuck":
@@ -103,7 +103,8 @@ def _open(state: SagaState, step: str) -> list[int]:
 
 
 def _given_up(saga: SagaType, state: SagaState, step: str) -> list[Progress]:
-    """What a passed deadline means: before the pivot the decision to undo, at the pivot a cancel, after it nothing."""
+    """The progress after a passed deadline: before the pivot the decision to undo, at the pivot a cancel, then
+    nothing."""
     number = saga.by_name[step]
     if number > saga.pivot or state.status != "running":
         return []
@@ -115,8 +116,8 @@ def _given_up(saga: SagaType, state: SagaState, step: str) -> list[Progress]:
 
 
 def cancelled(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
-    """What the wish to take it back leads to, of its caller or of a person: all that was asked and has no answer is
-    cancelled, then it is undone. Empty where it is too late: the pivot was asked, or it has ended."""
+    """The progress when its caller or an operator cancels a saga: every command without an answer is cancelled, then
+    the saga is undone. Empty if it is too late: the pivot was asked, or the saga has ended."""
     if saga.staged:
         return resolved(saga, state, cause)
     if state.ended or state.status != "running" or past_return(saga, state):
@@ -129,7 +130,7 @@ def cancelled(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progre
 
 
 def past_return(saga: SagaType, state: SagaState) -> bool:
-    """Whether the pivot was asked, or passed over: nothing can be cancelled any more."""
+    """Whether the pivot was asked or skipped; from then on nothing can be cancelled."""
     if saga.pivot >= len(saga.steps):
         return False
     name = saga.steps[saga.pivot].name
@@ -137,7 +138,7 @@ def past_return(saga: SagaType, state: SagaState) -> bool:
 
 
 def resolved(saga: SagaType, state: SagaState, cause: Rejection) -> list[Progress]:
-    """What a person's no to a staged saga leads to: empty when it is decided."""
+    """The progress when an operator cancels a staged saga; empty if the saga is already decided."""
     if not saga.staged or state.ended or not (state.status == "running" or state.again):
         return []
     progress = Cancelled(cause)
@@ -185,7 +186,7 @@ def _next(saga: SagaType, state: SagaState) -> Progress | None:
 
 
 def _staged(saga: SagaType, state: SagaState) -> Progress | None:
-    """The next of a staged saga: asked until all have voted, then decided, then everybody is told."""
+    """The next progress of a staged saga: every participant is asked, the saga decides, every participant is told."""
     if state.status == "running":
         for version in (version for versions in state.latest.values() for version in versions.values()):
             if isinstance(no := state.answers.get(version), Rejection):

@@ -14,14 +14,14 @@ from holdfast.core.declare.saga import SagaType
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """The saga exists. `message` is what began it; `destination` and `answers` say where its answer goes."""
+    """The saga exists. `message` began it; `destination` and `answers` say where its answer goes."""
 
     message: Any
     shape: str
     destination: str = ""
     answers: str = ""
     at: int = 0
-    """Of a staged saga: when it began, in microseconds since 1970-01-01 UTC. With its stream this is its age."""
+    """Of a staged saga: when it began, in microseconds since 1970-01-01 UTC. With its stream this gives its age."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """The step asked nothing."""
+    """The step sent no command."""
 
     step: str
 
@@ -55,7 +55,7 @@ class Undoing(msgspec.Struct, frozen=True):
 
 
 class Overdue(msgspec.Struct, frozen=True):
-    """The step's deadline passed without an answer: what became of it is unknown."""
+    """The step's deadline passed without an answer, so its outcome is unknown."""
 
     step: str
 
@@ -75,8 +75,8 @@ class Stuck(msgspec.Struct, frozen=True):
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """A person's word on the saga: `retry` or `skip` what it is stuck at, `undo` it, or close it by hand as `done` or
-    `undone`."""
+    """An operator's repair of the saga: `retry` or `skip` the command it is stuck at, `undo` the saga, or close it by
+    hand as `done` or `undone`."""
 
     verb: str
     by: str
@@ -84,25 +84,26 @@ class Repaired(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """The end, all done; `answer` is the final event where there is one."""
+    """The saga has ended and all is done; `answer` is the final event, if there is one."""
 
     answer: Any = None
 
 
 class Undone(msgspec.Struct, frozen=True):
-    """The end, everything taken back."""
+    """The saga has ended and everything is taken back."""
 
     cause: Rejection
 
 
 class SagaCommitted(msgspec.Struct, frozen=True):
-    """The commit point of a staged saga: all have voted yes. `answer` is the final event where there is one."""
+    """The commit point of a staged saga: all participants have voted yes. `answer` is the final event, if there is
+    one."""
 
     answer: Any = None
 
 
 class Cancelled(msgspec.Struct, frozen=True):
-    """The decision against a staged saga. `again`: it gave way to an older one, and is tried again."""
+    """The decision against a staged saga. `again`: the saga gave way to an older transaction and is tried again."""
 
     cause: Rejection
     again: bool = False
@@ -147,7 +148,7 @@ Progress = (
 
 
 class SagaState:
-    """One running saga, folded from its records. Mutable; owned by whoever folds."""
+    """One running saga, folded from its records. Mutable; the caller that folds it owns it."""
 
     __slots__ = (
         "again", "answers", "asked", "attempt", "begun", "cancel_sent", "cause", "closed", "concluded", "ended",
@@ -169,29 +170,29 @@ class SagaState:
         self.latest: dict[str, dict[int, int]] = {}
         """Step -> index in its group -> version of the last command asked."""
         self.open: dict[str, int] = {}
-        """Step -> commands of it that have no answer, undos not counted."""
+        """Step -> number of its commands without an answer, not counting undos."""
         self.front = 0
-        """The first step that is not behind us; while the saga runs forward."""
+        """The first step that is not finished, while the saga runs forward."""
         self.undos: dict[int, int] = {}
         self.skipped: set[str] = set()
         self.overdue: set[str] = set()
         self.cancel_sent: set[int] = set()
         """Versions of commands for which a cancel was sent."""
         self.waived: set[int] = set()
-        """Versions of commands whose rejection a person has told it to pass over."""
+        """Versions of rejected commands that an operator has told the saga to skip."""
         self.resumes = ""
         """The status that it had when it got stuck."""
         self.closed = False
-        """A person has closed it by hand: an acceptance that comes later makes it stuck again."""
+        """True after an operator has closed the saga: an acceptance that comes later makes it stuck again."""
         self.concluded = False
-        """Its caller has an answer."""
+        """True once the saga's caller has an answer."""
         self.plan: list[Progress] = []
         self.attempt = 0
-        """Of a staged saga, with `told`: participant -> version of what it was told, in this attempt."""
+        """Of a staged saga: participant -> version of the decision it was told in this attempt."""
         self.told: dict[str, int] = {}
         self.again = False
         self.timers: dict[str, str] = {}
-        """Timer name -> key of its row, where this process set it."""
+        """Timer name -> key of its row, for timers that this process set."""
 
 
 def apply(saga: SagaType, state: SagaState, progress: Progress) -> None:

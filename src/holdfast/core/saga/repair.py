@@ -1,9 +1,9 @@
-"""What a person can do about a running saga, and what that leads to: retry, skip, undo, close by hand.
+"""What an operator can do about a running saga, and what that leads to: retry, skip, undo, close by hand.
 
-`actions` says which of these are possible and what each would do; `repaired` does one: the word goes on record, then
-all that follows from it. Both are pure, so a plan is the same call on a copy of the state. Comes after
-`core.saga.advance`; `runtime.ops.repair` records it. Fails with `Contradicted` where a verb cannot be carried out,
-saying why.
+`actions` lists the repairs that are possible and says what each would do. `repaired` carries one out: it returns the
+repair itself, then all the progress that follows from it. Both are pure, so a plan is the same call on a copy of the
+state. Comes after `core.saga.advance`; `runtime.ops.repair` records the result. Fails with `Contradicted` if a verb
+cannot be carried out, and says why.
 """
 
 from typing import Any, Literal
@@ -25,20 +25,20 @@ class Action(msgspec.Struct, frozen=True):
     verb: str
     """`retry`, `skip`, `undo` or `resolve`."""
     target: str
-    """The id of the record, saga or transaction that it is for."""
+    """The id of the record, saga or transaction to repair."""
     does: str
-    """What would come of it, as a sentence without its subject."""
+    """What the repair would lead to, as a sentence without its subject."""
     flags: str = ""
-    """What the command line takes with it."""
+    """The further arguments that the command line takes."""
 
     @property
     def typed(self) -> str:
-        """The repair as it is typed after `holdfast`."""
+        """The repair as an operator types it after `holdfast`."""
         return " ".join(filter(None, (self.verb, self.target, self.flags)))
 
 
 def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]:
-    """The repairs that this saga can take as it stands now."""
+    """The repairs that are possible for this saga now."""
     found: list[Action] = []
     verbs: tuple[Literal["retry", "skip", "undo"], ...] = ("retry", "skip", "undo")
     found += [Action(verb, stream, _does(saga, state, verb)) for verb in verbs if not refusal(saga, state, verb)]
@@ -52,7 +52,7 @@ def actions(saga: SagaType, state: SagaState, stream: str) -> tuple[Action, ...]
 
 
 def repaired(saga: SagaType, state: SagaState, verb: Verb, by: str, why: str) -> list[Progress]:
-    """Carry out a person's word; all that follows is folded into the state. Raises Contradicted."""
+    """Carry out an operator's repair; all that follows is folded into the state. Raises Contradicted."""
     if no := refusal(saga, state, verb):
         raise Contradicted(no)
     stuck = state.stuck
@@ -107,7 +107,8 @@ def _no_undo(saga: SagaType, state: SagaState) -> str:
 
 
 def _no_skip(saga: SagaType, state: SagaState, asked: Asked) -> str:
-    """An undo can be passed over; a step after the pivot only where nobody takes its answer."""
+    """Whether a command can be skipped: an undo always, a step after the pivot only if no later step takes its
+    answer."""
     step = saga.steps[saga.by_name[asked.step]]
     if asked.undoes or step.partial:
         return ""

@@ -1,8 +1,8 @@
-"""Staged commit as values: what a participant holds for a transaction, and who gives way to whom.
+"""Staged commit as values: what a participant holds for a transaction, and which transaction gives way.
 
 A staged command is decided, and its events are held beside the log until the coordinator (a staged saga, see
-`core.saga.advance`) says what became of the transaction. The stream is locked meanwhile. Where two meet, the younger
-gives way and is tried again with its first age: wait-die, so that nobody waits in a circle and nobody starves.
+`core.saga.advance`) tells the decision on the transaction. The stream is locked meanwhile. If two transactions want one
+stream, the younger gives way and is tried again with its first age: wait-die, without deadlock and without starvation.
 (Rosenkrantz, Stearns and Lewis, "System Level Concurrency Control for Distributed Database Systems", 1978.)
 """
 
@@ -11,52 +11,52 @@ from collections.abc import Iterable
 import msgspec
 
 HELD, CONFIRM, CANCEL, DONE = "holdfast.held", "holdfast.confirm", "holdfast.cancel", "holdfast.done"
-"""Stored types: a vote with the event that is held; the decision, as told to a participant; that it is carried out."""
+"""Stored types: a vote with the held event; the decision as told to a participant; the note that it is carried out."""
 DIED = "gave_way"
-"""The code with which a command says no because an older transaction is before it."""
+"""The code of a rejection because an older transaction holds the stream."""
 AGAIN_FIRST_MS, AGAIN_LAST_MS = 20, 2_000
-"""Delay before a transaction that gave way is tried again: doubles with each attempt."""
+"""Delays, first and last, before a transaction that gave way is tried again: the delay doubles with each attempt."""
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """A yes: the event that is held for the transaction."""
+    """A vote of yes: the event that is held for the transaction."""
 
     type: str
     event: msgspec.Raw
 
 
 class StageAttempt(msgspec.Struct, frozen=True):
-    """Of which attempt a participant is told the decision."""
+    """The decision on one attempt, as a participant is told it."""
 
     attempt: int
 
 
 class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A decision as it was carried out here: what DONE says, and what is remembered of one not told by the
-    coordinator."""
+    """A decision that was carried out here: the payload of DONE, and of the row for a decision that did not come from
+    the coordinator."""
 
     stage: str
     commit: bool
     by: str = ""
-    """Who took or told it, where that was not the coordinator."""
+    """Who made or told the decision, if that was not the coordinator."""
 
 
 class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one service knows of a transaction."""
+    """What one service knows about a staged transaction."""
 
     service: str
     position: int = 0
-    """Of the last record of it in this service's log; 0 where there is none."""
+    """The position of its last record in this service's log; 0 if there is none."""
     held: tuple[str, ...] = ()
-    """Stages of it that this service holds something for."""
+    """Stages of the transaction for which this service holds events."""
     decided: tuple[Carried, ...] = ()
-    """Decisions that it took, or was told."""
+    """Decisions that this service made or was told."""
     undecided: tuple[str, ...] = ()
-    """Stages that are this service's to decide."""
+    """Stages that this service has to decide."""
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The events of one staged command, and what their records inherit from it."""
+    """The events of one staged command, and the fields that their records inherit from it."""
 
     cause: str
     events: tuple[tuple[str, msgspec.Raw], ...]
@@ -66,7 +66,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a stream holds for one transaction: the lock, as it is stored."""
+    """The lock of a stream as it is stored: the events that are held for one transaction."""
 
     stage: str
     """`coordinator:Saga/id#attempt`."""
@@ -78,11 +78,11 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     correlation: str = ""
     parts: tuple[Part, ...] = ()
     beside: bool = False
-    """It only moves escrow fields: others may move them at the same time."""
+    """True if it only moves escrow fields: then other transactions may move them at the same time."""
 
     @property
     def age(self) -> tuple[int, str]:
-        """The smaller is the older."""
+        """The age of the holder: a smaller value is older."""
         return self.at, self.stage.rpartition("#")[0]
 
 
@@ -103,10 +103,10 @@ def read(producer: str, stream: str, header: str) -> tuple[str, tuple[int, str]]
 
 
 def attempt_of(stage: str) -> int:
-    """Which attempt a stage is."""
+    """The number of the attempt that a stage belongs to."""
     return int(stage.rpartition("#")[2])
 
 
 def gives_way(age: tuple[int, str], ahead: Iterable[tuple[int, str]]) -> bool:
-    """True when it is younger than the holder, or than any that waits before it."""
+    """True if it is younger than the holder, or than any transaction that waits before it."""
     return any(age > other for other in ahead)

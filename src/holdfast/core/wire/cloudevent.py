@@ -1,7 +1,7 @@
-"""CloudEvents 1.0: an event record as other programs read it, and back, with nothing lost.
+"""CloudEvents 1.0: encodes an event record for other programs, and decodes it again without loss.
 
-What CloudEvents has no attribute for travels as extension attributes (small letters and digits only). Comes after the
-store, before a feed's reader; fails with `Garbled` when what came is no batch of events.
+Fields without a CloudEvents attribute travel as extension attributes (small letters and digits only). Comes after the
+store, before a feed's reader; fails with `Garbled` if the bytes are not a batch of events.
 (CloudEvents 1.0.2, JSON event format 3 and 4; distributed tracing extension.)
 """
 
@@ -81,13 +81,13 @@ def from_batch(log: str, data: bytes) -> tuple[Record, ...]:
     try:
         return tuple(_record(log, event) for event in _decoder.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
-        raise Garbled(f"not a page of the feed of {log!r}: {error}") from None
+        raise Garbled(f"the answer is not a page of the feed of {log!r}: {error}") from None
 
 
 def _record(log: str, event: CloudEvent) -> Record:
     found = parse_record_id(event.id)
     if found is None or found[0] != log or event.specversion != "1.0":
-        raise ValueError(f"{event.id!r} is no event of it")
+        raise ValueError(f"{event.id!r} is not an event of this log")
     at = (datetime.fromisoformat(event.time) - _EPOCH) // _MICROSECOND
     headers = Headers(event.hop, event.debug, event.traceparent, "", event.answers, event.outcome)
     return Record(

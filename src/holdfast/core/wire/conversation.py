@@ -1,11 +1,12 @@
-"""A conversation as a state machine: how far this log has come with one peer, both ways, and what follows from that.
+"""A conversation as a state machine: how far this log has come with one peer in both directions, and what to do next.
 
-It takes what came (a frame, an answer, a failure, a durable cursor, an appended record) and says what to do next: which
-span to frame, which records are new, what is owed. It works like TCP with piggy-backed acknowledgements: requests and
-answers both carry data and an acknowledgement. A driver comes after it (`runtime.exchange.conversation`) and has the
-tasks, the timers, the transport, the store and the writer. Two kinds of drivers can drive it: one that asks and is
-answered reports an answer with `take_answer`; one with a one-way transport reports every frame that it sends with
-`sent` and every frame that comes with `take_request`, and an acknowledgement that does not come as `failed`.
+It takes each input (a frame, an answer, a failure, a durable cursor, an appended record) and says what to do next:
+which span to frame, which records are new, which acknowledgement is owed. It works like TCP with piggy-backed
+acknowledgements: requests and answers both carry data and an acknowledgement. A driver comes after it
+(`runtime.exchange.conversation`) and has the tasks, the timers, the transport, the store and the writer. Two kinds of
+drivers can drive it. A driver that sends requests reports each answer with `take_answer`. A driver with a one-way
+transport reports every frame that it sends with `sent`, every frame that arrives with `take_request`, and a missing
+acknowledgement with `failed`.
 
 It refuses by name: Misdirected, Garbled and Gap (a frame that cannot be taken; nothing of it is applied), and Forked (a
 cursor this log has never given out, or one that falls back: a restored store).
@@ -21,13 +22,13 @@ from holdfast.core.wire.frame import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, Frame, 
 from holdfast.errors import Forked, Gap, HoldfastError, Misdirected, Unavailable, Unreachable
 
 MEMORY_RECORDS_MAX = 10_000
-"""Records kept in memory for a peer; past it they are read from the store when the peer is back."""
+"""How many records are kept in memory for a peer; further ones are read from the store when the peer is back."""
 DOWN_TRIES = 3
-"""A peer that starts later, or again, is not worth a warning before it has missed so many tries."""
+"""A peer that starts later or restarts is worth a warning only after this number of failed tries."""
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_LAST_SECONDS = 5.0
 BACKOFF_GROWTH = 1.5
-"""A process that dies is back within a second: whoever waits for it should not sleep much longer than it was away."""
+"""A process that dies is back within a second: a peer that waits for it should not sleep much longer."""
 
 
 class OwnIncarnation(Protocol):
@@ -35,7 +36,7 @@ class OwnIncarnation(Protocol):
 
     @property
     def id(self) -> str:
-        """What frames name it by."""
+        """The id by which frames name it."""
         ...
 
     @property
@@ -45,7 +46,8 @@ class OwnIncarnation(Protocol):
 
 
 class OwnLog(Protocol):
-    """What a conversation asks of its own log: which incarnation wrote what, and which cursors it has given out."""
+    """The incarnations of a log, as a conversation needs them: who wrote a position, and which cursors were given
+    out."""
 
     @property
     def current(self) -> OwnIncarnation:
@@ -108,48 +110,49 @@ class Conversation:
         self.begun = False
         """True once anything has been said to this peer."""
 
-        # What this log has for the peer: acked_upto <= held_upto <= head.
+        # The records of this log for the peer: acked_upto <= held_upto <= head.
         self.acked_upto = acked_upto
         """The peer's durable cursor in this log."""
         self.saved_upto = acked_upto
-        """What of `acked_upto` this service's own store knows."""
+        """The part of `acked_upto` that this service's own store knows."""
         self.held_upto = acked_upto
         """The peer holds the records up to here, durable or on the way to be."""
         self.sent_upto = acked_upto
-        """Records up to here went out in frames of which nobody says whether they arrived."""
+        """Records up to here went out in frames whose arrival is not confirmed."""
         self.memory: deque[WireRecord] = deque()
         """All flushed records for the peer after `memory_after` that it has not acknowledged."""
         self.memory_after = head
 
-        # What the peer's log has for this one: durable.position <= received_upto <= peer_head.
+        # The records of the peer's log for this one: durable.position <= received_upto <= peer_head.
         self.durable = durable
         """This service's durable cursor in the peer's log: the acknowledgement in every frame."""
         self.received_upto = durable.position
         """Records up to here were handed to the writer."""
         self.covered_upto = 0
-        """Everything that the peer has for this service up to here was handed to the writer; it may be nothing."""
+        """All records of the peer for this service up to here were handed to the writer; there may be none."""
         self.taken_upto = 0
-        """The same, and it is durable."""
+        """All records of the peer for this service up to here are durable."""
         self.peer_head = 0
-        """As far as the peer's log is known to go."""
+        """The highest position of the peer's log that is known."""
         self.ack_sent_upto = durable.position
         """The peer was told that records up to here are durable."""
         self.peer_heard = False
-        """True once the peer has said all that it has, or was found down, since this service started."""
+        """True once the peer has sent all its records, or was found down, since this service started."""
 
         self.failure: HoldfastError | None = None
         self.failures = 0
         self.halted = False
-        """True while it stands still with Forked, until a repair."""
+        """True while the conversation is halted by Forked, until a repair."""
         self.forgiven = False
-        """The next cursor of the peer is believed, whatever it says: its store was restored, and an operator knows."""
+        """True after an operator said that the peer's store was restored: the next cursor of the peer is accepted as it
+        is."""
         self.probing = False
-        """The next frame says nothing and asks where the peer stands."""
+        """True if the next frame carries no records and asks for the peer's position."""
 
-    # What is to be said.
+    # The next frame to send.
 
     def append(self, record: Record) -> None:
-        """A flushed record for this peer."""
+        """Take a flushed record for this peer."""
         if len(self.memory) >= MEMORY_RECORDS_MAX:
             self.memory.clear()
             self.memory_after = record.position
@@ -158,13 +161,13 @@ class Conversation:
 
     @property
     def owed(self) -> int:
-        """Records for the peer that it has not acknowledged, as far as memory goes; what lies before that counts as
-        one, until the peer has said what it knows of it."""
+        """How many records the peer has not acknowledged, as far as memory goes; all earlier records count as one,
+        until the peer has said which of them it holds."""
         return len(self.memory) + (self.acked_upto < self.memory_after and not self.memory and self.begun)
 
     @property
     def drained(self) -> bool:
-        """True when the peer has acknowledged all that is in memory for it."""
+        """True if the peer has acknowledged all records in memory for it."""
         return not self.memory and self.acked_upto >= self.memory_after
 
     @property
@@ -179,7 +182,7 @@ class Conversation:
 
     @property
     def owes_ack(self) -> bool:
-        """True while something is durable and the peer has not been told."""
+        """True while records are durable and the peer has not been told."""
         return self.durable.position > self.ack_sent_upto
 
     @property
@@ -197,7 +200,7 @@ class Conversation:
         return after >= self.memory_after
 
     def remembered(self, after: int, head: int) -> tuple[tuple[WireRecord, ...], int]:
-        """What comes next after a position that memory reaches back to, and how far the search went."""
+        """The next records after a position that memory reaches back to, and how far the search went."""
         records = tuple([record for record in self.memory if record.position > after]) if self.memory else ()
         if not records:
             return (), head
@@ -207,17 +210,17 @@ class Conversation:
         return bounded(records, max(head, records[-1].position))
 
     def read(self, after: int, records: Sequence[Record], upto: int, head: int) -> tuple[tuple[WireRecord, ...], int]:
-        """The same, where a page of the store was read for it up to `upto`."""
+        """The next records after a position, from a page of the store that was read up to `upto`."""
         if records or upto < head:
             return bounded(tuple([to_wire(record) for record in records]), upto)
-        self.memory_after = min(self.memory_after, after)  # nothing in between: memory serves from here on
+        self.memory_after = min(self.memory_after, after)  # there is no gap: memory serves from here on
         return self.remembered(after, head)
 
     def frame(self, after: int, since: int, records: tuple[WireRecord, ...], upto: int, ack: Cursor) -> Frame | None:
-        """The frame of what was found after `since`, for a peer that holds all up to `after`.
+        """The frame with the records found after `since`, for a peer that holds all records up to `after`.
 
-        Its records are of one incarnation. None where what is left of the incarnation after `since` has nothing for the
-        peer, and a later one may: the search goes on at `end_of(since)`.
+        Its records are of one incarnation. None if the rest of the incarnation after `since` has no records for the
+        peer and a later incarnation may have some: then the search goes on at `end_of(since)`.
         """
         incarnation, last = self.incarnations.at(since + 1)
         if last and upto > last:
@@ -242,16 +245,16 @@ class Conversation:
         return self.incarnations.at(since + 1)[1]
 
     def sent(self, frame: Frame) -> None:
-        """A frame went out of which nobody says whether it arrived: an answer, or any frame of a one-way transport."""
+        """Note that a frame went out whose arrival is not confirmed: an answer, or any frame of a one-way transport."""
         if frame.records:
             self.sent_upto = max(self.sent_upto, frame.upto)
         self.ack_sent_upto = frame.ack.position
 
     def resend(self) -> None:
-        """It took too long: what went out and is not known to have arrived is sent again."""
+        """Send again, after a time-out, all records that went out and are not confirmed."""
         self.sent_upto = self.held_upto
 
-    # What the peer knows of this log.
+    # The acknowledgements of the peer.
 
     def take_request(self, frame: Frame, head: int) -> None:
         """Take the acknowledgement of a frame that may be old, or come twice. Raises Forked."""
@@ -266,7 +269,9 @@ class Conversation:
         `acked_before`: what was acknowledged when the request was made. Raises Misdirected, Forked.
         """
         if answer.sender != self.peer:
-            raise Misdirected(f"asked {self.peer!r}, {answer.sender!r} answered")
+            raise Misdirected(
+                f"{self.me} asked {self.peer!r}, but {answer.sender!r} answered; check the URLs of the services"
+            )
         self.probing = False
         self.ack_sent_upto = max(self.ack_sent_upto, request.ack.position)
         ack = answer.ack
@@ -278,7 +283,7 @@ class Conversation:
             self.memory.clear()
         elif ack.position < acked_before:
             raise Forked(
-                f"{self.peer} had received up to {acked_before} and says {ack.position} now: its store was restored"
+                f"{self.peer} had received up to {acked_before} and now says {ack.position}: its store was restored"
             )
         self._acknowledged(ack.position)
         self.held_upto = max(answer.have, self.acked_upto)
@@ -291,11 +296,11 @@ class Conversation:
                 memory.popleft()
 
     def forgive(self) -> None:
-        """The peer's store was restored, and an operator has said that this is known: its next cursor is believed."""
+        """Accept the next cursor of the peer, because an operator has said that the peer's store was restored."""
         self.forgiven = True
         self.probing = True
 
-    # What the peer's log has for this one.
+    # The records of the peer's log for this one.
 
     @property
     def behind(self) -> int:
@@ -307,7 +312,7 @@ class Conversation:
         if frame.incarnation != self.durable.incarnation and frame.first <= self.received_upto:
             check(frame, self.me, self.peers, frame.after)
             self.peer_head = max(self.peer_head, frame.upto)
-            return ()  # an older part said again, or a fork: our ack tells the sender, who knows its own incarnations
+            return ()  # an older part sent again, or a fork: our ack tells the sender, which knows its own incarnations
         records = check(frame, self.me, self.peers, self.received_upto)
         self.peer_head = max(self.peer_head, frame.upto)
         if not records:
@@ -315,13 +320,13 @@ class Conversation:
         return records
 
     def handed_over(self, position: int, upto: int) -> None:
-        """The writer has the records of a frame up to `upto`, the last at this position, and will say when they are
-        durable."""
+        """Note that the writer has the records of a frame up to `upto`, the last one at `position`; it will say when
+        they are durable."""
         self.received_upto = position
         self._covered(upto)
 
     def landed(self, cursor: Cursor) -> None:
-        """The records that were handed over are durable, and so is the cursor."""
+        """Note that the records that were handed over are durable, and the cursor too."""
         self.durable = cursor
         self._covered(self.covered_upto)
 
@@ -331,33 +336,34 @@ class Conversation:
             self.taken_upto = self.covered_upto
 
     def not_landed(self, cursor: Cursor) -> None:
-        """The records that were handed over may not be durable: the store says that this cursor is."""
+        """Go back to the cursor that the store holds: the records that were handed over may not be durable."""
         self.durable = cursor
         self.received_upto = cursor.position
         self.covered_upto = self.taken_upto
 
     def peer_is_done(self, answer: Frame) -> None:
-        """An answer without records: the peer has nothing more for this service, up to where it goes.
+        """Take an answer without records: the peer has no more records for this service up to the end of the frame.
 
-        Not if it begins after what is held here: what this service said that it holds did not become durable since.
+        This does not hold if the frame begins after the records held here: then records that this service had
+        reported as held did not become durable.
         """
         self.peer_head = max(self.peer_head, answer.upto)
         if answer.after <= self.received_upto:
             self._covered(answer.upto)
             self.peer_heard = True
 
-    # What goes wrong.
+    # Failures.
 
     def succeeded(self) -> None:
-        """A request was answered."""
+        """Note that a request was answered."""
         self.failure = None
         self.failures = 0
         self.halted = False
 
     def failed(self, error: HoldfastError) -> bool:
-        """A request failed: what the peer holds is doubted, and said again from its last acknowledgement.
+        """Note that a request failed: records are sent again from the peer's last acknowledgement.
 
-        True when it is worth a warning: a failure of a kind that the last one was not, a peer that stays down.
+        True if it is worth a warning: the kind of failure is new, or the peer stays down.
         """
         if isinstance(error, Unavailable | Unreachable):
             warn = self.failures == DOWN_TRIES
@@ -377,8 +383,8 @@ class Conversation:
         return min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * BACKOFF_GROWTH ** min(self.failures, 20))
 
     def reread(self, cursor: Cursor, head: int) -> None:
-        """Stand where the store says, and say what the peer has not acknowledged from there; memory serves from the
-        head on."""
+        """Start again from the store's cursor and send what the peer has not acknowledged; memory serves from the head
+        on."""
         self.not_landed(cursor)
         self.memory.clear()
         self.memory_after = head
@@ -387,7 +393,7 @@ class Conversation:
 
 
 def bounded(records: tuple[WireRecord, ...], upto: int) -> tuple[tuple[WireRecord, ...], int]:
-    """As many of the records as fit a frame, one at the least, and how far they go."""
+    """As many of the records as fit a frame, at least one, and how far they go."""
     size = 0
     for number, record in enumerate(records):
         size += len(bytes(record.data))

@@ -1,8 +1,8 @@
-"""Frames: what two services say to each other in an exchange, and its JSON form.
+"""Frames: the messages between two services in an exchange, and their JSON form.
 
 A frame holds every record for the receiver in (after, upto] of the sender's log, and the sender's own cursor in the
-receiver's log. Comes after the writer (only flushed records are framed); before a transport. `check` says by name what
-is wrong with a frame (`ExchangeError`); nothing of such a frame is applied.
+receiver's log. Comes after the writer (only flushed records are framed); before a transport. `check` raises an
+`ExchangeError` that names what is wrong with a frame; nothing of such a frame is applied.
 """
 
 import msgspec
@@ -18,7 +18,7 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 
 
 class WireRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record on the wire; the fields of `Record` that the receiver needs, the payload embedded as it is."""
+    """A record on the wire: the fields of `Record` that the receiver needs, with the payload embedded as it is."""
 
     position: int
     kind: Kind
@@ -39,7 +39,7 @@ class Frame(msgspec.Struct, frozen=True):
     sender: str
     receiver: str
     incarnation: str
-    """The incarnation that wrote the records; the current one when there are none."""
+    """The incarnation that wrote the records; the current one if there are none."""
     first: int
     """The first position of that incarnation."""
     after: int
@@ -62,7 +62,7 @@ _protocol = msgspec.json.Decoder(_Protocol)
 
 
 def to_wire(record: Record) -> WireRecord:
-    """A flushed record as it goes on the wire."""
+    """A flushed record in its wire form."""
     return WireRecord(
         record.position,
         record.kind,
@@ -84,22 +84,22 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def decode_frame(data: bytes) -> Frame:
-    """The frame in these bytes. Raises Garbled, or ProtocolMismatch where the sender speaks another version."""
+    """The frame in these bytes. Raises Garbled, or ProtocolMismatch if the sender speaks another version."""
     try:
         frame = _decoder.decode(data)
-        spoken = frame.protocol if data.rfind(b'"protocol"') >= 0 else 0  # the default does not count as said
+        spoken = frame.protocol if data.rfind(b'"protocol"') >= 0 else 0  # a missing field is not the default
     except _UNREADABLE as error:
         frame = None
         spoken = _spoken(data)
         if spoken in (None, PROTOCOL):
-            raise Garbled(f"not a frame: {error}") from None
+            raise Garbled(f"the bytes are not a frame: {error}") from None
     if frame is None or spoken != PROTOCOL:
-        raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, this service speaks {PROTOCOL}")
+        raise ProtocolMismatch(f"the peer speaks exchange protocol {spoken}, but this service speaks {PROTOCOL}")
     return frame
 
 
 def _spoken(data: bytes) -> int | None:
-    """The protocol version of bytes that are no frame of this version."""
+    """The protocol version of bytes that are not a frame of this version."""
     try:
         return _protocol.decode(data).protocol
     except _UNREADABLE:
@@ -112,15 +112,15 @@ def check(frame: Frame, me: str, peers: frozenset[str], received: int) -> tuple[
     Raises Misdirected, Garbled (positions out of order or outside the frame's bounds) or Gap.
     """
     if frame.receiver != me:
-        raise Misdirected(f"the frame is for {frame.receiver!r}; this is {me!r}")
+        raise Misdirected(f"the frame is for {frame.receiver!r}, but this service is {me!r}")
     if frame.sender not in peers or frame.sender == me:
-        raise Misdirected(f"the frame is from {frame.sender!r}, which is no peer of {me!r}")
+        raise Misdirected(f"the frame is from {frame.sender!r}, which is not a peer of {me!r}")
     if frame.after < 0 or frame.upto < frame.after or frame.have < 0 or frame.ack.position < 0:
-        raise Garbled(f"not a frame: bounds ({frame.after}, {frame.upto}] cannot be")
+        raise Garbled(f"the frame from {frame.sender!r} has impossible bounds ({frame.after}, {frame.upto}]")
     last = frame.after
     for record in frame.records:
         if not last < record.position <= frame.upto:
-            raise Garbled(f"not a frame: position {record.position} does not follow {last}")
+            raise Garbled(f"in the frame from {frame.sender!r}, position {record.position} does not follow {last}")
         last = record.position
     if frame.after > received:
         raise Gap(f"the frame begins after {frame.after}, but only {received} has been received from {frame.sender!r}")
@@ -128,15 +128,15 @@ def check(frame: Frame, me: str, peers: frozenset[str], received: int) -> tuple[
 
 
 class FeedRequest(msgspec.Struct, frozen=True):
-    """What a consumer asks of a producer's feed: event records after a position, of certain types (none: all)."""
+    """A consumer's request to a producer's feed: event records after a position, of certain types (none: all)."""
 
     after: int
     types: tuple[str, ...] = ()
     limit: int = 512
     wait_ms: int = 0
-    """How long the producer may hold the answer when there is nothing yet."""
+    """How long the producer may delay the answer while there are no events."""
     incarnation: str = ""
-    """Of the consumer's checkpoint; the producer refuses one it does not know (Forked)."""
+    """The incarnation of the consumer's checkpoint; the producer refuses an unknown one (Forked)."""
 
 
 class FeedPage(msgspec.Struct, frozen=True):

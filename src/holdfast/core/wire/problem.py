@@ -1,7 +1,7 @@
-"""Problems: every refusal on the wire is an `application/problem+json` (RFC 9457), and back to the exception it was.
+"""Problems: turns an exception into `application/problem+json` (RFC 9457), and a problem into the exception again.
 
-The last part of `type` is the name of the exception class. Comes after whatever raised; before `web` and the HTTP
-transport. What a failed handler raised, and what an engine said, is never shown.
+The last part of `type` is the name of the exception class. Comes after the code that raised, before `web` and
+the HTTP transport. The exception of a failed handler and the message of an engine are never shown.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ FAILED = "the service failed; nothing was recorded"
 
 
 def problem(error: Exception) -> tuple[int, dict[str, Any]]:
-    """(status, members) for an exception; one that is not meant for callers is a 500 that says nothing of it."""
+    """(status, members) for an exception; an exception that is not meant for callers becomes a 500 without details."""
     if isinstance(error, StoreError) and not isinstance(error, LimitExceeded):
         error = Unavailable("the service's store does not answer now; nothing was recorded, try again")
     name = type(error).__name__
@@ -67,15 +67,15 @@ def problem(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def error_of(status: int, data: bytes, *, retry_after_seconds: float = 1.0) -> HoldfastError:
-    """The exception that a problem stands for; an answer that is no problem of ours is Unreachable."""
+    """The exception that a problem stands for; any other answer becomes Unreachable."""
     try:
         found = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return errors.Unreachable(f"answered {status} with something that is no problem+json")
+        return errors.Unreachable(f"the service answered {status} with a body that is not problem+json")
     name = str(found.get("type", "")).removeprefix(TYPE)
     detail = str(found.get("detail") or found.get("title") or "")
     if name not in STATUS:
-        return errors.Unreachable(f"answered {status}: {detail}")
+        return errors.Unreachable(f"the service answered {status}: {detail}")
     if name == "Rejected":
         no = Rejected(str(found.get("code", "")), detail)
         no.facts = _mapping(found.get("facts"))

@@ -1,7 +1,7 @@
 """Trust between services: one shared secret signs requests and the answers of an exchange.
 
-HMAC-SHA256 over time, method, path with query, and body. A signature is good for a few minutes, so that a request that
-was listened to cannot be used later; repeating an exchange within that time does no harm (its cursors see to that).
+HMAC-SHA256 over time, method, path with query, and body. A signature is valid for a few minutes, so that an intercepted
+request cannot be used later; a repeated exchange within that time does no harm, because its cursors refuse old records.
 Fails with `Unauthorized`.
 """
 
@@ -14,12 +14,13 @@ from holdfast.errors import Unauthorized
 HEADER = "Holdfast-Signature"
 AGE_SECONDS_MAX = 300
 UPTO, INCARNATION, HEAD = "Holdfast-Upto", "Holdfast-Incarnation", "Holdfast-Head"
-"""Response headers of a feed: how far the search went, who wrote that position, and where the log ends."""
+"""Response headers of a feed: how far the search went, which incarnation wrote that position, and where the log
+ends."""
 
 
 def answer_path(asked: str, headers: Mapping[str, str]) -> str:
-    """What stands in the place of the path when an answer is signed: the signature of the request that it answers, so
-    that no answer fits another question, and the headers that matter (names in small letters)."""
+    """The text that replaces the path when an answer is signed: the signature of its request, so that no answer fits
+    another request, and the headers that matter (names in small letters)."""
     return " ".join([asked, *(headers.get(name.lower(), "") for name in (UPTO, INCARNATION, HEAD))])
 
 
@@ -30,12 +31,12 @@ def sign(secret: str, method: str, path: str, body: bytes, at: int) -> str:
 
 
 def verify(secret: str, signature: str, method: str, path: str, body: bytes, now: int) -> None:
-    """Check a signature. Raises Unauthorized when it is missing, too old or wrong."""
+    """Check a signature. Raises Unauthorized if it is missing, too old or wrong."""
     fields = {name: value for name, _, value in (part.partition("=") for part in signature.split(","))}
     at = fields.get("t", "")
     if not at.isascii() or not at.isdigit() or len(at) > 12 or "v1" not in fields:
-        raise Unauthorized(f"{HEADER} is missing or not of the form t=SECONDS,v1=HEX")
+        raise Unauthorized(f"the header {HEADER} is missing or does not have the form t=SECONDS,v1=HEX")
     if abs(now - int(at)) > AGE_SECONDS_MAX:
-        raise Unauthorized("the signature is too old, or a clock is wrong")
+        raise Unauthorized("the signature is older than {AGE_SECONDS_MAX} seconds, or one of the two clocks is wrong")
     if not hmac.compare_digest(sign(secret, method, path, body, int(at)).encode(), signature.encode()):
         raise Unauthorized("the signature is wrong: check that both sides have the same secret")

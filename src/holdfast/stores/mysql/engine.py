@@ -1,10 +1,10 @@
-"""MariaDB (asyncmy): a database for each log. Written for MySQL 8 too, on which it has not been tried.
+"""MariaDB (asyncmy): a database for each log. It is written for MySQL 8 too, but not tested there.
 
 With `stores.server.store` it promises all of `ports.store` but backup (the server's own tools do that). A group is one
 packet of statements (`stores.mysql.statements`). InnoDB shows a commit to others before it is on the disk (MySQL bug
-74303), so what is read leaves only when the commit under way is durable. Refuses a server whose commits do not survive
-a crash (`innodb_flush_log_at_trx_commit`, `sync_binlog`, `innodb_doublewrite`), unless the URL says `unsafe=true`.
-Fails as `stores.server.engine` says.
+74303), so a reader gets its rows only when the running commit is durable. It refuses a server whose commits do not
+survive a crash (`innodb_flush_log_at_trx_commit`, `sync_binlog`, `innodb_doublewrite`), unless the URL says
+`unsafe=true`. Fails as `stores.server.engine` says.
 
     mysql://user:password@host:3306/stock
 """
@@ -35,7 +35,7 @@ __all__ = ["MySQLEngine"]
 ALONE_SECONDS = 10
 CONNECT_SECONDS = 3
 PACKET_BYTES_MIN = 16 * 1024 * 1024
-"""What the server must take: a largest record, every quote doubled."""
+"""The packet size that the server must accept: a record of the largest size, with every quote doubled."""
 MODES = "STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
 """Strict: the fence is a NULL that the column refuses. No backslash escapes: quotes are doubled, and that is all."""
 SETTINGS = (
@@ -43,13 +43,14 @@ SETTINGS = (
 )
 DUPLICATE, NULL = 1062, 1048
 ENDED = (1020, 1205, 1213)
-"""A deadlock, a lock waited for too long, a row that changed since it was read."""
+"""Codes of a deadlock, of a lock wait time-out, and of a row that changed since it was read."""
 CLIENT_ERRORS = 2000
-"""Codes from here on are the client's own, of a connection that fails; newer ones of MySQL 8 are taken for such."""
+"""Codes from here on are the client's own, for a failed connection; newer codes of MySQL 8 are treated the same."""
 UNSAID = (0, 1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1927)
-"""The server is full, ends, or ended the connection or the transaction; 0 where the driver knows no code."""
+"""Codes that do not say what was done: the server is full or stops, or it ended the connection or the transaction; 0 if
+the driver has no code."""
 GONE = (OSError, EOFError, asyncio.IncompleteReadError, struct.error, AttributeError, RuntimeError, TimeoutError)
-"""What the driver raises when its connection is not there any more, beside its own errors."""
+"""The driver's exceptions for a lost connection, beside its own errors."""
 
 
 class LentConnection(cast("type[Any]", AsyncmyConnection)):
@@ -58,36 +59,36 @@ class LentConnection(cast("type[Any]", AsyncmyConnection)):
     lent = False
 
     async def begin(self) -> None:
-        """Refused while lent."""
+        """Refuse while lent."""
         self._refuse("begin")
         driver: Any = super()
         await driver.begin()
 
     async def commit(self) -> None:
-        """Refused while lent."""
+        """Refuse while lent."""
         self._refuse("commit")
         driver: Any = super()
         await driver.commit()
 
     async def rollback(self) -> None:
-        """Refused while lent."""
+        """Refuse while lent."""
         self._refuse("rollback")
         driver: Any = super()
         await driver.rollback()
 
     async def autocommit(self, value: bool) -> None:
-        """Refused while lent."""
+        """Refuse while lent."""
         self._refuse("autocommit")
         driver: Any = super()
         await driver.autocommit(value)
 
     def _refuse(self, what: str) -> None:
         if self.lent:
-            raise TransactionRefused(f"{what}: the transaction of a handler is not its own to begin or to end")
+            raise TransactionRefused(f"{what}: a handler may not begin or end its transaction; holdfast does it")
 
 
 class MySQLEngine:
-    """The log `log` in the database that the URL names, or in one named like the log; made when absent."""
+    """The log `log` in the database that the URL names, or in one with the log's name; it is created if absent."""
 
     capabilities = Capabilities(durable=True, transactions="own", engine="mysql")
     backup_tool = "mariadb-backup, or mysqldump --single-transaction"
@@ -101,7 +102,10 @@ class MySQLEngine:
         self.where = f"the database {self.database!r}"
         self._unsafe = options.pop("unsafe", "false") == "true"
         if not parts.hostname or options or "/" in self.database or len(self.database) > 64:
-            raise ConfigInvalid("store URL: write mysql://user:password@host:port/database, at most with ?unsafe=true")
+            raise ConfigInvalid(
+                "the store URL is not valid; write mysql://user:password@host:port/database"
+                " (the only option is ?unsafe=true)"
+            )
         self._to: dict[str, Any] = {
             "host": parts.hostname,
             "port": parts.port or 3306,
@@ -112,7 +116,7 @@ class MySQLEngine:
     # Connections.
 
     async def connect(self, *, writer: bool) -> Connection:
-        """On the log's database, which is made for who writes; reading what is committed."""
+        """Connect to the log's database, which is created for a writer; reads see committed data."""
         connection = LentConnection(
             **self._to,
             charset="utf8mb4",
@@ -152,14 +156,16 @@ class MySQLEngine:
         wrong = [setting for setting, safe in found if not safe]
         if wrong and not self._unsafe:
             raise StoreFailed(
-                f"the server of {self.log} has {', '.join(wrong)}: a commit may be lost in a crash; set it to 1, or say"
-                " unsafe=true in the store URL"
+                f"the server of {self.log} has {', '.join(wrong)}: a commit may be lost in a crash; set it to 1, or"
+                " write unsafe=true in the store URL"
             )
         if int(packet) < PACKET_BYTES_MIN:
-            raise StoreFailed(f"the server of {self.log} has max_allowed_packet = {packet}; set {PACKET_BYTES_MIN}")
+            raise StoreFailed(
+                f"the server of {self.log} has max_allowed_packet = {packet}; set at least {PACKET_BYTES_MIN}"
+            )
 
     async def disconnect(self, connection: Connection) -> None:
-        """Close it; a transaction that is open on it ends."""
+        """Close the connection; this ends its open transaction."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await connection.ensure_closed()
@@ -167,7 +173,7 @@ class MySQLEngine:
             connection.close()
 
     async def lock(self, connection: Connection) -> str | None:
-        """A named lock of the session; its holder as the process list names it."""
+        """Take a named lock of the session; else return its holder from the process list."""
         name = f"holdfast {self.database}"[:64]
         if (await self.query(connection, "SELECT GET_LOCK(%s, 0)", (name,)))[0][0] == 1:
             return None
@@ -178,7 +184,7 @@ class MySQLEngine:
     # Reading.
 
     async def query(self, connection: Connection, sql: str, values: Sequence[Any]) -> list[Any]:
-        """Rows of a query."""
+        """Return the rows of a query."""
         try:
             async with connection.cursor() as cursor:
                 await cursor.execute(filled(sql, values))
@@ -197,13 +203,13 @@ class MySQLEngine:
             raise Broken(f"{type(error).__name__}: {error}") from error
 
     async def _run(self, connection: Connection, packet: str) -> None:
-        """Send statements, and take the result of each. Raises what the driver raises."""
+        """Send statements, and read the result of each. Raises the driver's errors."""
         await connection.query(packet)
         while connection._result is not None and connection._result.has_next:
             await connection.next_result()
 
     def load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
-        """With a place for each stream."""
+        """The query has a placeholder for each stream."""
         marks = ",".join(["%s"] * len(streams))
         plain = f"SELECT {COLUMNS} FROM log WHERE stream IN ({marks}) AND stream <> '' AND version IS NOT NULL"
         if not snapshots:
@@ -217,14 +223,14 @@ class MySQLEngine:
         return sql, [*streams, *streams, upto]
 
     def rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
-        """With a place for each key."""
+        """The query has a placeholder for each key."""
         marks = ",".join(["%s"] * len(keys))
         return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} IN ({marks})", [kind, *keys]
 
     # Writing.
 
     async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
-        """One packet, or several where the group is large."""
+        """Send one packet, or several if the group is large."""
         connection.lent = False
         begin = () if within else ("START TRANSACTION",)
         try:
@@ -235,26 +241,26 @@ class MySQLEngine:
             if code == NULL or (code == DUPLICATE and isinstance(error, IntegrityError)):
                 await self._say(connection, "ROLLBACK")
                 raise Unfit(str(error)) from error
-            # It may have been the COMMIT that failed: what is there then is looked up, not guessed.
+            # The COMMIT itself may have failed: the writer looks up what is there and never guesses.
             raise Broken(str(error)) from error
         except GONE as error:
             raise Broken(f"{type(error).__name__}: {error}") from error
 
     async def remove(self, connection: Connection, before: Head, kind: str, keys: Range, names: Range) -> bool:
-        """One packet."""
+        """Send one packet."""
         try:
             await self._run(connection, removal(before, kind, keys, names))
         except Error as error:
             if _code(error) == NULL:
                 await self._say(connection, "ROLLBACK")
                 return False
-            raise Broken(str(error)) from error  # half of it may stand open on the connection, which has to go
+            raise Broken(str(error)) from error  # a half-done transaction may be open, so the connection is closed
         except GONE as error:
             raise Broken(f"{type(error).__name__}: {error}") from error
         return True
 
     async def change_head(self, connection: Connection, change: Callable[[Head], Change]) -> Head:
-        """In one transaction; where it fails the connection is closed, and so the transaction ends."""
+        """Change the row in one transaction; on failure the connection is closed, which ends the transaction."""
         await self._say(connection, "START TRANSACTION")
         try:
             position, groups, incarnation = (await self.query(connection, f"{HEAD} FOR UPDATE", ()))[0]
@@ -266,7 +272,7 @@ class MySQLEngine:
                 changes.append(
                     f"INSERT INTO incarnations (id, first, bridged, at) VALUES ({quoted(after.incarnation)}, {values})"
                 )
-            # An update that changes nothing writes nothing: this one is there to be durable.
+            # An update that changes nothing writes nothing: this one makes sure of a durable write.
             changes.append("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
             await self._say(connection, "; ".join([*changes, "COMMIT"]))
         except BaseException:
@@ -277,21 +283,21 @@ class MySQLEngine:
     # Transactions of handlers.
 
     async def connect_lent(self) -> Connection:
-        """As to read on."""
+        """Connect as for reading."""
         return await self.connect(writer=False)
 
     async def begin(self, connection: Connection) -> None:
-        """From then on the connection refuses to begin and to end one."""
+        """Begin; from then on the connection refuses to begin or end a transaction."""
         await self._say(connection, "START TRANSACTION")
         connection.lent = True
 
     async def roll_back(self, connection: Connection) -> None:
-        """By a statement of its own."""
+        """Roll back with a statement of its own."""
         connection.lent = False
         await self._say(connection, "ROLLBACK")
 
     def check_lent(self, connection: Connection) -> None:
-        """By what the server says with each answer."""
+        """Check the status that the server sends with each answer."""
         if connection.connected and not connection.get_transaction_status():
             raise TransactionRefused(
                 "the transaction of the handler has ended before its commit: by a COMMIT, or by a statement that"
@@ -299,7 +305,7 @@ class MySQLEngine:
             )
 
     def ends(self, connection: Connection, error: BaseException) -> bool:
-        """By its code."""
+        """Decide by the error code."""
         if isinstance(error, Error):
             return _code(error) in ENDED or isinstance(self._meaning(error), Broken)
         return isinstance(error, GONE) and not connection.connected
@@ -308,10 +314,10 @@ class MySQLEngine:
 
     @asynccontextmanager
     async def alone(self, connection: Connection) -> AsyncGenerator[None]:
-        """By a named lock of the session, another than the one of who writes."""
+        """Take a named lock of the session, other than the writer's lock."""
         name = f"holdfast-schema {self.database}"[:64]
         if (await self.query(connection, "SELECT GET_LOCK(%s, %s)", (name, ALONE_SECONDS)))[0][0] != 1:
-            raise StoreError(f"{self.where} is being made or changed by another process; try again")
+            raise StoreError(f"{self.where} is being created or changed by another process; try again")
         try:
             yield
         finally:
@@ -319,16 +325,17 @@ class MySQLEngine:
                 await self.query(connection, "SELECT RELEASE_LOCK(%s)", (name,))
 
     async def meta(self, connection: Connection) -> dict[str, str] | None:
-        """The table `meta`, where something is in it."""
+        """Read the table `meta`, if it has rows."""
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         tables = {text(row[0]) for row in await self.query(connection, sql, (self.database,))}
         if "log" in tables and "meta" not in tables:
-            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+            raise StoreForeign(f"{self.where} has a table `log` that holdfast did not make; name another database")
         found = await self.query(connection, "SELECT name, value FROM meta", ()) if "meta" in tables else []
         return {text(name): text(value) for name, value in found} or None
 
     async def create(self, connection: Connection) -> None:
-        """Statement by statement. What says that all is there comes last: a creation that broke off is begun again."""
+        """Run statement by statement. The row that marks the end comes last: an interrupted creation is started
+        again."""
         await self._say(connection, files("holdfast.stores.mysql").joinpath("schema.sql").read_text("utf-8"))
         await self._say(
             connection,
@@ -337,17 +344,17 @@ class MySQLEngine:
         )
 
     async def run_migration(self, connection: Connection, script: str, name: str, version: int) -> None:
-        """What `meta` says of it comes last: one that broke off is run again."""
+        """The note in `meta` comes last: an interrupted half is run again."""
         await self._say(connection, f"{script}; UPDATE meta SET value = '{version}' WHERE name = '{name}'")
 
     # What an error means.
 
     def _meaning(self, error: Error) -> Exception:
-        """Broken where the server is gone, or gives no answer that says what was done."""
+        """Broken if the server is gone, or if its answer does not say what was done."""
         code = _code(error)
         if code >= CLIENT_ERRORS or code in UNSAID:
             return Broken(str(error))
-        return StoreFailed(f"the database of {self.log}: {error}")
+        return StoreFailed(f"the database of {self.log} failed: {error}")
 
 
 def _code(error: Error) -> int:

@@ -1,8 +1,8 @@
-"""What a group is in MariaDB's SQL: statements with their values in them, and the packets they are sent in.
+"""A group in MariaDB's SQL: statements that contain their values, and the packets in which they are sent.
 
 Used by `stores.mysql.engine`. The driver has no way to send many statements with parameters in one round trip, so
-values are literals: the session has NO_BACKSLASH_ESCAPES and utf8mb4, in which a quote is all that means anything. The
-row `head` is changed first, by a statement that fails where it is not as expected. Pure.
+values are literals: the session has NO_BACKSLASH_ESCAPES and utf8mb4, in which only a quote is special. The row
+`head` is changed first, by a statement that fails if the row is not as expected. Pure.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ PACKET_BYTES = 4 * 1024 * 1024
 
 
 def statements(group: PlannedGroup, before: Head) -> Iterator[str]:
-    """What a group is, statement by statement, to its commit; rows of one table in several where they are many."""
+    """The statements of a group, up to its commit; many rows of one table are split into several statements."""
     holds = _held(before)
     for stream, version in group.versions_to_check():
         holds.append(f"coalesce((SELECT max(version) FROM log WHERE stream = {quoted(stream)}), 0) = {version}")
     for kind, name in group.absent_to_check():
         holds.append(f"NOT EXISTS (SELECT 1 FROM small WHERE kind = {quoted(kind)} AND name = {quoted(name)})")
-    # Assignments are made from left to right: the condition comes before what it looks at has changed.
+    # Assignments are made from left to right: the condition comes before the columns that it reads are changed.
     yield f"{_fence(holds)}, position = {group.head}, group_count = group_count + 1"
     records = (
         f"({position}, {quoted(one.kind)}, {quoted(one.destination)}, {quoted(one.stream)},"
@@ -69,7 +69,7 @@ def _held(before: Head) -> list[str]:
 
 
 def _fence(holds: list[str]) -> str:
-    """Fails where one of the conditions does not hold: the column takes no NULL."""
+    """A value that fails if a condition does not hold, because the column takes no NULL."""
     return f"UPDATE head SET incarnation = IF({' AND '.join(holds)}, incarnation, NULL)"
 
 
@@ -85,7 +85,7 @@ def _small(key: tuple[str, str], data: bytes) -> str:
 
 
 def _inserts(begin: str, rows: Iterable[str]) -> Iterator[str]:
-    """Statements of about PACKET_BYTES at the most."""
+    """Statements of at most about PACKET_BYTES."""
     size, kept = 0, list[str]()
     for row in rows:
         if kept and size + len(row) > PACKET_BYTES:
@@ -110,7 +110,7 @@ def packets(statements: Iterable[str]) -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """A string literal. The session has NO_BACKSLASH_ESCAPES and utf8mb4: a quote is all that means anything."""
+    """A string literal. The session has NO_BACKSLASH_ESCAPES and utf8mb4: only a quote is special."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -120,5 +120,5 @@ def name_of(text: str) -> str:
 
 
 def filled(sql: str, values: Sequence[Any]) -> str:
-    """A query with its values in the places of %s."""
+    """A query with its values in place of each %s."""
     return sql % tuple(str(value) if isinstance(value, int) else quoted(value) for value in values) if values else sql

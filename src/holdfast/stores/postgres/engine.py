@@ -1,7 +1,7 @@
-"""PostgreSQL (psycopg 3): a schema for each log, in a database of yours.
+"""PostgreSQL (psycopg 3): a schema for each log, in a database of the team.
 
 With `stores.server.store` it promises all of `ports.store` but backup (the server's own tools do that). A group is one
-statement and one round trip (`stores.postgres.statements`). Refuses a server whose commits do not survive a crash
+statement and one round trip (`stores.postgres.statements`). It refuses a server whose commits do not survive a crash
 (`fsync`, `full_page_writes`, `synchronous_commit`), unless the URL says `unsafe=true`. Fails as `stores.server.engine`
 says.
 
@@ -46,7 +46,7 @@ DURABLE = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": 
 
 
 class PostgresEngine:
-    """The log `log` in the schema that the URL names, or in one named like the log; made when absent."""
+    """The log `log` in the schema that the URL names, or in one with the log's name; it is created if absent."""
 
     capabilities = Capabilities(durable=True, transactions="own", engine="postgres")
     backup_tool = "pg_dump, or a base backup with the write-ahead log"
@@ -62,18 +62,19 @@ class PostgresEngine:
         self._conninfo = urlunsplit(parts._replace(scheme="postgresql", query=urlencode(options)))
         self._channel = f"holdfast_{self.schema}"
         self._blocks: dict[Connection, AbstractAsyncContextManager[psycopg.AsyncTransaction]] = {}
-        """The transaction on each connection that is lent."""
+        """The transaction of each lent connection."""
         try:
             conninfo_to_dict(self._conninfo)
         except psycopg.ProgrammingError:
             raise ConfigInvalid(
-                "store URL: write postgresql://user:password@host:port/database, with ?schema=NAME if you like"
+                "the store URL is not valid; write postgresql://user:password@host:port/database"
+                " (?schema=NAME is optional)"
             ) from None
 
     # Connections.
 
     async def connect(self, *, writer: bool) -> Connection:
-        """On the schema's tables alone."""
+        """Connect with only the schema's tables visible."""
         name = f"holdfast {self.log} process {os.getpid()} on {socket.gethostname()}"
         try:
             connection = await psycopg.AsyncConnection.connect(
@@ -100,16 +101,16 @@ class PostgresEngine:
             if found not in safe and not self._unsafe:
                 raise StoreFailed(
                     f"the server of {self.log} has {name} = {found}: a commit may be lost in a crash; set it to"
-                    f" {safe[0]}, or say unsafe=true in the store URL"
+                    f" {safe[0]}, or write unsafe=true in the store URL"
                 )
 
     async def disconnect(self, connection: Connection) -> None:
-        """Close it; a transaction that is open on it ends."""
+        """Close the connection; this ends its open transaction."""
         self._blocks.pop(connection, None)
         await connection.close()
 
     async def lock(self, connection: Connection) -> str | None:
-        """An advisory lock of the session; its holder as `pg_stat_activity` names it."""
+        """Take an advisory lock of the session; else return its holder from `pg_stat_activity`."""
         lock = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
         if (await self.query(connection, lock, (self._channel,)))[0][0]:
             return None
@@ -125,7 +126,7 @@ class PostgresEngine:
     # Reading.
 
     async def query(self, connection: Connection, sql: str, values: Sequence[Any]) -> list[Any]:
-        """Rows of a query."""
+        """Return the rows of a query."""
         try:
             return await (await connection.execute(sql.encode(), values)).fetchall()
         except psycopg.Error as error:
@@ -146,17 +147,17 @@ class PostgresEngine:
             raise self._meaning(connection, error) from error
 
     def load_query(self, streams: list[str], *, snapshots: bool, upto: int) -> tuple[str, list[Any]]:
-        """With the streams as an array: one text and one plan, however many there are."""
+        """The query takes the streams as an array: one text and one plan for any number."""
         return (LOAD_FROM_SNAPSHOT if snapshots else LOAD), [streams, upto]
 
     def rows_query(self, kind: str, keys: Sequence[str]) -> tuple[str, list[Any]]:
-        """With the keys as an array."""
+        """The query takes the keys as an array."""
         return f"SELECT {ROW} FROM {ROWS} WHERE kind = %s AND {KEY} = ANY(%s::text[])", [kind, list(keys)]
 
     # Writing.
 
     async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
-        """One statement; within a handler's transaction, that and its end."""
+        """Send one statement; within a handler's transaction also its commit."""
         values = {
             "group": payload(group),
             "position": group.head,
@@ -173,7 +174,7 @@ class PostgresEngine:
         except psycopg.Error as error:
             raise (self._meaning_within if within else self._meaning)(connection, error) from error
         if cursor.rowcount != 1:
-            raise Unfit("the row head is not as it was, or an assumption does not hold")
+            raise Unfit("the row `head` has changed, or an assumption does not hold")
         if within:
             try:
                 await self._blocks.pop(connection).__aexit__(None, None, None)
@@ -181,7 +182,7 @@ class PostgresEngine:
                 raise self._meaning_within(connection, error) from error
 
     async def remove(self, connection: Connection, before: Head, kind: str, keys: Range, names: Range) -> bool:
-        """One statement."""
+        """Send one statement."""
         values = {
             "incarnation": before.incarnation,
             "count": before.groups,
@@ -197,7 +198,8 @@ class PostgresEngine:
             raise self._meaning(connection, error) from error
 
     async def change_head(self, connection: Connection, change: Callable[[Head], Change]) -> Head:
-        """In one transaction; PostgreSQL writes a row that is updated to what it was, so it is always durable."""
+        """Change the row in one transaction; PostgreSQL writes the row even if it stays the same, so this is always
+        durable."""
         async with self._transaction(connection):
             found = await self.query(connection, f"{HEAD} FOR UPDATE", ())
             after, opening = change(Head(*found[0]))
@@ -210,7 +212,7 @@ class PostgresEngine:
     # Transactions of handlers.
 
     async def connect_lent(self) -> Connection:
-        """On the schema's tables, and those of the team in `public`."""
+        """Connect with the schema's tables and the team's tables in `public` visible."""
         connection = await self.connect(writer=False)
         try:
             await self._say(connection, SQL("SET search_path = {}, public").format(Identifier(self.schema)))
@@ -220,7 +222,7 @@ class PostgresEngine:
         return connection
 
     async def begin(self, connection: Connection) -> None:
-        """By the driver's own block: inside it commit() and rollback() are refused."""
+        """Begin with the driver's own block: inside it commit() and rollback() are refused."""
         self._blocks[connection] = block = connection.transaction()
         try:
             await block.__aenter__()
@@ -228,7 +230,7 @@ class PostgresEngine:
             raise self._meaning(connection, error) from error
 
     async def roll_back(self, connection: Connection) -> None:
-        """By leaving the block, which finds out whether the handler has ended the transaction."""
+        """Leave the block, which finds out whether the handler has ended the transaction."""
         block = self._blocks.pop(connection, None)
         try:
             if block is not None:
@@ -239,18 +241,18 @@ class PostgresEngine:
             raise Broken("the handler ended its transaction")
 
     def check_lent(self, connection: Connection) -> None:
-        """By what the driver knows."""
+        """Check the transaction status that the driver knows."""
         status = connection.info.transaction_status
         if status is TransactionStatus.INERROR:
             raise TransactionRefused(
-                "a statement of the handler failed and left its transaction failed; run what may fail inside"
+                "a statement of the handler failed, and so did its transaction; run statements that may fail inside"
                 " `async with tx.connection.transaction():`"
             )
         if status is not TransactionStatus.INTRANS and not connection.closed:
             raise TransactionRefused("the transaction of the handler has ended before its commit")
 
     def ends(self, connection: Connection, error: BaseException) -> bool:
-        """By its SQLSTATE: class 40 is rollback, 57P the server going down."""
+        """Decide by the SQLSTATE: class 40 is a rollback, 57P a server that stops."""
         if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(("40", "57P")):
             return True
         return isinstance(error, psycopg.OperationalError) and connection.closed
@@ -259,7 +261,7 @@ class PostgresEngine:
 
     @asynccontextmanager
     async def alone(self, connection: Connection) -> AsyncGenerator[None]:
-        """By an advisory lock of the session, another than the one of who writes."""
+        """Take an advisory lock of the session, other than the writer's lock."""
         await self.query(connection, "SELECT pg_advisory_lock(hashtextextended(%s, 1))", (self._channel,))
         try:
             yield
@@ -268,15 +270,15 @@ class PostgresEngine:
                 await self.query(connection, "SELECT pg_advisory_unlock(hashtextextended(%s, 1))", (self._channel,))
 
     async def meta(self, connection: Connection) -> dict[str, str] | None:
-        """The table `meta`, where it is there."""
+        """Read the table `meta`, if it exists."""
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         tables = {row[0] for row in await self.query(connection, sql, (self.schema,))}
         if "log" in tables and "meta" not in tables:
-            raise StoreForeign(f"{self.where} has a table log that is not holdfast's; give another")
+            raise StoreForeign(f"{self.where} has a table `log` that holdfast did not make; name another schema")
         return dict(await self.query(connection, "SELECT name, value FROM meta", ())) if "meta" in tables else None
 
     async def create(self, connection: Connection) -> None:
-        """In one transaction, the schema too."""
+        """Create all in one transaction, the schema too."""
         there = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
         async with self._transaction(connection):
             if not await self.query(connection, there, (self.schema,)):
@@ -287,7 +289,7 @@ class PostgresEngine:
             await self._say(connection, f"INSERT INTO meta {values}", (self.log,))
 
     async def run_migration(self, connection: Connection, script: str, name: str, version: int) -> None:
-        """In one transaction, what `meta` says of it too."""
+        """Run it in one transaction with the note in `meta`."""
         async with self._transaction(connection):
             await self._say(connection, script.encode())
             await self._say(connection, "UPDATE meta SET value = %s WHERE name = %s", (str(version), name))
@@ -295,15 +297,15 @@ class PostgresEngine:
     # What an error means.
 
     def _meaning(self, connection: Connection, error: psycopg.Error) -> Exception:
-        """Broken where the connection is gone; on one that stands, an error says that nothing was done."""
+        """Broken if the connection is gone; on a live connection an error means that nothing was done."""
         if connection.closed or isinstance(
             error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow
         ):
             return Broken(_line(error))
-        return StoreFailed(f"the database of {self.log}: {type(error).__name__}: {_line(error)}")
+        return StoreFailed(f"the database of {self.log} failed: {type(error).__name__}: {_line(error)}")
 
     def _meaning_within(self, connection: Connection, error: psycopg.Error) -> Exception:
-        """On a connection that stands an error says that nothing is there: the handler's fault, or a deadlock."""
+        """On a live connection an error means that nothing is committed: a fault of the handler, or a deadlock."""
         if isinstance(found := self._meaning(connection, error), Broken):
             return found
         line = f"{type(error).__name__}: {_line(error)}"

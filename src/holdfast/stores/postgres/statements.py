@@ -1,7 +1,7 @@
-"""What a group is in PostgreSQL's SQL: one statement, and one document that it takes apart; and how streams are loaded.
+"""A group in PostgreSQL's SQL: one statement and the JSON document that it reads; and the loading of streams.
 
 Used by `stores.postgres.engine`. The row `head` is changed first, only if it is as expected and all that the group
-assumes holds; everything else in the statement rests on that row. Pure.
+assumes holds; everything else in the statement depends on that row. Pure.
 """
 
 from typing import Any
@@ -86,7 +86,7 @@ _encode = msgspec.json.encode
 
 
 def payload(group: PlannedGroup) -> str:
-    """All that a group changes, as the document that WRITE takes apart."""
+    """All changes of a group, as the document that WRITE reads."""
     put: list[Any] = []
     fresh: list[Any] = []
     gone: list[Any] = []

@@ -1,8 +1,7 @@
 """Columns of the tables on a database server, and how records and rows are made of them.
 
-Comes between the parts of `stores.server` and the engines. Names are those of both schemas (`schema.sql`, in the room
-of each engine). Text may come as bytes, as whatever a driver gives of a column. Nothing here can fail but on what no
-store has written.
+Comes between the parts of `stores.server` and the engines. The names are those of both schemas (`schema.sql` in the
+folder of each engine). A driver may give text as bytes. Decoding fails only on values that no store has written.
 """
 
 from collections.abc import Sequence
@@ -43,12 +42,12 @@ _encode = msgspec.json.encode
 
 
 def text(value: str | bytes) -> str:
-    """Text, as whatever the driver gives it."""
+    """The text of a column, whether the driver gives text or bytes."""
     return value if isinstance(value, str) else bytes(value).decode()
 
 
 def bytes_of(data: str | bytes | None, blob: bytes | None) -> bytes:
-    """A small row's data: text where it could be, else bytes."""
+    """A small row's data: text if possible, else bytes."""
     return data.encode() if isinstance(data, str) else bytes(data if data is not None else blob or b"")
 
 
@@ -77,14 +76,14 @@ def headers_of(record: Record) -> str:
 
 
 def as_text(data: bytes) -> str | None:
-    """The data as text, where every engine can hold it as such."""
+    """The data as text, if every engine can store it as text."""
     with suppress(UnicodeDecodeError):
         return data.decode() if b"\0" not in data else None
     return None
 
 
 def in_order(keys: Sequence[str], found: list[Any]) -> list[bytes | None]:
-    """Their data, in the order asked."""
+    """The data of the rows, in the order asked."""
     by_key = {text(key): bytes_of(data, blob) for key, data, blob in found}
     return [by_key.get(key) for key in keys]
 

@@ -1,9 +1,9 @@
-"""What the adapter of a database server brings: connections, its SQL, and what the errors of its driver mean.
+"""The engine port: what an adapter of a database server provides: connections, SQL, and the meaning of driver errors.
 
 Implemented by `stores.postgres.engine` and `stores.mysql.engine`, each with its schema beside it; used by the parts of
-`stores.server`, which hold all that is the same on both. An engine decides nothing: it is told what the row `head` has
-to be (`stores.server.tenure`) and what a group is (`stores.planner`). A connection is whatever the driver makes. Fails
-with `Broken` where nobody can say what was done, with `Unfit` where nothing was written, and with `StoreError`s.
+`stores.server`, which are the same for both. An engine decides nothing: it receives the expected row `head`
+(`stores.server.tenure`) and the group (`stores.planner`). A connection has the driver's own type. Fails with `Broken`
+if it is unknown what was done, with `Unfit` if nothing was written, and with `StoreError`s.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ from holdfast.stores.server.tenure import Change, Head
 __all__ = ["Broken", "Connection", "Engine", "Range", "Unfit", "drop"]
 
 Connection = Any
-"""The driver's own."""
+"""A connection of the driver's own type."""
 Range = tuple[str, str | None]
-"""Names from the first on, and below the second where there is one, in the order of bytes."""
+"""Names from the first on, and below the second if there is one, in the order of bytes."""
 
 
 class Broken(Exception):
-    """The connection to the server is gone; what it was doing may have been done or not."""
+    """The connection to the server is gone; it is unknown whether its last work was done."""
 
 
 class Unfit(Exception):
@@ -36,27 +36,28 @@ class Engine(Protocol):
 
     capabilities: Capabilities
     log: str
-    """Whose tables these are."""
+    """The log that owns the tables."""
     where: str
     """The place of the tables, in words."""
     backup_tool: str
-    """What copies the database: the server's own tool."""
+    """The server's own tool for copies of the database."""
     shows_early: bool
-    """A commit is shown to others before it is on the disk."""
+    """True if others see a commit before it is on the disk."""
 
     # Connections.
 
     async def connect(self, *, writer: bool) -> Connection:
-        """A connection to read on; or to write on, once the server was found to keep what it commits. Raises Broken,
-        StoreFailed."""
+        """A connection for reading; or for writing, after a check that the server's commits survive a crash. Raises
+        Broken, StoreFailed."""
         ...
 
     async def disconnect(self, connection: Connection) -> None:
-        """Let go of a connection, whatever state it is in. Raises Broken, StoreError."""
+        """Close a connection in any state. Raises Broken, StoreError."""
         ...
 
     async def lock(self, connection: Connection) -> str | None:
-        """Take the right to write, for as long as the connection lasts; else who has it. Raises Broken, StoreFailed."""
+        """Take the right to write for as long as the connection lasts; else return its holder. Raises Broken,
+        StoreFailed."""
         ...
 
     # Reading.
@@ -77,18 +78,18 @@ class Engine(Protocol):
     # Writing: each in one durable transaction that compares the row `head` first.
 
     async def write(self, connection: Connection, group: PlannedGroup, before: Head, *, within: bool = False) -> None:
-        """A group, if the row is still `before`; `within` the transaction that is open. Raises Broken, Unfit,
+        """Write a group if the row is still `before`; `within`: in the open transaction. Raises Broken, Unfit,
         StoreFailed; `within` also TransactionRefused and TransactionLost."""
         ...
 
     async def remove(self, connection: Connection, before: Head, kind: str, keys: Range, names: Range) -> bool:
-        """Remove the rows of a kind and the cursors in two ranges, both or none. False, with nothing removed, where the
+        """Remove the rows of a kind and the cursors in two ranges, both or none. False, with nothing removed, if the
         row is not `before`. Raises Broken, StoreFailed."""
         ...
 
     async def change_head(self, connection: Connection, change: Callable[[Head], Change]) -> Head:
-        """Lock the row, and let `change` say what it becomes and which opening is recorded. The row as it is then: also
-        where that is as it was, something is made durable. Raises Broken, and what `change` raises (then nothing has
+        """Lock the row, and let `change` return its new values and the opening to record. Returns the new row. A write
+        is made durable even if the row stays the same. Raises Broken, and what `change` raises (then nothing has
         changed)."""
         ...
 
@@ -99,42 +100,42 @@ class Engine(Protocol):
         ...
 
     async def begin(self, connection: Connection) -> None:
-        """Raises Broken, StoreFailed."""
+        """Begin the transaction of a handler. Raises Broken, StoreFailed."""
         ...
 
     async def roll_back(self, connection: Connection) -> None:
-        """Raises Broken, StoreFailed."""
+        """Roll back the transaction of a handler. Raises Broken, StoreFailed."""
         ...
 
     def check_lent(self, connection: Connection) -> None:
-        """Raises TransactionRefused where it is not in a transaction that can be committed."""
+        """Raise TransactionRefused if the connection has no transaction that can be committed."""
         ...
 
     def ends(self, connection: Connection, error: BaseException) -> bool:
-        """True where the error says that the server ended the transaction, through no fault of the statement's."""
+        """True if the error says that the server ended the transaction, and the statement was not at fault."""
         ...
 
     # The tables.
 
     def alone(self, connection: Connection) -> AbstractAsyncContextManager[None]:
-        """Nobody else makes or changes this log's tables inside."""
+        """Exclude every other process from creating or changing this log's tables inside the block."""
         ...
 
     async def meta(self, connection: Connection) -> dict[str, str] | None:
-        """What the tables say of themselves; None where they are not there. Raises StoreForeign."""
+        """The contents of `meta`; None if the tables do not exist. Raises StoreForeign."""
         ...
 
     async def create(self, connection: Connection) -> None:
-        """Make the tables, in version 1. Raises Broken, StoreFailed."""
+        """Create the tables, in version 1. Raises Broken, StoreFailed."""
         ...
 
     async def run_migration(self, connection: Connection, script: str, name: str, version: int) -> None:
-        """Run a half of a migration, and note in `meta` under `name` that it was. Raises Broken, StoreFailed."""
+        """Run a half of a migration, and note it in `meta` under `name`. Raises Broken, StoreFailed."""
         ...
 
 
 async def drop(engine: Engine, connection: Connection | None) -> None:
-    """Let go of a connection of which nothing more is asked; where there is none, nothing."""
+    """Close a connection that is not needed any more; do nothing if there is none."""
     if connection is not None:
         with suppress(Broken, StoreError):
             await engine.disconnect(connection)

@@ -1,9 +1,9 @@
 """Transactions lent to handlers on a database server: each on a connection of its own.
 
-A part of `stores.server.store`; what a handler did is committed by `stores.server.writer`. A connection is kept for the
-next handler when its transaction has ended well, and dropped when anything about it is in question. Only the commit
-takes the row `head`, after all of the handler's own statements: handlers wait for each other on their own rows alone.
-Fails with `StoreFailed` where the server is not to be reached, `TransactionRefused` where a handler ended its own.
+A part of `stores.server.store`; `stores.server.writer` commits a handler's work. A connection is kept for the next
+handler if its transaction has ended well, and closed in every other case. Only the commit takes the row `head`, after
+all of the handler's own statements: handlers only wait for each other on their own rows. Fails with `StoreFailed` if
+the server cannot be reached, and with `TransactionRefused` if a handler ended its transaction.
 """
 
 import logging
@@ -15,7 +15,7 @@ from holdfast.stores.server.engine import Broken, Connection, Engine, drop
 __all__ = ["Lending", "ServerLent"]
 
 KEPT_MAX = 8
-"""Connections kept for handlers."""
+"""How many connections are kept for handlers."""
 
 logger = logging.getLogger("holdfast.store")
 
@@ -27,10 +27,10 @@ class ServerLent:
         self.connection = connection
         self._lending = lending
         self._open = True
-        """Begun, and neither committed nor rolled back."""
+        """True after the beginning, until the commit or the rollback."""
 
     async def mark(self) -> None:
-        """Nothing: the whole transaction is one handler's."""
+        """Do nothing: the whole transaction belongs to one handler."""
 
     async def undo(self) -> None:
         """Roll back."""
@@ -39,7 +39,8 @@ class ServerLent:
             await self._lending.give_back(self.connection, roll_back=True)
 
     def lost(self, error: BaseException) -> bool:
-        """A deadlock, a serialization failure, a connection that is gone; also where another library wraps it."""
+        """True for a deadlock, a serialization failure or a lost connection, even if another library wraps the
+        error."""
         seen: BaseException | None = error
         while seen is not None:
             if self._lending.engine.ends(self.connection, seen):
@@ -48,23 +49,25 @@ class ServerLent:
         return False
 
     def check(self) -> None:
-        """Raises TransactionRefused where the handler ended its transaction, or left it failed."""
+        """Raise TransactionRefused if the handler ended its transaction, or left it failed."""
         if not self._open:
-            raise TransactionRefused("the transaction to commit within is over")
+            raise TransactionRefused(
+                "the transaction of the handlers has ended already, so nothing can be committed within it"
+            )
         self._lending.engine.check_lent(self.connection)
 
     async def committed(self) -> None:
-        """It is durable: the connection serves the next."""
+        """Note that the commit is durable, and keep the connection for the next handler."""
         self._open = False
         await self._lending.give_back(self.connection)
 
     async def drop(self) -> None:
-        """Nothing more can be said on it."""
+        """Close the connection: it cannot be used any more."""
         self._open = False
         await drop(self._lending.engine, self.connection)
 
     async def end(self) -> None:
-        """Roll back where nothing else was done."""
+        """Roll back if the transaction is still open."""
         await self.undo()
 
 
@@ -76,7 +79,7 @@ class Lending:
         self._recover = recover
         self._kept: list[Connection] = []
         self._open = False
-        """Connections are kept, from the first that is lent until the store closes."""
+        """True from the first lent connection until the store closes: connections are kept."""
 
     async def begin(self) -> ServerLent:
         """Begin on a kept connection, or on a new one."""
@@ -91,7 +94,7 @@ class Lending:
             except Broken as error:
                 await drop(self.engine, connection)
                 if not kept:
-                    raise StoreFailed(f"the server of {self.engine.log} is not to be reached: {error}") from error
+                    raise StoreFailed(f"the server of {self.engine.log} cannot be reached: {error}") from error
             except BaseException:
                 await drop(self.engine, connection)
                 raise
@@ -99,12 +102,16 @@ class Lending:
                 return ServerLent(self, connection)
 
     async def give_back(self, connection: Connection, *, roll_back: bool = False) -> None:
-        """Keep a connection for the next handler, if it is good for one."""
+        """Keep a connection for the next handler, if it is still usable."""
         try:
             if roll_back:
                 await self.engine.roll_back(connection)
         except (Broken, StoreError) as error:
-            logger.warning("a handler's connection of %s is dropped: %s", self.engine.log, error)
+            logger.warning(
+                "%s: a connection lent to a handler failed; it is closed and replaced when needed: %s",
+                self.engine.log,
+                error,
+            )
             await drop(self.engine, connection)
         except BaseException:
             await drop(self.engine, connection)
@@ -116,7 +123,7 @@ class Lending:
                 await drop(self.engine, connection)
 
     async def close(self) -> None:
-        """Let go of the connections that are kept, and of those that are lent when they come back."""
+        """Close the kept connections now, and the lent ones when they come back."""
         self._open = False
         kept, self._kept = self._kept, []
         for connection in kept:

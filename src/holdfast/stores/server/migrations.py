@@ -1,10 +1,11 @@
-"""Changes of the tables on database servers, release by release: expand while old code runs, contract when it is gone.
+"""Changes of the tables on database servers, release by release: expand while old code runs, contract when no old code
+runs.
 
-A migration has two halves. `expand` only adds what old code does not see, so both run on the tables at once. `contract`
-takes away what old code needed, once every process runs the new one. The tables say in `meta` how far they were
-expanded (`schema`) and the oldest code that may use them (`needs`). Comes before `stores.server.writer`, whose
-connection is made here, so that nothing is written to tables that this release may not use. Refuses with `SchemaNewer`,
-`StoreMismatch`, `StoreError`.
+A migration has two halves. `expand` only adds parts that old code does not see, so old and new code can use the tables
+at once. `contract` removes the parts that only old code needed, once every process runs new code. `meta` says how far
+the tables were expanded (`schema`) and the oldest code that may use them (`needs`). Comes before
+`stores.server.writer`, whose connection is made here, so that this release never writes to tables that it may not use.
+It refuses with `SchemaNewer`, `StoreMismatch`, `StoreError`.
 """
 
 from collections.abc import Mapping
@@ -27,14 +28,14 @@ class Migration(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """How far tables were expanded, and the oldest code that may use them."""
+    """How far the tables were expanded, and the oldest code that may use them."""
 
     version: int
     needs: int
 
 
 MIGRATIONS: list[Migration] = []
-"""In order. The schema files make version 1; there has been no other yet."""
+"""The migrations in order. The schema files make version 1; there is no other version yet."""
 
 
 def latest() -> int:
@@ -43,8 +44,8 @@ def latest() -> int:
 
 
 async def connect_writer(engine: Engine, half: Half | None = None) -> tuple[Connection, Schema]:
-    """A connection to write on, to tables that are there and that this release may use; migrated first by that half,
-    `contract` after `expand`. Raises Broken, StoreError."""
+    """A connection for writing, to tables that exist and that this release may use; they are first migrated by the
+    given half, `contract` after `expand`. Raises Broken, StoreError."""
     connection = await engine.connect(writer=True)
     try:
         async with engine.alone(connection):
@@ -73,12 +74,14 @@ async def _migrate(engine: Engine, connection: Connection, half: Half, found: Sc
 
 
 def check(where: str, meta: Mapping[str, str], log: str) -> None:
-    """Whether this release may use tables that say so of themselves. Raises StoreMismatch, SchemaNewer, StoreError."""
+    """Check that this release may use the tables, by their `meta`. Raises StoreMismatch, SchemaNewer, StoreError."""
     if meta.get("log") != log:
-        raise StoreMismatch(f"{where} holds the log of {meta.get('log')!r}, not of {log!r}; give another")
+        raise StoreMismatch(f"{where} holds the log of {meta.get('log')!r}, not of {log!r}; use another database")
     if int(meta["needs"]) > latest():
-        raise SchemaNewer(f"{where} needs code that knows schema {meta['needs']}; this release knows {latest()}")
+        raise SchemaNewer(
+            f"{where} needs schema {meta['needs']}, but this release knows up to {latest()}; run a later release"
+        )
     if int(meta["schema"]) < latest():
         raise StoreError(
-            f"{where} has schema {meta['schema']}, this release needs {latest()}: run holdfast migrate-store"
+            f"{where} has schema {meta['schema']}, but this release needs {latest()}; run holdfast migrate-store"
         )

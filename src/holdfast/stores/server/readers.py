@@ -1,8 +1,8 @@
-"""The connections to read on of a store on a database server, beside the one that writes.
+"""The reading connections of a store on a database server, beside the one that writes.
 
-A part of `stores.server.store`, which brings the questions. Nothing is read while a commit is in doubt: the writer says
-so. Where an engine shows a commit before it is on the disk, what is read waits for the commit under way. A connection
-that broke is replaced, once; `StoreFailed` where the server is not to be reached.
+A part of `stores.server.store`, which gives the queries. Nothing is read while the writer has a commit in doubt. If an
+engine shows a commit before it is on the disk, the rows that were read wait for the running commit. A broken connection
+is replaced once; `StoreFailed` if the server cannot be reached.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ READERS = 2
 
 
 class Readers:
-    """At most READERS connections, made when they are needed."""
+    """At most READERS connections; each is made when it is needed."""
 
     def __init__(self, engine: Engine, writer: ServerWriter) -> None:
         self._engine = engine
@@ -28,17 +28,17 @@ class Readers:
         self._free = asyncio.Semaphore(READERS)
 
     async def ask(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        """Rows of a query; on a new connection where the one it was asked on has broken meanwhile. They leave only when
-        the commit that may have been seen is durable."""
+        """The rows of a query, on a new connection if the first one was broken. They are returned only when a commit
+        that they may show is durable."""
         async with self._free:
             try:
                 found = await self._ask_once(sql, values)
             except Broken:
-                await self.close()  # if one has broken, those that idle have too
+                await self.close()  # if one connection is broken, the idle ones are broken too
                 try:
                     found = await self._ask_once(sql, values)
                 except Broken as error:
-                    raise StoreFailed(f"the server of {self._engine.log} is not to be reached: {error}") from error
+                    raise StoreFailed(f"the server of {self._engine.log} cannot be reached: {error}") from error
         committing = self._writer.committing
         if self._engine.shows_early and committing is not None:
             await asyncio.shield(committing)
@@ -52,7 +52,8 @@ class Readers:
             connection = connection or await self._engine.connect(writer=False)
             found = await self._engine.query(connection, sql, values)
         except BaseException:
-            await drop(self._engine, connection)  # cancelled in the middle of an answer, it is of no more use either
+            # After a cancellation in the middle of an answer the connection is not usable either.
+            await drop(self._engine, connection)
             raise
         if self._writer.is_open:
             self._idle.append(connection)
@@ -61,7 +62,7 @@ class Readers:
         return found
 
     async def close(self) -> None:
-        """Let go of the connections that nobody reads on."""
+        """Close the idle connections."""
         idle, self._idle = self._idle, []
         for connection in idle:
             await drop(self._engine, connection)

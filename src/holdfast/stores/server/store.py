@@ -1,9 +1,9 @@
-"""The store on a database server: the port, put together of what every engine has in common and of an engine's own SQL.
+"""The store on a database server: the port, made of the common parts of all engines and of one engine's own SQL.
 
 Comes between the runtime and the engines (`stores.postgres.engine`, `stores.mysql.engine`). One connection writes
-(`stores.server.writer`, with the tenure and its fence), READERS others read, and handlers are lent their own; all that
-is asked goes by what the writer knows to be committed. One process writes a log at a time, another takes over when it
-is gone. Fails with `StoreFailed` while the server is not to be reached, and with the `StoreError`s that the port names.
+(`stores.server.writer`, with the tenure and its fence), READERS others read, and handlers are lent their own; reads
+return only what the writer knows to be committed. One process writes a log at a time; another one takes over when it is
+gone. Fails with `StoreFailed` while the server cannot be reached, and with the `StoreError`s that the port names.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ class ServerStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the engine."""
+        """The capabilities of the engine."""
         return self.engine.capabilities
 
     async def migrate(self, *, contract: bool = False) -> Schema:
-        """Make the tables, or bring them up to this release, while other processes use them. `contract` only when no
-        process runs older code any more."""
+        """Create the tables, or bring them up to this release, while other processes use them. Use `contract` only when
+        no process runs older code."""
         try:
             connection, schema = await connect_writer(self.engine, "contract" if contract else "expand")
         except Broken as error:
@@ -65,7 +65,7 @@ class ServerStore:
     async def open(self, incarnation: str, at: int) -> Opened:
         """Connect, check, take the right to write, and begin an incarnation."""
         if self.writer.is_open:
-            raise StoreError(f"the store of {self.log} is open already")
+            raise StoreError(f"the store of {self.log} is already open")
         try:
             return await self.writer.open(incarnation, at)
         except Broken as error:
@@ -76,10 +76,10 @@ class ServerStore:
             raise
 
     def _unreachable(self, error: Broken) -> StoreFailed:
-        return StoreFailed(f"the server of {self.log} is not to be reached: {error}")
+        return StoreFailed(f"the server of {self.log} cannot be reached: {error}")
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         await self.writer.close()
         await self._readers.close()
         await self._lending.close()
@@ -87,17 +87,19 @@ class ServerStore:
     # Writing.
 
     async def begin(self) -> Lent:
-        """Lend a connection of its own, in a transaction."""
+        """Lend a separate connection, in a transaction."""
         return await self._lending.begin()
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
-        """One group, one transaction; `within` the one of a handler."""
+        """Commit one group in one transaction; `within`: in a handler's transaction."""
         if within is not None and not isinstance(within, ServerLent):
-            raise StoreError("the transaction to commit within is another store's")
+            raise StoreError(
+                "the transaction of the handlers belongs to another store, so nothing can be committed within it"
+            )
         return await self.writer.commit(batches, within)
 
     async def recover(self) -> int:
-        """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
+        """Connect again if the connection is gone, find out about a group in doubt, and return the head."""
         return await self.writer.recover()
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
@@ -156,7 +158,7 @@ class ServerStore:
     async def related(
         self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
     ) -> list[Record]:
-        """By one of three indexes."""
+        """Read by one of three indexes."""
         column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
         sql = f"SELECT {COLUMNS} FROM log WHERE {column} = %s AND {column} <> '' AND position <= %s"
         return await self._records(f"{sql} ORDER BY position LIMIT %s", [value, await self.writer.recover(), limit])
@@ -187,9 +189,9 @@ class ServerStore:
         return [record_of(row) for row in await self._readers.ask(sql, values)]
 
     async def cursors(self) -> dict[str, Cursor]:
-        """A copy of what is kept in memory."""
+        """A copy of the cursors in memory."""
         return await self.writer.cursors()
 
     async def backup(self, target: Path) -> None:
-        """Refused: a server has its own tool for it."""
+        """Refuse: a server has its own tool for backups."""
         raise StoreError(f"holdfast makes no backup of a database server: use {self.engine.backup_tool}")

@@ -120,7 +120,7 @@ class Tenure:
         # FENCED is there already where the change of an earlier try was durable and its answer was lost.
         possible = (0,) if self.doubt is None else (0, 1, FENCED) if lent else (0, 1)
         if more not in possible:
-            raise self.lose(StoreFailed(f"somebody else has written to the log of {self._log}"))
+            raise self.lose(StoreFailed(f"another process has written to the log of {self._log}"))
         return Change(found._replace(groups=found.groups + FENCED) if lent and more == 0 else found)
 
     def resolved(self, head: Head) -> PlannedGroup | None:

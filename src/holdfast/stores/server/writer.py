@@ -1,10 +1,12 @@
-"""The one connection that writes to a log on a database server: the holder's, and what it does when that breaks.
+"""The one connection that writes to a log on a database server: the connection of the log's holder, and the recovery
+when it breaks.
 
 A part of `stores.server.store`, between the planner and the engine. The right to write is a lock that the server frees
-when the connection ends; the fence (`stores.server.tenure`) is in every transaction: who lost the lock without knowing
-it can change nothing. A commit whose connection breaks is in doubt. It is never guessed: on a new connection the row
-`head` is locked, which waits for what the old one may still be doing, and its count of groups says whether the group is
-there. Until then nothing is written and nothing read: `StoreFailed`. Where the log is another's: `StoreLocked`, final.
+when the connection ends; the fence (`stores.server.tenure`) is in every transaction: a process that lost the lock
+without knowing it can change nothing. A commit whose connection breaks is in doubt, and its outcome is never guessed:
+on a new connection the row `head` is locked, which waits for the end of the old transaction, and its count of groups
+says whether the group is there. Until then nothing is written or read: `StoreFailed`. If another process has taken the
+log, this is final: `StoreLocked`.
 """
 
 import asyncio
@@ -27,9 +29,9 @@ __all__ = ["ServerWriter"]
 
 TRIES_MAX = 10
 LOCK_SECONDS = 2.0
-"""How long an opening waits for a writer that has just ended to be seen as gone."""
+"""How long an opening waits until the server notices that the last writer is gone."""
 SETTLE_SECONDS = 1.0
-"""How long a commit looks for its server before it says that it cannot."""
+"""How long a commit tries to reach its server before it fails."""
 AGAIN_SECONDS = 0.05
 
 logger = logging.getLogger("holdfast.store")
@@ -43,12 +45,12 @@ class ServerWriter:
         self.log = engine.log
         self.connection: Connection | None = None
         self.committing: asyncio.Future[None] | None = None
-        """Done when the commit under way has ended."""
+        """Done when the running commit has ended."""
         self.tenure = Tenure(engine.log, Head(0, 0, ""))
         self._planner: Planner | None = None
         self._settling = asyncio.Lock()
 
-    # Taking the log, and letting go of it.
+    # Taking the log, and giving it up.
 
     async def open(self, incarnation: str, at: int) -> Opened:
         """Take the right to write, and begin an incarnation. Raises Broken, StoreError."""
@@ -63,18 +65,18 @@ class ServerWriter:
         return Opened(head.position, await self._incarnations())
 
     async def close(self) -> None:
-        """Let go of the connection, and with it of the lock."""
+        """Close the connection, which also frees the lock."""
         self._planner = None
         connection, self.connection = self.connection, None
         await drop(self._engine, connection)
 
     @property
     def is_open(self) -> bool:
-        """Opened, and not closed since."""
+        """True after an opening, until the close."""
         return self._planner is not None
 
     def opened(self) -> Planner:
-        """What is known of the log. Raises what the log was lost by, and StoreFailed where it is closed."""
+        """The tenure of the log. Raises the error by which the log was lost, and StoreFailed if the store is closed."""
         self.tenure.check()
         if self._planner is None:
             raise StoreFailed(f"the store of {self.log} is closed")
@@ -84,7 +86,7 @@ class ServerWriter:
         end = time.monotonic() + seconds
         while (holder := await self._engine.lock(connection)) is not None:
             if time.monotonic() > end:
-                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or give another store")
+                raise StoreLocked(f"{holder} writes to the log of {self.log}; stop it first, or use another store")
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _incarnations(self) -> tuple[Incarnation, ...]:
@@ -95,8 +97,8 @@ class ServerWriter:
     # Commits.
 
     async def commit(self, batches: Sequence[Batch], within: ServerLent | None) -> list[CommitOutcome]:
-        """One group, one transaction. Where the connection breaks the outcome is found out, and what is not there is
-        tried again on a new one, for as long as `SETTLE_SECONDS`."""
+        """Commit one group in one transaction. If the connection breaks, the outcome is looked up on a new one, and a
+        group that is not there is tried again, for up to `SETTLE_SECONDS`."""
         group = self.opened().begin(batches)
         committing = self.committing = asyncio.get_running_loop().create_future()
         looked_up = False
@@ -107,19 +109,23 @@ class ServerWriter:
                 await self.recover()
                 planner, tenure = self.opened(), self.tenure
                 if group.first != planner.head + 1:
-                    group = planner.plan(batches)  # one that was in doubt is there after all
+                    group = planner.plan(batches)  # a group that was in doubt is there after all
                 try:
                     if not group.empty:
                         await self._engine.write(self.connection, group, tenure.head)
                         tenure.committed(group)
                     elif not looked_up:
-                        await self._compare()  # what memory knows is true of the log only while it is ours
+                        await self._compare()  # memory is only right about the log while it is ours
                 except Unfit:
                     await self._look_up(group)
                     looked_up, group = True, planner.plan(batches)
                     continue
                 except Broken as error:
-                    logger.warning("the connection of %s broke in a commit: %s", self.log, error)
+                    logger.warning(
+                        "%s: the connection broke during a commit; looking up whether the commit is there: %s",
+                        self.log,
+                        error,
+                    )
                     tenure.doubt = Doubt(group, lent=False)
                     await self._drop()
                     await self.recover()
@@ -128,13 +134,13 @@ class ServerWriter:
                     continue
                 planner.keep(group)
                 return group.outcomes
-            raise StoreFailed(f"{self.log}: the group was refused or cut off {TRIES_MAX} times")
+            raise StoreFailed(f"{self.log}: the server refused or interrupted the same commit {TRIES_MAX} times")
         finally:
             self.committing = None
             committing.set_result(None)
 
     async def _commit_within(self, lent: ServerLent, batches: Sequence[Batch]) -> list[CommitOutcome]:
-        """A group with what a handler did; nothing where a batch is refused."""
+        """Commit a group with a handler's work; nothing if a batch is refused."""
         await self.recover()
         planner, tenure = self.opened(), self.tenure
         group = planner.plan(batches)
@@ -149,28 +155,32 @@ class ServerWriter:
             await self._look_up(group)
             outcomes = planner.plan(batches).outcomes
             if all(isinstance(outcome, Committed) for outcome in outcomes):
-                raise TransactionLost("what the group assumed has changed") from None
+                raise TransactionLost("another commit has changed what the handler's commit rests on") from None
             return outcomes
         except Broken as error:
-            logger.warning("a handler's connection of %s broke in its commit: %s", self.log, error)
+            logger.warning(
+                "%s: the connection of a handler broke during its commit; looking up whether the commit is there: %s",
+                self.log,
+                error,
+            )
             tenure.doubt = Doubt(group, lent=True)
             await lent.drop()
             await self.recover()
             if tenure.there is group:
                 return group.outcomes
-            raise TransactionLost(f"the connection broke in the commit: {error}") from error
+            raise TransactionLost(f"the connection broke during the commit: {error}") from error
         tenure.committed(group)
         planner.keep(group)
         await lent.committed()
         return group.outcomes
 
     async def _compare(self) -> None:
-        """The fence, on the row as it is. Raises StoreLocked, Broken."""
+        """Check the fence on the current row. Raises StoreLocked, Broken."""
         position, groups, incarnation = (await self._engine.query(self.connection, HEAD, ()))[0]
         self.tenure.compare(Head(position, groups, text(incarnation)))
 
     async def _look_up(self, group: PlannedGroup) -> None:
-        """Nothing of a group was written: say why it can never be, or replace what it assumed by what is."""
+        """After a refused group: raise if it can never be written, else replace its assumptions by the real values."""
         try:
             await self._compare()
             if not group.assumed and not group.absent:
@@ -197,7 +207,7 @@ class ServerWriter:
     # A connection that broke.
 
     async def recover(self) -> int:
-        """Connect again where the connection is gone, and find out about a group that is in doubt. The head."""
+        """Connect again if the connection is gone, find out about a group in doubt, and return the head."""
         if self.tenure.doubt is None and self.connection is not None:
             return self.opened().head
         async with self._settling:
@@ -209,7 +219,7 @@ class ServerWriter:
                 except Broken as error:
                     await self._drop()
                     if time.monotonic() > end:
-                        raise StoreFailed(f"the server of {self.log} is not to be reached: {error}") from error
+                        raise StoreFailed(f"the server of {self.log} cannot be reached: {error}") from error
                     await asyncio.sleep(AGAIN_SECONDS)
             return self.opened().head
 
@@ -228,8 +238,8 @@ class ServerWriter:
             planner.keep(group)
 
     async def _drop(self) -> None:
-        """The connection is of no more use. It is not left here while it goes: the next transaction on it would, on
-        some engines, commit what is open there."""
+        """Close a connection that is not usable, and forget it first: on some engines the next transaction on it would
+        commit its open work."""
         connection, self.connection = self.connection, None
         await drop(self._engine, connection)
 
@@ -237,7 +247,7 @@ class ServerWriter:
         await self._drop()
         return StoreFailed(f"the server of {self.log} is gone: {error}")
 
-    # What else writes.
+    # Other writes.
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
         """Begin an incarnation at `first`, above the head."""
@@ -260,12 +270,12 @@ class ServerWriter:
         try:
             if not await self._engine.remove(self.connection, self.tenure.head, kind, keys, names):
                 await self._compare()
-                raise StoreError(f"nothing was cleared in {self.log}: the row head was not as it is")
+                raise StoreError(f"nothing was cleared in {self.log}: the row `head` has changed meanwhile; try again")
         except Broken as error:
             raise await self._gone(error) from error
         planner.cursors = {name: at for name, at in planner.cursors.items() if not name.startswith(cursor_prefix)}
 
     async def cursors(self) -> dict[str, Cursor]:
-        """A copy of what is kept in memory."""
+        """A copy of the cursors in memory."""
         await self.recover()
         return dict(self.opened().cursors)

@@ -1,9 +1,9 @@
-"""The file of a SQLite store: its schema, its lock, and how it is opened without harming what is not ours.
+"""The file of a SQLite store: its schema, its lock, and how it is opened without damage to files that are not ours.
 
-Comes before `stores.sqlite.writer` and the readers in `stores.sqlite.store`, which are handed connections from here. A
-file is made under another name and renamed when it is whole, so a crash leaves none or a good one. What is foreign,
-newer, damaged or another log's is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`, `StoreCorrupt`,
-`StoreMismatch`; a second writer, in this process or another, meets `StoreLocked`.
+Comes before `stores.sqlite.writer` and the readers in `stores.sqlite.store`, which get their connections here. A file
+is made under another name and renamed when it is complete, so a crash leaves no file or a good one. A file that is
+foreign, newer, damaged or of another log is refused before a byte of it changes: `StoreForeign`, `SchemaNewer`,
+`StoreCorrupt`, `StoreMismatch`; a second writer, in this process or another, meets `StoreLocked`.
 """
 
 import fcntl
@@ -85,18 +85,20 @@ PRAGMA cache_size = -8000;              -- kB
 PRAGMA foreign_keys = ON;               -- of tables of the team's own, which handlers change
 """
 BUSY_MS = 5000
-"""How long a connection waits for a lock of somebody who opened the file with other tools."""
+"""How long a connection waits for the lock of another tool that opened the file."""
 
 
 class FileLock:
-    """The right to write to a store: an advisory lock on a file beside it, which the kernel frees when we die."""
+    """The right to write to a store: an advisory lock on a file beside it, which the kernel frees when the process
+    dies."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._file: int | None = None
 
     def acquire(self, at: int) -> None:
-        """Take it and write down who has it since when; raises StoreLocked, naming the holder."""
+        """Take the lock, and write its holder and the time into the file. Raises StoreLocked, which names the
+        holder."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,14 +109,14 @@ class FileLock:
             os.close(file)
             who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder.pid else "another process"
             name = self._path.name.removesuffix(".lock")
-            raise StoreLocked(f"{who} writes to {name}; stop it first, or give another path") from None
+            raise StoreLocked(f"{who} writes to {name}; stop it first, or use another path") from None
         since = datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="seconds")
         os.ftruncate(file, 0)
         os.pwrite(file, msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)), 0)
         self._file = file
 
     def release(self) -> None:
-        """Give it back. The file stays: removing it would let two hold locks of one name."""
+        """Give the lock back. The file stays: without it, two processes could hold locks of one name."""
         if self._file is not None:
             os.ftruncate(self._file, 0)
             os.close(self._file)
@@ -128,7 +130,7 @@ class _Holder(msgspec.Struct):
 
 
 def store_error(path: Path, error: Exception) -> StoreError:
-    """What an engine's error means to a caller."""
+    """The StoreError for an error of the engine."""
     if isinstance(error, StoreError):
         return error
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
@@ -148,9 +150,9 @@ def peek(path: Path) -> bool:
     if not header:
         return False
     if not header.startswith(b"SQLite format 3\0"):
-        raise StoreForeign(f"{path.name} is not a SQLite file, so no holdfast store; give another path")
+        raise StoreForeign(f"{path.name} is not a SQLite file and so not a holdfast store; give another path")
     if len(header) < 100:
-        raise StoreCorrupt(f"{path.name} ends in its header; restore it from a backup")
+        raise StoreCorrupt(f"{path.name} is cut off inside its header; restore it from a backup")
     _check_ids(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
     return True
 
@@ -160,7 +162,7 @@ def _check_ids(path: Path, application_id: int, version: int) -> None:
         raise StoreForeign(f"{path.name} is a SQLite file of another application; give another path")
     if version > SCHEMA_VERSION:
         raise SchemaNewer(
-            f"{path.name} has schema {version}, written by a later release; this one knows up to {SCHEMA_VERSION}"
+            f"{path.name} has schema {version}, written by a later release; this release knows up to {SCHEMA_VERSION}"
         )
 
 
@@ -192,7 +194,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def connect_writer(path: Path, log: str, vfs: str) -> Connection:
-    """The one connection that writes, after all checks; nothing of the file is changed when one fails."""
+    """The one connection that writes, after all checks; the file is not changed if a check fails."""
     if apsw.SQLITE_VERSION_NUMBER < SQLITE_VERSION_MIN:
         raise StoreError(
             f"SQLite {apsw.sqlite_lib_version()} can damage files in WAL mode; install apsw 3.51.3 or later"

@@ -1,9 +1,9 @@
 """A transaction on the connection that writes a SQLite store, lent to handlers.
 
 Made by `stores.sqlite.store` while nothing else is written; handlers work on it in the event loop's thread, one after
-another, each behind a savepoint of its own. While one does, an authorizer refuses what is not a handler's: ending the
-transaction, changing holdfast's own tables, and switches that change how the file is written. `TransactionRefused`
-where such a statement is prepared.
+another, each behind a savepoint of its own. While one does, an authorizer refuses what a handler may not do: ending the
+transaction, changing holdfast's own tables, and switches that change how the file is written. It raises
+`TransactionRefused` when such a statement is prepared.
 """
 
 from collections.abc import Awaitable, Callable
@@ -41,7 +41,7 @@ TABLE_SECOND = {
 
 
 class StatementGuard:
-    """What a handler's statements may do, asked when one is prepared."""
+    """The authorizer of a handler's statements; SQLite calls it when a statement is prepared."""
 
     def __init__(self, connection: Connection) -> None:
         self.on = False
@@ -52,16 +52,16 @@ class StatementGuard:
         if not self.on:
             return apsw.SQLITE_OK
         if what == apsw.SQLITE_TRANSACTION:
-            raise TransactionRefused(f"{first}: the transaction of a handler is not its own to begin or to end")
+            raise TransactionRefused(f"{first}: a handler may not begin or end its transaction; holdfast does it")
         if what == apsw.SQLITE_SAVEPOINT and second == SAVEPOINT:
-            raise TransactionRefused(f"{first} {second}: this savepoint is holdfast's")
+            raise TransactionRefused(f"{first} {second}: this savepoint belongs to holdfast; use another name")
         named = first if what in TABLE_FIRST else second if what in TABLE_SECOND else None
         if named is not None and named.lower() in OWN_TABLES:
-            raise TransactionRefused(f"the table {named} is holdfast's: a handler may read it, not change it")
+            raise TransactionRefused(f"the table {named} belongs to holdfast; a handler may read it, but not change it")
         if what in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
-            raise TransactionRefused("a handler attaches and detaches no file")
+            raise TransactionRefused("a handler may not attach or detach a file")
         if what == apsw.SQLITE_PRAGMA and second is not None and (first or "").lower() not in READING_PRAGMAS:
-            raise TransactionRefused(f"PRAGMA {first} = {second}: a handler changes no setting")
+            raise TransactionRefused(f"PRAGMA {first} = {second}: a handler may not change a setting")
         return apsw.SQLITE_OK
 
 
@@ -75,22 +75,22 @@ class SQLiteLent:
         self.over = False
 
     async def mark(self) -> None:
-        """A savepoint; the one before it is let go, what was done since stays."""
+        """Set a savepoint and release the one before it; the work since then stays."""
         self._guard.on = False
         self._say((f"RELEASE {SAVEPOINT}; " if self._marked else "") + f"SAVEPOINT {SAVEPOINT} -- of holdfast")
         self._marked = self._guard.on = True
 
     async def undo(self) -> None:
-        """Back to the savepoint."""
+        """Roll back to the savepoint."""
         self._guard.on = False
         self._say(f"ROLLBACK TO {SAVEPOINT} -- of holdfast")
 
     def lost(self, error: BaseException) -> bool:
-        """Never: nobody else writes to the file."""
+        """Never true: no other process writes to the file."""
         return False
 
     def close(self) -> None:
-        """No handler works on it any more."""
+        """Note that no handler works on the connection any more."""
         self._guard.on = False
         self.over = True
 
@@ -105,5 +105,5 @@ class SQLiteLent:
         try:
             self.connection.execute(sql)
         except apsw.Error as error:
-            # A disk that is full, or fails, may have ended the whole transaction.
-            raise StoreFailed(f"the transaction of a handler is gone: {error}") from error
+            # A full or failing disk may have ended the whole transaction.
+            raise StoreFailed(f"the transaction of a handler has ended: {error}") from error

@@ -90,13 +90,13 @@ class SQLiteStore:
         self._reading: Threads | None = None
         self._writer: SqliteWriter | None = None
         self._turn = asyncio.Lock()
-        """Held by who writes; by handlers for as long as their transaction lasts."""
+        """Held by the running write; by handlers as long as their transaction lasts."""
         self._guard: StatementGuard | None = None
 
     async def open(self, incarnation: str, at: int) -> Opened:
         """Check the file, take the lock, and begin an incarnation."""
         if self._writing is not None:
-            raise StoreError(f"{self.path.name} is open already")
+            raise StoreError(f"{self.path.name} is already open")
         self._writing = Threads(f"holdfast-write-{self.log}", 1)
         try:
             self._writer, opened = await self._writing.run(partial(self._open, incarnation, at))
@@ -153,26 +153,29 @@ class SQLiteStore:
         return SQLiteLent(connection, self._guard, self._ended)
 
     async def _ended(self) -> None:
-        """Handlers are done with the connection."""
+        """End the transaction of the handlers, and free the connection for the next write."""
         try:
             if self._writer is not None:
                 await self._run(SqliteWriter.end_lent)
         except StoreError as error:
-            logger.warning("the transaction of a handler could not be rolled back: %s", error)
+            logger.warning("%s: the transaction of a handler could not be rolled back: %s", self.log, error)
         finally:
             self._turn.release()
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
-        """One group, one transaction, one fsync."""
+        """Commit one group in one transaction with one fsync."""
         if within is None:
             return await self._write(lambda writer: writer.commit(batches))
         if not isinstance(within, SQLiteLent) or within.over:
-            raise StoreError("the transaction to commit within is over, or another store's")
+            raise StoreError(
+                "the transaction of the handlers has ended already or belongs to another store; nothing"
+                " can be committed within it"
+            )
         within.close()
         return await self._run(lambda writer: writer.commit_within(batches))
 
     async def recover(self) -> int:
-        """Look, on the writer thread."""
+        """Find out about a group in doubt, on the writer thread."""
         return await self._write(lambda writer: writer.recover())
 
     async def leap(self, incarnation: str, at: int, first: int) -> Opened:
@@ -192,7 +195,7 @@ class SQLiteStore:
         await self._write(lambda writer: writer.clear(kind, ends, cursor_ends))
 
     async def cursors(self) -> dict[str, Cursor]:
-        """A copy of what the writer keeps in memory."""
+        """A copy of the writer's cursors in memory."""
         return dict(self._opened().planner.cursors)
 
     async def read(
@@ -236,7 +239,7 @@ class SQLiteStore:
     async def related(
         self, *, tx: str = "", correlation: str = "", stream: str = "", limit: int = 1000
     ) -> list[Record]:
-        """By one of three indexes."""
+        """Read by one of three indexes."""
         column, value = ("tx", tx) if tx else ("correlation", correlation) if correlation else ("stream", stream)
         return await self._records(RELATED.format(column), (value, self._opened().planner.head, limit))
 
@@ -258,14 +261,14 @@ class SQLiteStore:
         return await self._read(lambda connection: _streams.decode(_text(connection, STREAMS, values)))
 
     async def backup(self, target: Path) -> None:
-        """Copy by SQLite's online backup, in one read transaction; the copy gets its name when it is whole."""
+        """Copy by SQLite's online backup, in one read transaction; the copy gets its name when it is complete."""
         if self._reading is None:  # not opened here: another process may have it, and only reading is needed
             return await asyncio.to_thread(lambda: self._backup(connect_reader(self.path, self._vfs), target))
         await self._read(lambda connection: self._backup(connection, target))
 
     def _backup(self, connection: Connection, target: Path) -> None:
         if target.exists():
-            raise StoreForeign(f"{target.name} exists already; give a new name")
+            raise StoreForeign(f"{target.name} already exists; give a new name")
         part = target.with_name(target.name + ".part")
         part.unlink(missing_ok=True)
         try:
@@ -280,9 +283,9 @@ class SQLiteStore:
             os.link(part, target)
             sync_folder(target.parent)
         except FileExistsError as error:
-            raise StoreForeign(f"{target.name} exists already; give a new name") from error
+            raise StoreForeign(f"{target.name} already exists; give a new name") from error
         except OSError as error:
-            raise StoreFailed(f"no backup to {target.name}: {error.strerror}") from error
+            raise StoreFailed(f"the backup to {target.name} failed: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -336,7 +339,8 @@ def _json(value: object) -> str:
 
 
 def _end(prefix: str) -> str | bytes:
-    """The least value above all that begins with `prefix`; where no text is, a blob, which is above any text."""
+    """The least value above every text that begins with `prefix`; if there is no such text, a blob, which is above any
+    text."""
     return end_of(prefix) or b""
 
 

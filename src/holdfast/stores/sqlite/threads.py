@@ -1,6 +1,6 @@
-"""Threads that do what blocks, for a loop that must not: a queue of calls in, results back to the loop that asked.
+"""Threads for calls that block: calls come in by a queue, results go back to the event loop that asked.
 
-Used by `stores.sqlite.store`, one for writing and a few for reading. What a call raises goes to whoever waits for it.
+Used by `stores.sqlite.store`, one for writing and a few for reading. An exception of a call goes to its waiting caller.
 The threads end with `close`, and none keeps a process from exiting.
 """
 
@@ -34,7 +34,7 @@ class Threads:
             thread.start()
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Run it on one of the threads. It runs to its end even when whoever waits is cancelled."""
+        """Run a call on one of the threads. It runs to its end even if the waiting caller is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -51,7 +51,7 @@ class Threads:
             timer.cancel()
 
     async def close(self) -> None:
-        """Finish what waits, then end the threads."""
+        """Finish the waiting calls, then end the threads."""
         ended = [asyncio.get_running_loop().create_future() for _ in self._threads]
         for future in ended:
             self._calls.put((None, future))
@@ -70,9 +70,9 @@ class Threads:
                 else:
                     ended = True
                     self._ending()
-            except Exception as raised:  # noqa: BLE001  it goes to whoever waits
+            except Exception as raised:  # noqa: BLE001  the exception goes to the waiting caller
                 error = raised
-            # A loop that is closed has nobody left who waits.
+            # A closed loop has no waiting caller left.
             with suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_set_future, future, result, error)
             del call, future, result, error

@@ -3,9 +3,9 @@
 Lives on the writer thread of `stores.sqlite.store`, in a file opened by `stores.sqlite.file`. Every call into SQLite
 lets go of the GIL and has to win it back from the event loop's thread, which when busy gives it up only every 5 ms. So
 a group is checked in memory and written by a single INSERT into a temporary view whose triggers put each row where it
-belongs: one step, one fsync, one hand-over. What memory does not know is assumed, the statement checks it, and only
-when an assumption fails is it looked up and the group planned again. Fails with `StoreFailed`, after a look at the
-file.
+belongs: one step, one fsync, one hand-over. Values that memory does not have are assumed and checked by the
+statement; only if an assumption fails, the value is looked up and the group planned again. Fails with `StoreFailed`,
+after it has checked what the file holds.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ _encode = msgspec.json.encode
 
 
 def text_or_blob(data: bytes) -> str | bytes:
-    """As text where it is UTF-8, so that a person can read it in any SQLite shell."""
+    """As text where it is UTF-8, so that it is readable in any SQLite shell."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -80,7 +80,7 @@ def text_or_blob(data: bytes) -> str | bytes:
 
 
 def _parameters(group: PlannedGroup) -> list[Any]:
-    """All that the statement is given, assumptions first."""
+    """All parameters of the statement, assumptions first."""
     found: list[Any] = []
     for stream, version in group.versions_to_check():
         found += ("if version", None, None, None, stream, version, *NOTHING[6:])
@@ -108,13 +108,13 @@ class SqliteWriter:
     def __init__(self, path: Path, connection: Connection) -> None:
         self._path, self.connection = path, connection
         self._doubt: PlannedGroup | None = None
-        """A group whose COMMIT raised, while nobody could look whether it is there."""
+        """A group whose COMMIT raised, while the file could not be read to see whether it is there."""
         connection.execute(WRITING)
         cursors = {name: Cursor(*at) for name, *at in connection.execute("SELECT * FROM cursors")}
         self.planner = Planner(connection.execute(HEAD).get, cursors)
 
     def begin(self, incarnation: str, at: int, first: int, bridged: int) -> list[Incarnation]:
-        """Record an opening, and give all there were."""
+        """Record an opening, and return all openings."""
         values = (incarnation, first, bridged, at)
         self._execute("INSERT INTO incarnations (id, first, bridged, at) VALUES (?, ?, ?, ?)", values)
         self.planner.head = first - 1
@@ -149,14 +149,14 @@ class SqliteWriter:
         self.recover()
         while True:
             if group.first != self.planner.head + 1:
-                group = self.planner.plan(batches)  # one that was in doubt is there after all
+                group = self.planner.plan(batches)  # a group that was in doubt is there after all
             try:
                 self._write(group)
             except apsw.ConstraintError as error:
                 if not group.assumed and not group.absent:
-                    # Nothing was taken for granted: records are not numbered as the batches' reads say.
+                    # Nothing was assumed, so the versions of the records do not follow the batches' reads.
                     raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
-                # Batches that were refused may now come further and assume more, so this can take several rounds.
+                # Batches that were refused may now pass and assume more, so this can take several rounds.
                 self._look_up(group)
                 group = self.planner.plan(batches)
                 continue
@@ -176,7 +176,7 @@ class SqliteWriter:
             raise store_error(self._path, error) from error
 
     def commit_within(self, batches: Sequence[Batch]) -> list[CommitOutcome]:
-        """Commit a group with what handlers did in the transaction that is open; nothing where a batch is refused."""
+        """Commit a group with the handlers' work in the open transaction; nothing if a batch is refused."""
         if self.connection.get_autocommit():
             raise TransactionRefused("the transaction of the handlers has ended before its commit")
         group = self.planner.begin(batches)
@@ -204,7 +204,7 @@ class SqliteWriter:
     def _refused(
         self, group: PlannedGroup, batches: Sequence[Batch], error: apsw.ConstraintError
     ) -> list[CommitOutcome]:
-        """Why a group rests on what is not so. Nothing of it is there."""
+        """The outcomes of a group whose assumptions failed. Nothing of it is there."""
         if group.assumed or group.absent:
             self._look_up(group)
             outcomes = self.planner.plan(batches).outcomes
@@ -213,7 +213,8 @@ class SqliteWriter:
         raise StoreFailed(f"{self._path.name}: the versions of a batch do not follow its reads") from error
 
     def recover(self) -> int:
-        """Find out about a group that failed while the file could not be read: it may be in the log. The head."""
+        """Find out about a group that failed while the file could not be read: it may be in the log. Returns the
+        head."""
         if self._doubt is not None:
             self._find_out(self._doubt)
         return self.planner.head
@@ -242,7 +243,7 @@ class SqliteWriter:
         """After a COMMIT that raised: look whether the group is there, and return only if it is.
 
         A commit whose fsync failed is invisible, but its pages may stand in the WAL, and a crash before the next commit
-        could bring them back. So a small commit is written over them before anybody is told that nothing is there.
+        could bring them back. So a small commit is written over them before the caller is told that nothing is there.
         """
         try:
             self._roll_back()
@@ -271,7 +272,7 @@ class SqliteWriter:
             self.connection.execute("ROLLBACK -- of holdfast")
 
     def _look_up(self, group: PlannedGroup) -> None:
-        """Replace every assumption of a group by what is."""
+        """Replace every assumption of a group by the real value."""
         try:
             versions = {stream: self.connection.execute(VERSION, (stream,)).get for stream in group.assumed}
             self.planner.learn(versions, {key: self._row(key) for key in group.absent})
