@@ -66,7 +66,7 @@ coverage: $(STAMP) ## How much of the package the quick tests run, in one figure
 	@echo "coverage: $$($(BIN)/coverage report --format=total) % of lines and branches"
 
 tidy: $(STAMP) ## The house style, as a test
-	$(BIN)/python -m pytest tests/house/test_tidy.py
+	$(BIN)/python -m pytest tests/house/test_tidy.py tests/house/test_words.py
 
 bench: $(STAMP) ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)

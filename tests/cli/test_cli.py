@@ -71,7 +71,7 @@ def test_every_verb_has_a_module_and_a_sentence() -> None:
         (["trail", "x", "--url", "stock"], "write SERVICE=URL"),
         (["events", "stock"], "services.stock.url is not set"),
         (["backup", "stock", "--to", "x", "--store", "memory:"], "only sqlite: stores"),
-        (["backup", "stock", "--to", "x"], "is not there"),
+        (["backup", "stock", "--to", "x"], "does not exist"),
         (["migrate-store", "stock"], "only tables on a database server"),
         (["backup", "stock", "--to", "x", "--store", "mysql://u:s3cret@h/d"], "mysql://u:***@h/d"),
     ],
@@ -129,7 +129,7 @@ def test_contracts_are_pinned(
         load_target("changed_notes:notes")
     Path("gone_notes.py").write_text(PINNED.replace("class Noted", "class Other"))
     assert call(["run", "gone_notes:notes"]) == 2
-    assert "note.noted.v1: pinned" in capsys.readouterr().err
+    assert "note.noted.v1 is pinned" in capsys.readouterr().err
 
 
 def test_the_sender_ends_first() -> None:

@@ -180,10 +180,10 @@ async def test_an_audit_that_cannot_begin_says_why(capsys: pytest.CaptureFixture
             (("support.systems.audited_sales:system",), "no service is named: give --url"),
             (
                 ("support.systems.audited_sales:system", *urls[2:]),
-                "where is depot? An audit needs every service: give --url depot=URL",
+                "an audit needs every service, and depot has no URL: give --url depot=URL",
             ),
             (("support.systems.audited_sales:system", "--url", "depot"), "write SERVICE=URL"),
-            (("support.systems.audited_sales:system", *urls, "--share", "0"), "--share 0.0: a number above 0, up to 1"),
+            (("support.systems.audited_sales:system", *urls, "--share", "0"), "--share 0.0: give a number"),
             (("support.systems.audited_sales:system", *urls, "--share", "1.5"), "--share 1.5"),
         ):
             code, text = await said(capsys, "audit", *tokens)

@@ -218,5 +218,5 @@ async def test_what_became_of_an_effect_is_said_by_a_person(capsys: pytest.Captu
         code, done = await said(capsys, "resolve", first, "--done", "--data", '{"id": "a"}', *WHO, *flags(far))
         assert done["results"][0]["how"] == "already"
         code, text = await said(capsys, "resolve", first, *WHO, *flags(far))
-        assert code == 2 and "say one of" in text
+        assert code == 2 and "give one of" in text
         await client.close()

@@ -318,7 +318,7 @@ FAILURES: list[tuple[Callable[[], object], str]] = [
         lambda: given(StockItem, Restock("a", 1)).when(Reserve("a", "o", 2)).then_rejected("out_of_stock", available=2),
         "available=2\ngot.*available=1",
     ),
-    (lambda: given(Payment).when(Charge("o", 1, "x0002")).then_rejected("declined"), "beside the no: nothing"),
+    (lambda: given(Payment).when(Charge("o", 1, "x0002")).then_rejected("declined"), "beside the rejection: nothing"),
     (lambda: given(StockItem, Restock("a", 1)).then_state(on_hand=2), "expected on_hand=2\ngot on_hand=1"),
     (lambda: given(StockItem, Restock("a", 1)).then_state(on_hnad=2), "no field 'on_hnad'; it has on_hand, held"),
     (lambda: given(StockItem).then_state(), "nothing has happened"),

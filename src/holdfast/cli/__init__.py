@@ -1,7 +1,7 @@
-"""The command line: `holdfast VERB`. One module per verb; each says what it did, or one sentence that says why not.
+"""The command line: `holdfast VERB`. One module per verb; each says what it did, or in one sentence why it did not.
 
-Exit codes: 0 done and well, 1 something is wrong (what is said tells), 2 the command or a setting cannot be
-understood. The verbs are loaded when `main` is called, so that importing the package costs nothing.
+Exit codes: 0 the command succeeded, 1 something is wrong and the output says what, 2 the command or a setting
+cannot be understood. The verbs are loaded when `main` is called, so that importing the package costs nothing.
 """
 
 __all__ = ["main"]

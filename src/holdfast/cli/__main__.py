@@ -1,6 +1,6 @@
 """`python -m holdfast.cli`: the same as `holdfast`.
 
-For an environment whose commands are not on the path; it fails as `holdfast` does.
+It is for environments whose commands are not on the path. It fails as `holdfast` does.
 """
 
 from holdfast.cli import main

@@ -1,7 +1,8 @@
 """The verbs of the command line, put together, and what an error looks like: one sentence, no traceback.
 
 A verb's module is loaded when the verb is called: `holdfast --help` shows the lines of `VERBS` and loads none of them.
-Comes before every verb's module. Exit codes: 0 well, 1 something is wrong, 2 the command or a setting is.
+Comes before every verb's module. Exit codes: 0 the command succeeded, 1 something is wrong, 2 the command or a setting
+is not understood.
 """
 
 import sys
@@ -26,7 +27,7 @@ VERBS = {
     "retry": "Try parked messages again, or what stuck sagas were refused.",
     "skip": "Answer messages that wait with a rejection, or pass over what stuck sagas were refused.",
     "undo": "Undo running sagas that are not past their point of no return.",
-    "resolve": "End what hangs: a staged transaction, a stuck saga, an effect whose outcome nobody knows.",
+    "resolve": "End a hanging staged transaction, a stuck saga, or an effect whose outcome is unknown.",
     "check-config": "Check the configuration and, with a target, that the system can be built and its contracts are as"
     " pinned.",
     "contract": "Show the messages of a system's contracts, compare them with their pin files, or write those.",
@@ -48,8 +49,8 @@ def home_of(verb: str) -> str:
 def make_app(tokens: Sequence[str] = ()) -> App:
     """The application for these words of a command line.
 
-    A verb that is among them has its own docstring as its help, in Markdown. Of the others one sentence is known, and
-    they are not loaded; neither is what renders Markdown.
+    A verb that is among them has its own docstring as its help, in Markdown. Of every other verb one sentence is shown,
+    and its module is not loaded; nor is the Markdown renderer if no verb is named.
     """
     app = App(
         name="holdfast",

@@ -1,7 +1,7 @@
 """How `holdfast stuck`, `parked` and `unsettled` show a list: each item, what can be done about it, and the causes.
 
-Comes after `operator.lists`, which asks the services; before the three verbs. The exit code is 0 when nothing is
-listed, 1 when something is, or when a service does not answer.
+Comes after `operator.lists`, which asks the services; before the three verbs. The exit code is 0 if nothing is listed,
+1 if something is, or if a service does not answer.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """The options that verbs have in common, in groups, and how answers are printed.
 
-A group is a dataclass whose fields are options of the verb that takes it: where the services are, what is selected of
-a list, who orders a repair and why, and whether it is carried out. Comes before every verb. Fails with `ConfigInvalid`.
+A group is a dataclass whose fields are options of the verb that takes it: where the services are, which items of a list
+are selected, who orders a repair and why, and whether it is carried out. Comes before every verb. Fails with
+`ConfigInvalid`.
 """
 
 import json
@@ -20,8 +21,8 @@ ConfigFile = Annotated[
     Path | None, Parameter(name="--config", help="The settings file; holdfast.toml in this folder if there is one.")
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
-URLS = "SERVICE=URL; repeat it. Without: the services of the configuration."
-INVARIANTS = "MODULE:SYSTEM whose invariants are judged, before in a dry run, and after."
+URLS = "SERVICE=URL; repeat it for each service. Without it: the services of the configuration."
+INVARIANTS = "MODULE:SYSTEM whose invariants judge the repair: beforehand in a dry run, afterwards otherwise."
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[str, Parameter(name="--data", help="JSON, or @FILE.")]
 
@@ -49,8 +50,8 @@ class Selection:
     """Which items of a list are meant."""
 
     service: Annotated[str, Parameter(help="Only of this service.")] = ""
-    cause: Annotated[str, Parameter(help="Only where the cause holds this text.")] = ""
-    older: Annotated[int, Parameter(help="Only what is older than so many seconds.")] = 0
+    cause: Annotated[str, Parameter(help="Only if the cause holds this text.")] = ""
+    older: Annotated[int, Parameter(help="Only what is older than this number of seconds.")] = 0
 
     def filters(self) -> dict[str, Any]:
         """What a list under `/ops` is asked for."""
@@ -75,8 +76,8 @@ class MessageSelection(Selection):
 class Lists:
     """The lists whose items are repaired if no target is named, and the stream on which messages wait."""
 
-    parked: Annotated[bool, Parameter(negative="", help="All parked messages that the filters leave.")] = False
-    stuck: Annotated[bool, Parameter(negative="", help="All stuck sagas that the filters leave.")] = False
+    parked: Annotated[bool, Parameter(negative="", help="All parked messages that pass the filters.")] = False
+    stuck: Annotated[bool, Parameter(negative="", help="All stuck sagas that pass the filters.")] = False
     stream: Annotated[str, Parameter(help="Only what waits on this stream.")] = ""
 
     def chosen(self) -> dict[str, bool]:
@@ -89,8 +90,8 @@ class Lists:
 class Signature:
     """Who orders a repair, and why."""
 
-    by: Annotated[str, Parameter(help="Who says so.")]
-    why: Annotated[str, Parameter(help="For what reason. Both are recorded.")]
+    by: Annotated[str, Parameter(help="The operator who orders it.")]
+    why: Annotated[str, Parameter(help="The reason. Both are recorded.")]
 
 
 @Parameter(name="*")
@@ -102,7 +103,7 @@ class Trial:
     invariants: Annotated[str, Parameter(help=INVARIANTS)] = ""
 
 
-# What a verb takes if none of a group's options is given.
+# What a verb gets if no option of a group is given.
 CONFIGURED = Access()
 ALL = Selection()
 ALL_MESSAGES = MessageSelection()

@@ -1,9 +1,9 @@
 """What `holdfast retry`, `skip`, `undo` and `resolve` share: what is to be repaired, and how results are shown.
 
-Repairs are carried out one by one, each shown when it is known; a refusal does not stop the rest. Comes after
-`operator.repair`, which asks the services, and `operator.judge`; before the four verbs. A run that breaks off is
-started again: what is repaired answers `already`, or is not listed any more. The exit code is 0 when all is applied or
-was so already, 1 when something is refused or a service does not answer. Fails with `ConfigInvalid`.
+Repairs are carried out one by one, and each result is shown at once; a refusal does not stop the rest. Comes after
+`operator.repair`, which asks the services, and `operator.judge`; before the four verbs. A run that was interrupted can
+be repeated: what is repaired answers `already`, or is not listed any more. The exit code is 0 if every repair is
+applied or was applied before, 1 if one is refused or a service does not answer. Fails with `ConfigInvalid`.
 """
 
 import json
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Repairs:
-    """The repairs of one command: what is to be repaired, where the services are, and who judges."""
+    """The repairs of one command: what is to be repaired, where the services are, and which invariants judge it."""
 
     def __init__(self, access: Access, trial: Trial) -> None:
         self.settings = access.settings()
@@ -44,13 +44,13 @@ class Repairs:
     def targets(
         self, names: Sequence[str], lists: Mapping[str, bool], selection: Selection, stream: str = ""
     ) -> list[RepairTarget]:
-        """All that is to be repaired: what is named, or what is in the lists that are chosen. Raises HoldfastError."""
+        """Everything to repair: the targets that are named, or those in the chosen lists. Raises HoldfastError."""
         chosen = [name for name, wanted in lists.items() if wanted]
         if bool(names) == bool(chosen):
-            raise ConfigInvalid(f"name targets, or say {' or '.join(f'--{name}' for name in lists)}: one of the two")
+            raise ConfigInvalid(f"name targets, or give {' or '.join(f'--{name}' for name in lists)}: one of the two")
         service = selection.service
         if service and service not in self.urls:
-            raise ConfigInvalid(f"--service {service!r}: there are {', '.join(self.urls)}")
+            raise ConfigInvalid(f"--service {service!r} is not known; there are {', '.join(self.urls)}")
         found: list[RepairTarget] = []
         for name in names:
             found += locate(self.urls, self.settings, name, service=service, stream=stream)
@@ -65,7 +65,7 @@ class Repairs:
         return locate(self.urls, self.settings, name)
 
     def carry_out(self, targets: Sequence[RepairTarget], order: RepairOrder, *, as_json: bool) -> int:
-        """Repair one after the other, saying what became of each; the exit code."""
+        """Repair one target after the other, and show each result; the exit code."""
         judge = self._judge()
         order = msgspec.structs.replace(order, dry_run=self._dry_run)
         results: list[RepairOutcome] = []
@@ -88,7 +88,7 @@ class Repairs:
         return 1 if refused or self.silent else 0
 
     def _judge(self) -> "RepairJudge | None":
-        """Who judges, if invariants are named by an option or by the configuration. Raises ConfigInvalid."""
+        """The judge, if an option or the configuration names invariants. Raises ConfigInvalid."""
         if not self._invariants:
             return None
         from holdfast.host.target import load_target
@@ -107,7 +107,7 @@ def data_of(text: str) -> msgspec.Raw:
 
 
 def lines_of(judgement: Judgement | None, *, done: bool) -> list[str]:
-    """What is said of invariants before a repair, or after it."""
+    """What the invariants say before a repair, or after it."""
     if judgement is None:
         return []
     if judgement.unknown:

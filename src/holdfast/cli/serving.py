@@ -1,4 +1,4 @@
-"""What `holdfast run` does when its options have been understood: serve, say where, and end in order.
+"""What `holdfast run` does once its options are understood: serve, print the URLs, and end in order.
 
 Comes after `host.target`, which finds the system; `host.server` serves in this process, `host.supervisor` in one
 process per service. Fails before it listens, with `ConfigInvalid`, `Misuse` or `StoreError`.

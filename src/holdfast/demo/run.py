@@ -1,9 +1,9 @@
 """The demonstration: an example as processes under load and SIGKILL, until it has settled, and its audit.
 
-Starts a process per service in a fresh folder, lets the example's load at them over HTTP, kills, waits, and judges the
-example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and a `Load`.
-`cli.verbs.demo` comes after it and shows what it found. Nothing of it outlives it but the folder, if something was
-wrong. Fails with `ConfigInvalid` if the example or a process cannot be started.
+It starts a process per service in a fresh folder, puts the example's load on them over HTTP, kills some, waits, and
+judges the example's invariants. An example is a package with a `demo` module: TITLE, TARGET, JUDGED, SERVICES, NOUN and
+a `Load`. `cli.verbs.demo` comes after it and shows what it found. Only the folder outlives it, if something was wrong.
+Fails with `ConfigInvalid` if the example or a process cannot be started.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 Example = Literal["marketplace", "shop"]
 Stores = Literal["sqlite", "postgres", "mariadb", "mixed"]
 SERVER_DOWN_SECONDS = 0.5
-"""How long a server that was killed stays away."""
+"""How long a server that was killed stays down."""
 PATIENCE_SECONDS = 20.0
-"""How long, after the load, the last answers are waited for."""
+"""How long the load waits for its last answers."""
 MORE_SECONDS_MAX = 30.0
-"""How much longer than asked a load may last, on a slow machine, until there is enough to judge."""
+"""How much longer than asked a load may last on a slow machine, until there is enough to judge."""
 STILL_SECONDS = 6.0
-"""How long everything may stand still before it is said not to settle."""
+"""How long nothing may move before the run counts as not settled."""
 SETTLE_SECONDS_MAX = 75.0
-"""How long it may go on moving after the load without coming to rest: what goes round in a circle never does."""
+"""How long it may go on after the load without coming to rest: a system that goes round in a circle never rests."""
 LOOK_SECONDS = 0.25
 AUDIT_SECONDS, NO_MORE_SECONDS = 10.0, 1.0
-"""How long the audit waits for the last to be recorded; the second if the system stands still with something open."""
+"""How long the audit waits for the last records; the second if the system stands still with something open."""
 
 
 @dataclass
@@ -59,12 +59,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """True when something was counted and nothing was wrong."""
+        """True if something was counted and nothing was wrong."""
         return self.counted > 0 and not self.violations
 
 
 class Load(Protocol):
-    """What an example brings: those who use it, and who judges it."""
+    """What an example brings: its customers, and its checks of what they were told."""
 
     submitted: int
     completed: int
@@ -72,16 +72,16 @@ class Load(Protocol):
     in_flight: int
 
     async def prepare(self) -> None:
-        """Enter what there must be before anybody comes."""
+        """Enter the data that must be there before the first customer."""
         ...
 
     async def run(self, until: float, last: float, patience: float) -> None:
-        """Use the services until then, and on, up to `last`, until there is something to judge of everything; wait
-        `patience` seconds more for the last answers."""
+        """Use the services until `until`, or up to `last` while a check has nothing to judge; then wait up to
+        `patience` seconds for the last answers."""
         ...
 
     def latencies_ms(self) -> list[float]:
-        """What answers took, sorted."""
+        """How long each answer took, sorted."""
         ...
 
     async def get(self, service: str, path: str) -> Any:
@@ -89,22 +89,22 @@ class Load(Protocol):
         ...
 
     async def checks(self, patience: float) -> list[tuple[str, int, list[str]]]:
-        """What no log can tell: (name, counted, violations) of each check of what customers were told and shown. Waits
-        so many seconds for views that are behind."""
+        """(name, counted, violations) of each check of what customers were told and shown, which no log holds. Waits up
+        to `patience` seconds for views that are behind."""
         ...
 
     def telling(self, wrong: list[str]) -> str:
-        """The correlation id of something worth looking at: among what is wrong, if anything is."""
+        """The correlation id of something worth a look: one of the wrong, if anything is wrong."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 @dataclass
 class Status:
-    """What there is to see while it runs."""
+    """The state of a run, to be shown while it runs."""
 
     phase: str = "starting"
     seconds: float = 0.0
@@ -118,7 +118,7 @@ class Status:
 
 @dataclass
 class DemoReport:
-    """What was found."""
+    """The result of a run."""
 
     submitted: int
     completed: int
@@ -133,10 +133,10 @@ class DemoReport:
 
     @property
     def violations(self) -> list[str]:
-        """Everything that must not be, in words."""
+        """Everything that is wrong, in words."""
         found = [text for check in self.checks for text in check.violations]
-        empty = [f"{check.name}: nothing was there to count" for check in self.checks if not check.counted]
-        late = [] if self.settled else [f"not settled: {self.in_flight} have no end"]
+        empty = [f"{check.name}: there was nothing to count" for check in self.checks if not check.counted]
+        late = [] if self.settled else [f"not settled: {self.in_flight} have not ended"]
         return [*late, *empty, *found]
 
     def as_value(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Demonstration:
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
         child = (sys.executable, "-m", "holdfast.testing.sabotage", sabotage) if sabotage else CHILD
         self.servers: dict[str, Server] = {}
-        """Engine -> the server that was brought along."""
+        """Engine -> the server that was started for it."""
         try:
             settings = self._settings()
         except BaseException:
@@ -200,7 +200,7 @@ class Demonstration:
         self.tasks: list[asyncio.Task[Any]] = []
 
     def _settings(self) -> Settings:
-        """Which service keeps its log where; servers that are needed for it are started. Raises Missing."""
+        """Settings that say which engine keeps which service's log; servers are started as needed. Raises Missing."""
         if self.stores == "sqlite":
             return Settings()
         from holdfast.testing.servers import ENGINES
@@ -219,7 +219,7 @@ class Demonstration:
             server.stop()
 
     async def run(self) -> DemoReport:
-        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError if a service answers nonsense."""
+        """Load, kills, settling, audit. Raises ConfigInvalid, and HoldfastError if an answer cannot be read."""
         await self.supervisor.start()
         watching = asyncio.create_task(self._watch())
         self.tasks.append(watching)
@@ -254,8 +254,8 @@ class Demonstration:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _kill(self, until: float) -> None:
-        """SIGKILL at moments spread over the load, every service and every server in turn in an order drawn by lot, and
-        the first service, which coordinates, always among them."""
+        """SIGKILL at moments spread over the load: services and servers in random order, each once before any is killed
+        again; the first service, the coordinator, is always among them."""
         left = until - time.monotonic()
         moments = sorted(self._random.uniform(0.1, 0.9) * left for _ in range(self.kills))
         begun = time.monotonic()
@@ -277,8 +277,8 @@ class Demonstration:
                 self.status.kills.append(name)
 
     async def _settle(self, buying: "asyncio.Task[None]") -> bool:
-        """Wait until every customer has an answer and no saga is open; False when nothing moves any more, or things
-        move and come to no end."""
+        """Wait until every customer has an answer and no saga is open; False if nothing moves any more, or if the
+        system moves and does not come to rest."""
         still, before = time.monotonic(), -1
         end = still + MORE_SECONDS_MAX + SETTLE_SECONDS_MAX
         while True:
@@ -340,7 +340,7 @@ class Demonstration:
 
 
 def judged(system: System, urls: Mapping[str, str], *, seconds: float) -> list[Check]:
-    """The invariants of a system, judged on what its services recorded; and that all of it settled, in so long."""
+    """The invariants of a system, judged on what its services recorded, and that all of it settled within `seconds`."""
     report, silent = audit_urls(system, urls, Settings(), seconds=seconds)
     lines: dict[str, list[str]] = {name: [] for name in (*report.counted, CAUSES)}
     for one in report.violations:
@@ -352,7 +352,7 @@ def judged(system: System, urls: Mapping[str, str], *, seconds: float) -> list[C
 
 
 def _raise_unless_late(done: "asyncio.Task[None]") -> None:
-    """Pass on what went wrong with the load; that it ran out of patience is seen by what is left in flight."""
+    """Raise what went wrong with the load; if it only ran out of patience, what is left in flight shows it."""
     error = done.exception()
     if error is not None and not isinstance(error, TimeoutError):
         raise error

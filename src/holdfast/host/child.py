@@ -1,8 +1,8 @@
 """A service's own process, as the supervisor starts it: `python -m holdfast.host.child TARGET SERVICE PORT`.
 
-Kept apart from the command line so that a child loads no more than it needs. Its settings come by HOLDFAST_*
-variables, the secret too, so that none stands in a process list. It ends when its standard input does: a supervisor
-that was killed leaves no orphans. Exit codes: 0 ended in order, 1 could not start.
+Kept apart from the command line so that a child loads no more than it needs. Its settings come in HOLDFAST_*
+variables, the secret too, so that a process list shows none of them. It ends when its standard input ends: a supervisor
+that was killed leaves no orphans. Exit codes: 0 it ended in order, 1 it could not start.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ def _log(settings: Settings, service: str) -> None:
 
 
 async def _serve(running: Coroutine[Any, Any, None]) -> None:
-    """Serve, and end as on SIGTERM when standard input has ended."""
+    """Serve; the end of standard input counts as SIGTERM."""
     loop = asyncio.get_running_loop()
 
     def ended() -> None:

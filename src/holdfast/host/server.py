@@ -1,7 +1,7 @@
 """Hosting: the services of a process behind one HTTP server, until it is told to end.
 
 Comes after `compose`, which put the services together. The order of ending: the server drains, then every service
-commits what waits and lets go of its store. Fails with `ConfigInvalid` or `StoreError` before it listens.
+commits what waits and closes its store. Fails with `ConfigInvalid` or `StoreError` before it listens.
 """
 
 import asyncio
@@ -20,15 +20,16 @@ from holdfast.runtime.system import Running
 
 T = TypeVar("T")
 COLLECT = (20_000, 20, 50)
-"""Garbage collection: streams in memory are many objects that live long (8 % of the marketplace's throughput)."""
+"""Thresholds of garbage collection: streams in memory are many long-lived objects. The defaults cost 8 % of the
+marketplace's throughput."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread keeps the interpreter: the store's writer thread must not wait 5 ms for the loop's."""
+"""How long a thread keeps the interpreter: the store's writer thread must not wait 5 ms for the loop's thread."""
 
 
 async def host(running: Running, *, host: str, port: int, ready: Callable[[int], None] | None = None) -> None:
     """Start services, serve them until SIGTERM, SIGINT or cancellation, then end in order.
 
-    Raises StoreError if a store cannot be opened and ConfigInvalid if the address is taken: nothing is left open.
+    Raises StoreError if a store cannot be opened and ConfigInvalid if the address is taken; nothing is left open then.
     """
     from holdfast.web.serve import serve
 
@@ -48,8 +49,8 @@ async def host(running: Running, *, host: str, port: int, ready: Callable[[int],
 class _Ending:
     """What SIGTERM and SIGINT do around the server, which has handlers of its own while it serves.
 
-    Before it serves they cancel the start. It passes on each signal it got when it has ended: then the first is known,
-    and the nodes drain; one that comes on top of that kills.
+    Before the server serves, a signal cancels the start. The server repeats each signal it got when it has ended: the
+    first of these lets the services close in order; any further one kills the process.
     """
 
     def __init__(self) -> None:
@@ -83,8 +84,8 @@ def address_of(settings: Settings, service: str) -> tuple[str, int]:
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop if it is installed, with short turns for threads and few collections of garbage. For
-    our own processes only."""
+    """Run a coroutine on uvloop if it is installed, with short turns for threads and rare garbage collection. Only for
+    processes that the command line starts."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no collection need look at it
     gc.set_threshold(*COLLECT)

@@ -2,8 +2,8 @@
 
 `Supervisor` is what `holdfast run --processes` and `holdfast demo` run on. A child that dies is started again after a
 delay that doubles while it keeps dying. Children end one after another, in the order in which services are given, so
-that those that send commands drain while those that answer still hear them. Fails with `ConfigInvalid` if a child
-cannot start at all; what the child said is in its log.
+that those that send commands drain while those that answer still run. Fails with `ConfigInvalid` if a child cannot
+start at all; the child's own words are in its log.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ logger = logging.getLogger("holdfast.processes")
 
 CHILD = (sys.executable, "-m", "holdfast.host.child")
 RESTART_SECONDS = 0.1
-"""Delay before a dead child is started again; doubles up to RESTART_SECONDS_MAX, begins again after STEADY_SECONDS."""
+"""Delay before a dead child is started again. It doubles up to RESTART_SECONDS_MAX, and is short again after
+STEADY_SECONDS."""
 RESTART_SECONDS_MAX = 5.0
 STEADY_SECONDS = 10.0
 READY_SECONDS_MAX = 30.0
@@ -38,7 +39,7 @@ DRAIN_SECONDS_MAX = 10.0
 
 
 class Child:
-    """One service's process, as it is now."""
+    """The process of one service at present."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port
@@ -50,9 +51,9 @@ class Child:
 class Supervisor:
     """Runs the services of a target, each in its own process.
 
-    `folder` gets the stores (unless the settings name others than the default) and a log file per service; `ports` by
-    service name, free ones are taken for the rest. `child` is the command that a child is started with, in the place
-    of holdfast's own; it gets TARGET SERVICE PORT. `environ` is added to the children's environment. `state` is a file
+    `folder` gets the stores (unless the settings name others than the default) and a log file per service. `ports` maps
+    service names to ports; other services get free ones. `child` is the command that starts a child, instead of
+    holdfast's own; it gets TARGET SERVICE PORT. `environ` is added to the children's environment. `state` is a file
     that always holds `{"services": {NAME: {"pid", "url"}}}` as JSON.
     """
 
@@ -83,7 +84,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Service name -> process id now; those that are down are left out."""
+        """Service name -> present process id; services that are down are left out."""
         return {
             name: one.process.pid
             for name, one in self._children.items()
@@ -111,7 +112,7 @@ class Supervisor:
         self._write_state()
 
     async def ready(self, name: str, *, seconds: float = READY_SECONDS_MAX) -> bool:
-        """Wait until a child answers /readyz with 200; False when it does not in time."""
+        """Wait until a child answers /readyz with 200; False if it does not in time."""
         end = time.monotonic() + seconds
         host, port = self._host(name), self._children[name].port
         while time.monotonic() < end:
@@ -121,7 +122,7 @@ class Supervisor:
         return False
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> bool:
-        """Send a signal to a child; False when it is down. It is started again unless the supervisor is stopping."""
+        """Send a signal to a child; False if it is down. It is started again unless the supervisor is stopping."""
         if name not in self.pids:
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -129,7 +130,7 @@ class Supervisor:
         return True
 
     async def stop(self) -> None:
-        """End the children in order, each draining; one that takes too long is killed. Safe to call twice."""
+        """End the children in order; each drains, and one that takes too long is killed. Safe to call twice."""
         self._stopping = True
         for one in self._children.values():
             if one.watch is not None:
@@ -140,7 +141,7 @@ class Supervisor:
             self._state.unlink(missing_ok=True)
 
     def kill_all(self) -> None:
-        """Kill what still runs, at once."""
+        """Kill every child that still runs, at once."""
         self._stopping = True
         for name in list(self.pids):
             self.kill(name)
@@ -202,7 +203,7 @@ class Supervisor:
     def _last_words(self, name: str) -> str:
         path = self.folder / f"{name}.log"
         if not self._log_files or not path.exists():
-            return "; see above"
+            return "; its last lines are above"
         lines = path.read_text("utf-8", "replace").strip().splitlines()
         return f": {lines[-1]}" if lines else f"; its log {path} is empty"
 
@@ -216,7 +217,7 @@ class Supervisor:
                 return
             if time.monotonic() - began > STEADY_SECONDS:
                 delay = RESTART_SECONDS
-            logger.warning("%s ended with %s; starting it again in %.1f s", one.name, code, delay)
+            logger.warning("the process of %s ended with %s; it is started again in %.1f s", one.name, code, delay)
             self._write_state()
             await asyncio.sleep(delay)
             delay = min(delay * 2, RESTART_SECONDS_MAX)
@@ -224,7 +225,7 @@ class Supervisor:
             try:
                 await self._spawn(one)
             except OSError as error:
-                logger.error("%s cannot be started: %s", one.name, error)
+                logger.error("the process of %s cannot be started: %s", one.name, error)
                 one.process = None
             self._write_state()
 
@@ -259,7 +260,7 @@ def replace_url(settings: ServiceSettings, url: str) -> ServiceSettings:
 
 
 def _ports(settings: Settings, services: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
-    """A port for each service; free ones are all held before any is let go, so that no two are the same."""
+    """A port for each service; all free ones are held before any is released, so that no two are the same."""
     taken: dict[str, int] = {}
     with contextlib.ExitStack() as sockets:
         for name in services:
@@ -274,7 +275,7 @@ def _ports(settings: Settings, services: Sequence[str], given: Mapping[str, int]
 
 
 def _bracketed(host: str) -> str:
-    """The host as it stands in a URL; if it listens on all addresses, peers of this machine take loopback."""
+    """The host as it is written in a URL; for one that listens on all addresses, loopback."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host

@@ -1,7 +1,7 @@
 """Targets: from `MODULE:NAME` on the command line to a declared system, its contracts compared with their pins.
 
-Comes before anything runs. Fails with `ConfigInvalid` (no such module or name) or `Misuse` (a declaration that cannot
-work, a message whose schema is not the pinned one any more), in one sentence each.
+Comes before anything runs. Fails, in one sentence, with `ConfigInvalid` (no such module or name) or `Misuse` (a
+declaration that cannot work, a message whose schema is not the pinned one any more).
 """
 
 import importlib
@@ -19,11 +19,11 @@ from holdfast.errors import ConfigInvalid, HoldfastError, Misuse
 def load_target(target: str, *, pins: bool = True) -> System:
     """The system (or the one service, as a system) that `MODULE:NAME` names; checked whole.
 
-    The working folder is looked in first, as by `python -m`. Raises ConfigInvalid, Misuse.
+    The working folder is searched first, as by `python -m`. Raises ConfigInvalid, Misuse.
     """
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
-        raise ConfigInvalid(f"{target!r}: write MODULE:NAME, such as shop.services:shop")
+        raise ConfigInvalid(f"{target!r} is no target: write MODULE:NAME, such as shop.services:shop")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -56,7 +56,7 @@ def check_pins(system: System) -> int:
 
 
 def check_pin(contract: Contract) -> None:
-    """Refuse a contract that says another thing under a stored name than its pin file. Raises Misuse."""
+    """Refuse a contract whose schema of a stored name differs from its pin file. Raises Misuse."""
     path = cast(Path, contract.pin)
     advice = "give the changed message a new version with an upcast, or run `holdfast contract MODULE:SYSTEM --write`"
     try:
@@ -74,7 +74,7 @@ def check_pin(contract: Contract) -> None:
         if stored in now and now[stored] != pin:
             raise Misuse(f"{stored}: its schema is not the pinned one ({path.name}); {advice}")
         if stored not in now and contract.find(stored) is None:
-            raise Misuse(f"{stored}: pinned ({path.name}), but no message of the contract can read it; {advice}")
+            raise Misuse(f"{stored} is pinned ({path.name}), but no message of the contract can read it; {advice}")
 
 
 def write_pin(contract: Contract) -> Path:
@@ -90,7 +90,7 @@ def write_pin(contract: Contract) -> Path:
 
 
 def shutdown_order(system: System) -> list[str]:
-    """Service names, those that send commands before those that answer them, so that each drains while it is heard."""
+    """Service names, those that send commands before those that answer them, so that each drains before its peers."""
     calls = {
         name: {peer for saga in service.sagas.values() for peer in saga.contracts} - {name}
         for name, service in system.services.items()

@@ -1,7 +1,7 @@
 """Auditing over HTTP: pages of `/ops/log` of each service into an audit, at a pace that leaves the services their time.
 
-Comes after configuration, which says where the services are; before `cli.verbs.audit` and `demo.run`. A service that
-does not answer is named, and the rest is judged: what has to do with it stays open.
+Comes after configuration, which says where the services are; before `cli.verbs.audit` and `demo.run`. If a service
+does not answer, it is named and the rest is judged: transactions that touch it stay open.
 """
 
 import time
@@ -28,20 +28,20 @@ class HttpAudit:
 
     def __init__(self, system: System, urls: Mapping[str, str], settings: Settings, *, share: float = 1.0) -> None:
         if missing := [name for name in system.services if name not in urls]:
-            raise Misuse(f"where is {missing[0]}? An audit needs every service: give --url {missing[0]}=URL")
+            raise Misuse(f"an audit needs every service, and {missing[0]} has no URL: give --url {missing[0]}=URL")
         self._system, self._urls, self._settings, self._share = system, urls, settings, share
         self.audit = Audit(system)
-        """What was read, as far as that is."""
+        """Everything that was read so far."""
         self._by_page = True
-        """Judge while pages come, so that little of the logs is kept. Not if something went on that no service
-        declares any more: judged by halves, it would be begun again for ever."""
+        """Judge after each page, so that little of the logs is kept in memory. Not if a log holds something that no
+        service declares any more: such an audit would be begun again for ever."""
         self.silent: dict[str, str] = {}
-        """Service -> why it did not answer when it was asked last."""
+        """Service -> why it did not answer the last question."""
         self.heads = dict.fromkeys(system.services, 0)
 
     def round(self) -> list[Violation]:
-        """Read each log to its head of now, a page of each in turn, and judge: what is wrong with transactions that
-        have just settled, and all that does not hold of the folds."""
+        """Read each log up to its present head, a page of each in turn, and judge. The violations of transactions that
+        have just settled, and all those of the folds."""
         if self.audit.stale:
             self.audit, self._by_page = Audit(self._system), False
         self.silent = {}
@@ -65,7 +65,7 @@ class HttpAudit:
         return found
 
     def _read(self, name: str, upto: int) -> int:
-        """Read a page; how far the log is to be read: to its head when it was asked first."""
+        """Read a page; the position to read up to: the head of the log at the first page."""
         begun = time.process_time()
         query = {"brief": 1, "after": self.audit.cut.read[name], "limit": PAGE}
         status, _, body = request(self._urls[name], "/ops/log", query, self._settings)
@@ -76,22 +76,22 @@ class HttpAudit:
         return page.head if upto < 0 else upto
 
     def _rest(self, begun: float) -> None:
-        """Keep to the share: by its own work, not by the clock. A service under load answers late, at no cost to it."""
+        """Keep to the share, measured by processor time: waiting for a service under load costs nothing."""
         if self._share < 1:
             time.sleep((time.process_time() - begun) * (1 / self._share - 1))
 
     @property
     def behind(self) -> int:
-        """Records that there are and were not judged yet."""
+        """Records that are there and not judged yet."""
         return sum(max(0, head - self.audit.cut.at[name]) for name, head in self.heads.items())
 
     @property
     def stale(self) -> bool:
-        """True when all has to be read again."""
+        """True if every log has to be read again."""
         return self.audit.stale
 
     def report(self) -> Report:
-        """All that was found."""
+        """Everything that was found."""
         return self.audit.report()
 
 
@@ -100,7 +100,7 @@ def _page(url: str, status: int, body: bytes) -> Reading:
         try:
             return _decoder.decode(body)
         except msgspec.DecodeError as error:
-            raise HoldfastError(f"{url} answered /ops/log with something else: {error}") from None
+            raise HoldfastError(f"{url} answered /ops/log with something that cannot be read: {error}") from None
     parsed(url, status, body)
     raise HoldfastError(f"{url} answered {status}")
 
@@ -108,9 +108,9 @@ def _page(url: str, status: int, body: bytes) -> Reading:
 def audit_urls(
     system: System, urls: Mapping[str, str], settings: Settings, *, seconds: float
 ) -> tuple[Report, dict[str, str]]:
-    """Judge all that has happened; wait so long for what is in flight. The report, and who did not answer, and why.
+    """(report, why by silent service) of everything that has happened. Waits `seconds` for transactions in flight.
 
-    Raises Misuse if there is nothing to judge, or a service is not named.
+    Raises Misuse if there is nothing to judge, or if a service has no URL.
     """
     found = HttpAudit(system, urls, settings)
     end = time.monotonic() + seconds
@@ -123,7 +123,7 @@ def audit_urls(
 
 
 def line_of(one: Violation) -> str:
-    """A violation on one line, with what to ask next."""
+    """A violation on one line, with the command to ask next."""
     where = f" {one.key}" if one.key else ""
     records = f"  [{', '.join(one.records[:8])}{', ...' if len(one.records) > 8 else ''}]" if one.records else ""
     ask = f"  holdfast why {one.correlation or one.tx}" if one.tx else ""

@@ -1,9 +1,9 @@
 """Asking running services over HTTP: the few requests that an operator's tools make.
 
-Comes after configuration (which names the services and the secret), before whatever shows the answers. `get` and `post`
-decode an answer as the type that the service encoded (`core.explain`: status, overview, plan). Requests to `/ops` and
-feeds are signed if there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming the
-service, and with `HoldfastError` when an answer is not of its type.
+Comes after configuration (which names the services and the secret), before the modules that show the answers. `get` and
+`post` decode an answer as the type that the service encoded (`core.explain`: status, overview, plan). Requests to
+`/ops` and feeds are signed if there is a secret. Fails with `Unreachable`, `Unauthorized` or `NotFound`, each naming
+the service, and with `HoldfastError` if an answer is not of its type.
 """
 
 import json
@@ -64,7 +64,7 @@ def get(url: str, path: str, query: Mapping[str, Any], settings: Settings, kind:
 
 
 def post(url: str, path: str, body: Mapping[str, Any] | msgspec.Struct, settings: Settings, kind: type[Told]) -> Told:
-    """What `POST url/path` answers, as a value of that type; asked as the operator. Raises HoldfastError."""
+    """What `POST url/path` answers, as a value of that type, with the operator's token. Raises HoldfastError."""
     status, _, answer = request(url, path, {}, settings, body=msgspec.json.encode(body))
     return _decoded(url, path, status, answer, kind)
 
@@ -88,7 +88,7 @@ def request(
     seconds: float = ANSWER_SECONDS_MAX,
 ) -> tuple[int, Mapping[str, str], bytes]:
     """(status, headers in small letters, body) of a GET, or of a POST if there is a body. Raises Unreachable."""
-    import http.client  # it brings ssl and email: only what asks needs them
+    import http.client  # it imports ssl and email, which only a question needs
 
     parts = urlsplit(url)
     kept = {name: value for name, value in query.items() if value not in ("", None)}
@@ -118,7 +118,7 @@ def request(
 
 
 def parsed(url: str, status: int, body: bytes) -> Any:
-    """The JSON of a good answer. Raises HoldfastError, which says what the service said, for another one."""
+    """The JSON of a good answer. Raises HoldfastError, with what the service said, if it is a refusal."""
     if status >= 400:
         raise refusal(url, status, body)
     try:

@@ -1,9 +1,9 @@
-"""Judging repairs: which invariants would hold or break after one, and whether they do once it is done.
+"""Judging repairs: which invariants would hold or break after one, and whether they hold once it is done.
 
-Before: what would come of it is simulated on copies (`runtime.ops.simulate`), from records asked of the services, and
+Before: what would follow is simulated on copies (`runtime.ops.simulate`), from records asked of the services, and
 the transaction is judged as it would be. Afterwards it is judged as it is. Invariants that fold over all transactions
-are judged too if the logs are short enough to be read for it. Comes after `operator.repair`, before `cli.repairs`;
-what cannot be told is said.
+are judged too if the logs are short enough to be read whole. Comes after `operator.repair`, before `cli.repairs`. It
+says so if a judgement is not possible.
 """
 
 import time
@@ -31,7 +31,7 @@ from holdfast.operator.why import gather
 from holdfast.runtime.ops.simulate import Simulation
 
 FOLDED_RECORDS_MAX = 100_000
-"""Records of all logs up to which they are read whole, for what is folded over all transactions."""
+"""The most records for which all logs are read whole, to judge invariants that fold over all transactions."""
 SETTLE_SECONDS = 10.0
 
 
@@ -43,7 +43,7 @@ class RepairJudge:
         self._streams: dict[tuple[str, str], list[Record]] = {}
 
     def judged_before(self, result: RepairOutcome, order: RepairOrder) -> RepairOutcome:
-        """A plan, with what the invariants would say after it. Never raises: what cannot be told is said."""
+        """A plan, with what the invariants would say after it. Never raises: an unknown is part of the judgement."""
         plan = result.said
         if not isinstance(plan, Plan):
             return result
@@ -63,7 +63,7 @@ class RepairJudge:
             return Judgement(unknown=(str(error),))
 
     def _play(self, rest: Simulation, plan: Plan, order: RepairOrder) -> str:
-        """Play the repair and what follows; the transaction that it belongs to."""
+        """Simulate the repair and what follows; the transaction that it belongs to."""
         service, target, answer = plan.service, plan.target, plan.answer
         if "/" in target:
             verb: Any = order.decision if order.kind == "resolve" else order.kind
@@ -71,7 +71,7 @@ class RepairJudge:
             return self._read(service, target)[0].tx
         producer, record = self._message(target)
         if record.kind == "event":
-            rest.unknown.append("what comes of an event that a consumer failed at")
+            rest.unknown.append("what follows when a consumer takes an event that it failed at")
         elif order.kind == "retry" and answer is None:
             rest.unknown.append("; ".join(plan.does))
         elif order.kind == "retry":
@@ -137,7 +137,7 @@ class RepairJudge:
 
     def _read(self, service: str, stream: str) -> list[Record]:
         if service not in self._urls:
-            raise NotFound(f"where is {service}? Its records are needed: give --url {service}=URL")
+            raise NotFound(f"the records of {service} are needed, and it has no URL: give --url {service}=URL")
         key = (service, stream)
         if key not in self._streams:
             query = {"stream": stream, "limit": 10_000}
@@ -148,9 +148,9 @@ class RepairJudge:
     def _message(self, target: str) -> tuple[str, Record]:
         parsed = parse_record_id(target)
         if parsed is None or parsed[0] not in self._urls:
-            raise NotFound(f"{target[:200]} is no message of a service that was named")
+            raise NotFound(f"{target[:200]} is not a message of a service that was named")
         query = {"after": parsed[1] - 1, "limit": 1}
         found = get(self._urls[parsed[0]], "/ops/log", query, self._settings, LogPage).records
         if not found or found[0].id != target:
-            raise NotFound(f"there is no {target[:200]}")
+            raise NotFound(f"there is no message {target[:200]}")
         return parsed[0], found[0].record()

@@ -1,8 +1,8 @@
 """Lists: what does not go on by itself, asked of every service and put together, the oldest first.
 
 `stuck` and `unsettled` list sagas, `parked` lists messages. Comes after configuration, which says where the services
-are; before whoever shows the items or repairs them (`operator.repair`). A service that does not answer is named with
-the reason. Fails with `ConfigInvalid` when the one service that is asked for is not among them.
+are; before the modules that show the items or repair them (`operator.repair`). A service that does not answer is named
+with the reason. Fails with `ConfigInvalid` if the one service that is asked for is not among them.
 """
 
 from collections import Counter
@@ -57,5 +57,5 @@ def gather_items(
 def chosen(urls: Mapping[str, str], service: str) -> Mapping[str, str]:
     """The one service that is named, or all of them if none is. Raises ConfigInvalid."""
     if service and service not in urls:
-        raise ConfigInvalid(f"--service {service!r}: there are {', '.join(urls)}")
+        raise ConfigInvalid(f"--service {service!r} is not known; there are {', '.join(urls)}")
     return {service: urls[service]} if service else urls

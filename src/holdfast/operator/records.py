@@ -1,8 +1,8 @@
 """Records: all of them that belong to one id, asked of every service, and their trail as plain values.
 
-Comes after configuration, which says where the services are; before whoever builds and shows the trail
+Comes after configuration, which says where the services are; before the modules that build and show the trail
 (`core.explain.trail`, `cli.verbs.trail`, `cli.verbs.demo`). A service that does not answer is named with the reason,
-and the rest is there.
+and the others are asked.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ def gather_records(
 ) -> tuple[dict[str, list[Record]], dict[str, str]]:
     """(records by service, why by silent service) of everything that belongs to an id.
 
-    The id is tried as a transaction, then as a correlation, then as a stream; whatever transactions turn up are
-    followed through every service.
+    An id with a slash is a stream; any other is tried as a transaction and as a correlation. Every transaction that is
+    found is followed through every service.
     """
     found: dict[str, dict[int, Record]] = {name: {} for name in urls}
     silent: dict[str, str] = {}

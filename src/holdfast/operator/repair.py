@@ -1,8 +1,8 @@
-"""Repair: where a message or a saga is, and what became of a repair of it, asked of the services over HTTP.
+"""Repair: finds a message or a saga, and has it repaired, by asking the services over HTTP.
 
 `gather_targets` finds what is to be repaired, `repair` carries one repair out or asks for its plan. Comes after
-`operator.lists`; before `operator.judge`, which judges the results, and whoever shows them. A service that
-refuses is a result with the reason. Fails with `HoldfastError` when a target is nowhere.
+`operator.lists`; before `operator.judge`, which judges the results, and the verbs, which show them. A refusal
+is a result, with the reason. Fails with `HoldfastError` if no service has a target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from holdfast.operator.lists import chosen, gather_items
 
 
 class RepairTarget(msgspec.Struct, frozen=True):
-    """What is to be repaired, and where."""
+    """What to repair, and in which service."""
 
     service: str
     name: str
     """A message (`service@position`) or a saga (`Type/id`)."""
     stream: str = ""
-    """Of a message: the stream on which it waits."""
+    """The stream on which a message waits."""
 
 
 class RepairOrder(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,12 +40,12 @@ class RepairOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     decision: str = ""
     tx: str = ""
-    """Of a staged transaction."""
+    """The id of a staged transaction."""
     dry_run: bool = False
 
 
 class RefusedRepair(msgspec.Struct, frozen=True):
-    """A repair that a service refused, or of which it said nothing."""
+    """A repair that a service refused, or about which it did not answer."""
 
     service: str
     target: str
@@ -54,20 +54,20 @@ class RefusedRepair(msgspec.Struct, frozen=True):
 
 
 class Untold(msgspec.Struct, frozen=True):
-    """Why it is not known what a service would do with an answer."""
+    """Why it is unknown what a service would do with an answer."""
 
     service: str
     does: tuple[str, ...]
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What the invariants say of a transaction. All is empty when a repair changes nothing."""
+    """What the invariants say of a transaction. Every field is empty if a repair changes nothing."""
 
     hold: tuple[str, ...] | None = None
     breaks: tuple[str, ...] = ()
-    """In sentences."""
+    """Violations, in sentences."""
     unknown: tuple[str, ...] = ()
-    """Why it cannot be told, in sentences."""
+    """Why it cannot be judged, in sentences."""
 
     def as_value(self) -> dict[str, Any]:
         """As plain values."""
@@ -77,21 +77,21 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class RepairOutcome(msgspec.Struct, frozen=True):
-    """What became of one repair, or what would become of it."""
+    """The result of one repair, or its plan."""
 
     said: Plan | RepairResult | RefusedRepair
     then: Plan | Untold | None = None
-    """What the service that would get the answer would do with it."""
+    """What the service that gets the answer would do with it."""
     judgement: Judgement | None = None
-    """None when nobody judges."""
+    """None if no invariants are judged."""
 
     @property
     def refused(self) -> bool:
-        """True when it was not carried out."""
+        """True if it was not carried out."""
         return self.said.how == "refused"
 
     def as_value(self) -> dict[str, Any]:
-        """As plain values: what the service said, with what was found beside it."""
+        """As plain values: what the service said, with the plan of the answer and the judgement."""
         value: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.said))
         if self.then is not None:
             value["then"] = msgspec.json.decode(msgspec.json.encode(self.then))
@@ -103,7 +103,7 @@ class RepairOutcome(msgspec.Struct, frozen=True):
 def gather_targets(
     urls: Mapping[str, str], settings: Settings, lists: Sequence[str], filters: Mapping[str, Any], service: str
 ) -> tuple[list[RepairTarget], dict[str, str]]:
-    """(all that the lists hold, why by silent service). Raises ConfigInvalid."""
+    """(every item of the lists, why by silent service). Raises ConfigInvalid."""
     found: list[RepairTarget] = []
     silent: dict[str, str] = {}
     for name in lists:
@@ -120,7 +120,7 @@ def _target(item: ListedSaga | ListedWaiting) -> RepairTarget:
 def locate(
     urls: Mapping[str, str], settings: Settings, name: str, *, service: str = "", stream: str = ""
 ) -> list[RepairTarget]:
-    """Where a message or a saga is: an event waits at each consumer that fails at it. Raises HoldfastError."""
+    """Every place where a message or a saga is: an event waits at each consumer that failed. Raises HoldfastError."""
     there = chosen(urls, service)
     silent: dict[str, str] = {}
     found: list[RepairTarget] = []
@@ -140,11 +140,11 @@ def locate(
     if not silent and (receiver := _receiver(there, settings, name)):
         return [RepairTarget(receiver, name)]
     more = f"; no answer from {', '.join(silent)}" if silent else ""
-    raise HoldfastError(f"no service has {name[:200]} waiting, nor a saga of that name{more}")
+    raise HoldfastError(f"in no service {name[:200]} waits, and none has a saga of that name{more}")
 
 
 def _receiver(urls: Mapping[str, str], settings: Settings, name: str) -> str:
-    """The service that a message was sent to, by its record: if it does not wait, it has been decided there."""
+    """The service that a message was sent to, by its record: if it does not wait there, it is decided."""
     parsed = parse_record_id(name)
     if parsed is None or parsed[0] not in urls or parsed[1] < 1:
         return ""
@@ -167,7 +167,7 @@ def repair(urls: Mapping[str, str], settings: Settings, target: RepairTarget, or
 
 
 def _then(urls: Mapping[str, str], settings: Settings, answer: AnswerGiven) -> Plan | Untold:
-    """What the service that would get the answer would do with it, or why that cannot be told."""
+    """What the service that gets the answer would do with it, or why that is unknown."""
     if answer.service not in urls:
         return Untold(answer.service, (f"{answer.service} is not among the services asked",))
     try:

@@ -1,7 +1,7 @@
 """Staged transactions: what each service knows of one, and which services an operator's decision goes to.
 
-Comes after `operator.client`, before whoever resolves what hangs (`cli.verbs.resolve`). A service that does not answer
-is named with the reason.
+Comes after `operator.client`, before `cli.verbs.resolve`, which ends a hanging transaction. A service that does not
+answer is named with the reason.
 """
 
 from collections.abc import Mapping

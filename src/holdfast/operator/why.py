@@ -1,7 +1,7 @@
 """Gathering: asking every service what it knows of an id, and of the transactions that turn up.
 
-Comes before whatever shows it (`cli.verbs.why`). A service that does not answer is named with the reason; the rest is
-shown.
+Comes before `cli.verbs.why`, which shows it. A service that does not answer is named with the reason; the others are
+asked.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -21,7 +21,7 @@ class Gathered(msgspec.Struct, frozen=True):
     """What the services know of an id."""
 
     answers: tuple[WhyAnswer, ...]
-    """Of those that answered."""
+    """One of each service that answered."""
     silent: dict[str, str]
     """The services that did not answer -> why."""
     now: int

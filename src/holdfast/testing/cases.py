@@ -6,7 +6,8 @@
     given(OrderPage, Placed("o1")).when(Confirmed("o1")).then_row("o1", status="confirmed")
 
 The class is compiled as a service would (`Misuse`). Everything handed over is encoded and decoded, as in a store. A
-handler that should only decide and changes its state fails the test. Failures are AssertionErrors that say both sides.
+handler that should only decide and changes its state fails the test. A failure is an AssertionError that shows what
+was expected and what was found.
 """
 
 import copy
@@ -43,7 +44,7 @@ def given(cls: type[Any], *history: Event | Command[Any]) -> "Given":
 
 
 class Given:
-    """A scenario: what was, then what happens, then what must be. Every `then` may be followed by more."""
+    """A scenario: what has happened, what happens now, and what must follow. Every `then` may be followed by more."""
 
     def __init__(self, cls: type[Any], history: tuple[Any, ...]) -> None:
         members = vars(cls).values()
@@ -94,7 +95,7 @@ class Given:
         if found.code != code or differs:
             _fail(f"expected {_rejection(Rejected(code, **facts))}\ngot      {_rejection(found)}")
         if case.events != events:
-            _fail(f"expected events beside the no: {_list(events)}\ngot {_list(case.events)}")
+            _fail(f"expected events beside the rejection: {_list(events)}\ngot {_list(case.events)}")
         return self
 
     def then_state(self, **fields: Any) -> "Given":
@@ -106,7 +107,7 @@ class Given:
         return self
 
     def answered(self, step: "Step[Any] | str", *answers: Event | Rejection) -> "Given":
-        """What answers the open commands of a step, in the order they were asked; its undos once it is undone."""
+        """Answers to the open commands of a step, in the order they were asked, or to its undos once it is undone."""
         self._saga("answered").answer(_name(step), answers)
         return self
 

@@ -1,7 +1,7 @@
 """The pytest plugin: virtual systems as fixtures, and one seed for a whole run.
 
-Loaded by itself where holdfast is installed beside pytest; `-p no:holdfast` leaves it out. `--holdfast-seed N` runs the
-tests that use its fixtures on another schedule. Nothing fails here.
+pytest loads it if holdfast is installed beside it; `-p no:holdfast` leaves it out. `--holdfast-seed N` runs the tests
+that use its fixtures with another seed. It raises nothing of its own.
 """
 
 from collections.abc import Callable, Coroutine

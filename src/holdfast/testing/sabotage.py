@@ -1,12 +1,12 @@
 """Sabotage: a service's process with one protection taken out, by wrapping its ports.
 
-`python -m holdfast.testing.sabotage WHAT TARGET SERVICE PORT` stands in the place of a service's own process; the
-runtime knows nothing of it. An audit that finds nothing wrong then proves nothing. WHAT is one of:
+`python -m holdfast.testing.sabotage WHAT TARGET SERVICE PORT` takes the place of a service's own process; the runtime
+knows nothing of it. An audit that still finds nothing wrong is worthless. WHAT is one of:
 
-cursor: how far a peer's log was received is written now and then, not with the effects; after a kill, what came since
-is handled again. (What peers know of it is held back too, else they would see the store fall back, and stop.)
-send: one in so many of the records that are sent never arrives.
-undo: an undo is answered as done, but what its event says in the log is that nothing was put back.
+cursor: the cursor of a peer's log is written now and then, not with the effects; after a kill, the messages since then
+are handled again. (Acknowledgements are held back too: peers would see the store fall back, and stop.)
+send: one in LOST_EVERY of the records that are sent never arrives.
+undo: an undo is answered as done, but its event in the log says that nothing was put back.
 """
 
 import sys
@@ -28,13 +28,13 @@ KINDS = ("cursor", "send", "undo")
 """What can be taken out."""
 CURSOR_SECONDS = 0.7
 ACK_SECONDS = 3.0
-"""More than a cursor is behind at most, and a restart takes."""
+"""Longer than a cursor is behind at most, plus a restart."""
 LOST_EVERY = 50
 UNDO_EVENT = ".released."
 
 
 class _SabotagedStore:
-    """A store, all but its commits."""
+    """A store with everything but its commits passed on."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class _SabotagedStore:
 
 
 class LazyCursors(_SabotagedStore):
-    """Cursors of conversations are written every `CURSOR_SECONDS`, whatever was handled in between."""
+    """Cursors of conversations are written every `CURSOR_SECONDS`, however much is handled in between."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -71,7 +71,7 @@ class LazyCursors(_SabotagedStore):
 
 
 class EmptyUndo(_SabotagedStore):
-    """The event of an undo is kept with a quantity of nothing: its sender is content, and nothing has happened."""
+    """The event of an undo is kept with quantity 0: its sender is content, and nothing has happened."""
 
     async def commit(self, batches: Sequence[Batch], *, within: Lent | None = None) -> list[CommitOutcome]:
         """Commit with the undos' events emptied."""
@@ -92,7 +92,7 @@ def _emptied(record: Record) -> Record:
 
 
 class _SabotagedTransport:
-    """A transport that does nothing wrong yet."""
+    """A transport that passes everything on."""
 
     def __init__(self, transport: Network) -> None:
         self._transport = transport
@@ -110,7 +110,7 @@ class _SabotagedTransport:
         return await self._transport.standing(peer, tx)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._transport.close()
 
 
@@ -132,7 +132,7 @@ class LateAcks(_SabotagedTransport):
         known.append((now, ack))
         while len(known) > 1 and known[1][0] < now - ACK_SECONDS:
             known.pop(0)
-        # After a restart the peer really has less: that is what is to be hidden, and no more than that.
+        # After a restart the peer really has less: this hides that, and no more.
         return min((found for _, found in known), key=lambda found: found.position)
 
 

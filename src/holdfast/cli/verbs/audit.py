@@ -1,7 +1,7 @@
 """`holdfast audit`: a system's invariants, judged on its running services, once or for as long as they run.
 
-Reads every service's log under `/ops` (`operator.audit`). Exit code 0 when all holds, 1 when something does not, or a
-service did not answer.
+Reads every service's log under `/ops` (`operator.audit`). Exit code 0 if every invariant holds, 1 if one does not,
+or if a service did not answer.
 """
 
 import json
@@ -21,12 +21,12 @@ from holdfast.host.target import load_target
 from holdfast.operator.audit import ROUND_SECONDS, HttpAudit, audit_urls, line_of
 
 SAY_SECONDS = 10.0
-"""Between two lines that say how far it is, while it follows; that a service goes away or is back is said at once."""
+"""Between two lines of progress, while it follows. A service that goes away or comes back is reported at once."""
 
 SHARE = 0.04
 """Of one processor, while it follows."""
 NICENESS = 10
-"""While it follows: it waits for a processor that the services leave free, or gets some twentieth of a busy one."""
+"""While it follows: it takes a processor that the services leave free, or about a twentieth of a busy one."""
 
 
 def audit(
@@ -42,31 +42,31 @@ def audit(
     """Judge the invariants of a system on its running services.
 
     For example:
-    - `holdfast audit shop.invariants:shop`: all that has happened, once
+    - `holdfast audit shop.invariants:shop`: everything that has happened, once
 
-    - `holdfast audit shop.invariants:shop --follow`: and from now on, until Ctrl-C
+    - `holdfast audit shop.invariants:shop --follow`: that, and everything from now on, until Ctrl-C
 
     Parameters
     ----------
     target
         MODULE:SYSTEM, in the module where its invariants are declared.
     follow
-        Go on with what is to come; each violation is said when it is found.
+        Go on with what happens from now on; each violation is shown when it is found.
     settle
         How many seconds to wait for transactions that are in flight.
     seconds
-        With --follow: end after so many; 0 means not before Ctrl-C.
+        With --follow: end after this number of seconds; 0 means not before Ctrl-C.
     share
-        With --follow: the part of one processor that it takes at the most, and gently (nice 10); services need about
-        as much for their pages. It lags rather than to slow them.
+        With --follow: the largest part of one processor that it takes, at low priority (nice 10). The services need
+        about as much for their pages. It falls behind rather than slow them down.
     """
     settings = access.settings()
     system = load_target(target, pins=False)
     if not system.invariants:
-        raise ConfigInvalid(f"{target} has no invariants: declare some with @{target.partition(':')[2]}.invariant")
+        raise ConfigInvalid(f"{target} has no invariants; declare some with @{target.partition(':')[2]}.invariant")
     urls = access.services(settings)
     if not 0 < share <= 1:
-        raise ConfigInvalid(f"--share {share}: a number above 0, up to 1")
+        raise ConfigInvalid(f"--share {share}: give a number above 0, up to 1")
     if follow:
         return _follow(HttpAudit(system, urls, settings, share=share), seconds, as_json=as_json)
     report, silent = audit_urls(system, urls, settings, seconds=settle)

@@ -1,7 +1,7 @@
 """`holdfast backup`: a consistent copy of a service's SQLite store, taken while the service goes on.
 
-The copy is whole as of one commit, and opens as any store does; what a restored store then does is in docs/restore.md.
-Fails with `ConfigInvalid` or `StoreError`; a target that exists is never written over.
+The copy is consistent as of one commit, and opens like any store; docs/restore.md says what a restored store does then.
+Fails with `ConfigInvalid` or `StoreError`; a file that exists is never overwritten.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def backup(
         raise ConfigInvalid(f"store URL {hidden(url)!r}: only sqlite: stores can be copied from here")
     source = Path(parts.path) / f"{service}.sqlite" if url.endswith("/") else Path(parts.path)
     if not source.exists():
-        raise ConfigInvalid(f"{str(source)!r} is not there; is {url!r} the store of {service!r}?")
+        raise ConfigInvalid(f"{str(source)!r} does not exist; is {url!r} the store of {service!r}?")
     asyncio.run(_copy(url, service, to))
     size = to.stat().st_size
     say({"service": service, "file": str(to), "bytes": size}, as_json=as_json, text=f"wrote {to} ({size} bytes)")

@@ -1,7 +1,7 @@
 """`holdfast check-config`: everything that can be checked before anything runs.
 
-The settings, the system as declared, and its contracts against their pins. Exit code 2 and one sentence when
-something does not hold.
+The settings, the system as declared, and its contracts against their pins. Exit code 2 and one sentence if
+something is wrong.
 """
 
 from holdfast.cli.options import AsJson, ConfigFile, say, settings_of
@@ -28,7 +28,7 @@ def check_config(target: str = "", *, config: ConfigFile = None, as_json: AsJson
     for name in names:
         make_store(settings.store_of(name), name)
     settled = {"settings": repr(settings), "services": names, "pins": pins}
-    text = f"{settings!r}\nservices: {', '.join(names) or 'none named'}; contracts pinned: {pins}; all is well"
+    text = f"{settings!r}\nservices: {', '.join(names) or 'none named'}; contracts pinned: {pins}; no error found"
     say(settled, as_json=as_json, text=text)
     return 0
 

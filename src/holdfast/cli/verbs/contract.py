@@ -1,7 +1,7 @@
 """`holdfast contract`: the stored names and schemas of a system's messages, and their pin files.
 
-A pin file holds what was released; a message that says another thing under the same stored name is refused from then
-on, when a node is built. `--write` is the decision to release.
+A pin file holds what was released. From then on a message with the same stored name and another schema is refused when
+a service is built. `--write` is the decision to release.
 """
 
 from typing import Annotated

@@ -1,7 +1,7 @@
-"""`holdfast demo`: see it hold. Processes do business, lose some of their number to SIGKILL, and are audited.
+"""`holdfast demo`: an example as processes under load; some are killed with SIGKILL, and then all are audited.
 
-`demo.run` does the work; here is what a terminal shows of it. Exit code 0 only if everything settled, every
-check counted something and nothing was violated.
+`demo.run` does the work; this module shows it on a terminal. Exit code 0 only if everything settled, every check
+counted something and nothing was violated.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ FRAMES_PER_S = 5
 VIOLATIONS_SHOWN = 10
 EXAMPLES = "The Online Marketplace (eight services), or a small shop (four)."
 KILLS_MIN = 2
-"""So many hit the coordinator and one that it sends commands to."""
+"""This many kills hit the coordinator and a service that it sends commands to."""
 
 
 def demo(
@@ -52,17 +52,17 @@ def demo(
     Parameters
     ----------
     seconds
-        How long customers come.
+        How long the load lasts.
     kills
-        How many times a service is killed with SIGKILL meanwhile.
+        How many times a service is killed with SIGKILL during the load.
     seed
-        For orders, moments and victims; drawn by lot when not given.
+        Decides orders, moments and victims; a random one if it is not given.
     sabotage
-        What is taken out: the receivers' cursors, some sent records, or undos. A cursor is missed only after a kill:
-        there are two at least then.
+        Which protection is taken out: the receivers' cursors, some sent records, or undos. A cursor is missed only
+        after a kill, so there are two kills at least.
     stores
-        What the services keep their logs in; mixed: each engine in turn. Servers are brought along and started here
-        (`pip install holdfast[servers]`; MariaDB from Debian's package), and are among what is killed.
+        The engines that keep the services' logs; mixed: each engine in turn. Database servers are started here
+        (`pip install holdfast[servers]`; MariaDB from Debian's package), and are killed too.
     """
     chosen = random.SystemRandom().randrange(10_000) if seed is None else seed
     logs.configure(level="error")
@@ -136,7 +136,7 @@ def _table(shown: Demonstration) -> Any:
 
 
 async def _tell(report: DemoReport, shown: Demonstration) -> None:
-    """The audit, one order's trail, and what to try next."""
+    """Show the audit, one order's trail, and what to try next."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

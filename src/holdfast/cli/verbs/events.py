@@ -1,7 +1,7 @@
 """`holdfast events`: the public events of a service, as they stand in its log.
 
-Reads the feed (`GET /events`) page by page, as any other service does. Comes after a running service; fails with
-`Unreachable` if it does not answer.
+It reads the feed (`GET /events`) page by page, as any other service does. The service must run: it fails with
+`Unreachable` if the service does not answer.
 """
 
 import json
@@ -32,7 +32,7 @@ def events(
     For example:
     - `holdfast events http://127.0.0.1:8000/stock`: all of them
 
-    - `holdfast events stock --after 120 --follow`: from position 121 on, and those to come
+    - `holdfast events stock --after 120 --follow`: from position 121 on, and every later one
 
     - `holdfast events stock --types stock.reserved.v1 --json`: one JSON object a line
 
@@ -43,9 +43,9 @@ def events(
     after
         Begin after this position.
     limit
-        Stop after so many; 0 means no limit.
+        Stop after this number of events; 0 means no limit.
     follow
-        Go on with events to come, until Ctrl-C.
+        Go on with later events, until Ctrl-C.
     types
         Only these stored types, separated by commas.
     """

@@ -1,7 +1,7 @@
 """`holdfast migrate-store`: make the tables of a service on a database server, or bring them up to this release.
 
-The service may run meanwhile: first everything is only added (expand), and what old code needs goes away (contract)
-when you say that no old code runs any more. Fails with `ConfigInvalid` or `StoreError`.
+The service may run meanwhile. A migration first only adds (expand); `--contract` removes what only old code needs, once
+the operator knows that no old code runs any more. Fails with `ConfigInvalid` or `StoreError`.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ def migrate_store(
     service
         The service's name.
     store
-        The store's URL, of a user who may create tables; without it the one of the configuration.
+        The store's URL, with a user who may create tables; without it the one of the configuration.
     contract
-        Take away what only older releases need, too.
+        Also remove what only older releases need.
     """
     from holdfast.stores.server.store import ServerStore
 

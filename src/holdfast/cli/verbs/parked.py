@@ -1,7 +1,6 @@
 """`holdfast parked`: the messages that have failed too often, in every service, the oldest first.
 
-Asks each service's `/ops/parked`. Exit code 0 when nothing is listed, 1 when something is, or when a service does not
-answer.
+Asks each service's `/ops/parked`. Exit code 0 if nothing is listed, 1 if something is, or if a service does not answer.
 """
 
 from holdfast.cli.lists import show
@@ -25,7 +24,7 @@ def parked(
     Parameters
     ----------
     all
-        Also what is still tried again, or waits behind another.
+        Also messages that are still tried again, or wait behind another.
     """
     query = {**selection.filters(), "all": int(all)}
     return show("parked", query, selection.service, access, as_json=as_json)

@@ -1,9 +1,9 @@
-"""`holdfast resolve`: end what hangs, by an operator's decision that is recorded.
+"""`holdfast resolve`: end a hanging transaction, saga or effect by an operator's recorded decision.
 
-A message or a saga is resolved where it is, as by any repair (`cli.repairs`). For a staged transaction every
-service is asked what it knows: if one knows a decision, another decision is refused; if the coordinator answers, it
-decides; if it does not, the services that hold something decide, each after asking all the others. Exit code 1 when it
-is refused, or when a service that holds something could not be told.
+A message or a saga is resolved in the service that has it, as by any repair (`cli.repairs`). For a staged transaction
+every service is asked what it knows: if one knows a decision, another decision is refused; if the coordinator answers,
+it decides; if it does not, the services that hold something decide, each after it has asked all the others. Exit code 1
+if it is refused, or if a service that holds something could not be told.
 """
 
 import msgspec
@@ -41,7 +41,7 @@ def resolve(
     access: Access = CONFIGURED,
     as_json: AsJson = False,
 ) -> int:
-    """End what hangs: a staged transaction, a stuck saga, an effect whose outcome nobody knows.
+    """End a hanging staged transaction, a stuck saga, or an effect whose outcome is unknown.
 
     For example:
     - `holdfast resolve 01KAX3 --cancel --by "on call" --why "desk is down for the day"`
@@ -57,22 +57,22 @@ def resolve(
     tx
         The transaction's id, as `holdfast stages` shows it; or a message (service@position); or a saga (Type/id).
     commit
-        Let all that is held take effect.
+        Let everything that is held take effect.
     cancel
-        Drop all that is held.
+        Drop everything that is held.
     done
         The effect has happened, with --data as its event; or the saga is done.
     refused
         The effect has not happened, and will not.
     undone
-        The saga is undone, as far as it need be.
+        The saga is undone, as far as it needs to be.
     data
-        Of an effect that is done: its event, as JSON or @FILE.
+        The event of an effect that is done, as JSON or @FILE.
     """
     said = {"commit": commit, "cancel": cancel, "done": done, "refused": refused, "undone": undone}
     chosen = [name for name, given in said.items() if given]
     if len(chosen) != 1:
-        raise ConfigInvalid(f"say one of {', '.join(f'--{name}' for name in said)}")
+        raise ConfigInvalid(f"give one of {', '.join(f'--{name}' for name in said)}")
     repairs = Repairs(access, trial)
     order = RepairOrder("resolve", signature.by, signature.why, decision=chosen[0])
     if commit or cancel:
@@ -83,12 +83,12 @@ def resolve(
 
 
 def _staged(repairs: Repairs, order: RepairOrder, *, dry_run: bool, as_json: bool) -> int:
-    """Commit or cancel a staged transaction, at the services that takes; or say which would be told."""
+    """Commit or cancel a staged transaction at the services that must be told, or say which those are."""
     urls, settings = repairs.urls, repairs.settings
     known, silent = standings(urls, order.tx, settings)
     told = whom(known)
     if dry_run:
-        text = "\n".join(f"{name} would be told to {order.decision} it" for name in told) or "nobody knows it"
+        text = "\n".join(f"{name} would be told to {order.decision} it" for name in told) or "no service knows it"
         value = {"whom": told, "standing": msgspec.to_builtins(known), "silent": silent}
         say(value, as_json=as_json, text=text)
         return 0 if told else 1
@@ -99,7 +99,7 @@ def _staged(repairs: Repairs, order: RepairOrder, *, dry_run: bool, as_json: boo
             done.append(post(urls[name], "/ops/repairs", order, settings, StageResolved))
         except HoldfastError as error:
             refused[name] = str(error)
-            break  # whoever refuses knows something that the others must not be told against
+            break  # a service that refuses may know a decision: the others must not be told another one
     if not done and not refused:
         missing = f"; no answer from {', '.join(silent)}" if silent else ""
         raise NotFound(f"no service that answers knows a staged transaction {order.tx}{missing}")

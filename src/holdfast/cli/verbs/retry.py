@@ -1,7 +1,7 @@
 """`holdfast retry`: parked messages are tried again, and what stuck sagas were refused, one by one or in bulk.
 
-Each target is looked for in every service and repaired where it is (`cli.repairs`); who ordered it and why is recorded.
-`--dry-run` shows the plan and changes nothing. Exit code 1 when something is refused or a service does not answer.
+Each target is found and repaired in the service that has it (`cli.repairs`); who ordered it and why is recorded.
+`--dry-run` shows the plan and changes nothing. Exit code 1 if something is refused or a service does not answer.
 """
 
 import msgspec
@@ -48,13 +48,13 @@ def retry(
     targets
         Messages (service@position) or sagas (Type/id).
     data
-        The payload to try in the place of the old one; of one message.
+        The payload to try instead of the old one, for one message.
     """
     repairs = Repairs(access, trial)
     found = repairs.targets(targets, lists.chosen(), selection, lists.stream)
     order = RepairOrder("retry", signature.by, signature.why)
     if data:
         if len(targets) != 1 or lists.parked or lists.stuck:
-            raise ConfigInvalid("--data changes one message: name it, and no other")
+            raise ConfigInvalid("--data changes one message: name that one alone")
         order = msgspec.structs.replace(order, data=data_of(data))
     return repairs.carry_out(found, order, as_json=as_json)

@@ -1,7 +1,7 @@
 """`holdfast run`: serve a system, in this process or in one process per service.
 
-Comes after configuration; `cli.serving` does the work, and is loaded when the options have been understood. Fails
-before it listens, in one sentence. The first SIGTERM or SIGINT drains and ends in order; a second one kills.
+Comes after configuration; `cli.serving` does the work, and is loaded once the options are understood. It fails before
+it listens, in one sentence. The first SIGTERM or SIGINT drains the services and ends in order; a second one kills.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def run(
     """
     settings = settings_of(config, host=host, port=port, store=store, log_level=log_level)
     if processes and service:
-        raise ConfigInvalid("--processes runs every service and --service one: give one of the two")
+        raise ConfigInvalid("--processes runs every service and --service only one: give one of the two")
     if state is not None and not processes:
         raise ConfigInvalid("--state is for --processes")
     from holdfast.cli.serving import serve_here, serve_processes

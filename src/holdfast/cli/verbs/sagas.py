@@ -1,6 +1,6 @@
 """`holdfast sagas`: the sagas that have not ended, in every service.
 
-Asks each service's `/ops/sagas`. Exit code 1 when one is stuck, or a service does not answer.
+Asks each service's `/ops/sagas`. Exit code 1 if one is stuck, or if a service does not answer.
 """
 
 from typing import Literal

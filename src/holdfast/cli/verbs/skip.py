@@ -1,7 +1,7 @@
 """`holdfast skip`: messages that wait are answered with a rejection, or stuck sagas pass over what they were refused.
 
-Each target is looked for in every service and repaired where it is (`cli.repairs`); who ordered it and why is recorded.
-`--dry-run` shows the plan and changes nothing. Exit code 1 when something is refused or a service does not answer.
+Each target is found and repaired in the service that has it (`cli.repairs`); who ordered it and why is recorded.
+`--dry-run` shows the plan and changes nothing. Exit code 1 if something is refused or a service does not answer.
 """
 
 from holdfast.cli.options import (
@@ -43,5 +43,5 @@ def skip(
     found = repairs.targets(targets, lists.chosen(), selection, lists.stream)
     if targets and len(found) > len(targets):
         places = ", ".join(f"{one.service} ({one.stream})" for one in found)
-        raise ConfigInvalid(f"that waits at more than one place: {places}; say which: --service, --stream")
+        raise ConfigInvalid(f"it waits at more than one place: {places}; choose one with --service or --stream")
     return repairs.carry_out(found, RepairOrder("skip", signature.by, signature.why), as_json=as_json)

@@ -1,6 +1,6 @@
-"""`holdfast stages`: what staged transactions hold, since when, and who waits for it.
+"""`holdfast stages`: what staged transactions hold, since when, and which messages wait for it.
 
-Asks each service's `/ops/stages`. Exit code 1 when a service does not answer.
+Asks each service's `/ops/stages`. Exit code 1 if a service does not answer.
 """
 
 import time

@@ -1,7 +1,6 @@
 """`holdfast stuck`: the sagas that can neither go on nor be undone by themselves, in every service, the oldest first.
 
-Asks each service's `/ops/stuck`. Exit code 0 when nothing is listed, 1 when something is, or when a service does not
-answer.
+Asks each service's `/ops/stuck`. Exit code 0 if nothing is listed, 1 if something is, or if a service does not answer.
 """
 
 from holdfast.cli.lists import show

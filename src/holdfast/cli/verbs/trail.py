@@ -1,7 +1,7 @@
 """`holdfast trail`: everything that one id led to, in every service, as a tree.
 
-Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). A service that does not answer is named,
-and the rest is shown: then the exit code is 1, as it is when something is unfinished.
+Asks each service's `/ops/trail` and merges the answers (`core.explain.trail`). If a service does not answer,
+it is named and the rest is shown. The exit code is 1 then, and if something is unfinished.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ def trail(id: str, *, target: str = "", access: Access = CONFIGURED, as_json: As
     For example:
     `holdfast trail 01jd... --url order=http://127.0.0.1:8000/order --url stock=http://127.0.0.1:8000/stock`
 
-    `holdfast trail my-correlation-id`                          services from holdfast.toml
+    `holdfast trail my-correlation-id`                          the services of holdfast.toml
 
-    `holdfast trail CheckoutSaga/o1 --target shop.services:shop`   a stream; with what its saga does next
+    `holdfast trail CheckoutSaga/o1 --target shop.services:shop`   a stream, with the steps its saga has left
 
     Parameters
     ----------

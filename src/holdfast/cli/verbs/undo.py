@@ -1,7 +1,7 @@
 """`holdfast undo`: running sagas that are not past their point of no return are undone, one by one or in bulk.
 
-Each saga is looked for in every service and undone where it is (`cli.repairs`); who ordered it and why is recorded.
-`--dry-run` shows the plan and changes nothing. Exit code 1 when something is refused or a service does not answer.
+Each saga is found and undone in the service that has it (`cli.repairs`); who ordered it and why is recorded.
+`--dry-run` shows the plan and changes nothing. Exit code 1 if something is refused or a service does not answer.
 """
 
 from holdfast.cli.options import (
@@ -37,7 +37,7 @@ def undo(
     targets
         Sagas (Type/id).
     unsettled
-        All that have not ended, as far as the filters leave them.
+        All sagas that have not ended and pass the filters.
     """
     repairs = Repairs(access, trial)
     found = repairs.targets(targets, {"unsettled": unsettled}, selection)

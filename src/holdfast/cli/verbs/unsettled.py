@@ -1,7 +1,7 @@
 """`holdfast unsettled`: the sagas that have not ended, in every service, and what each waits for, the oldest first.
 
-Asks each service's `/ops/unsettled`. Exit code 0 when nothing is listed, 1 when something is, or when a service does
-not answer.
+Asks each service's `/ops/unsettled`. Exit code 0 if nothing is listed, 1 if something is, or if a service does not
+answer.
 """
 
 from holdfast.cli.lists import show

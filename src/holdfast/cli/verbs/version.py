@@ -1,6 +1,6 @@
 """`holdfast version`: which release this is, and on which Python it runs.
 
-For reports and for scripts. It comes after nothing, asks nobody and never fails.
+It is for reports and scripts. It asks no service and never fails.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """`holdfast why`: what happened under an id, where it stands, what blocks it, whose that is, and what can be done.
 
-Asks every service's `/ops/why` (`operator.why`) and tells the story (`core.explain.story`). Exit code 0 when nothing
-is left to happen, 1 when something is, or when a service does not answer.
+Asks every service's `/ops/why` (`operator.why`) and tells the story (`core.explain.story`). Exit code 0 if nothing
+is left to happen, 1 if something is, or if a service does not answer.
 """
 
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ def why(
         Also draw a timeline into this file.
     """
     if not id.strip():
-        raise ConfigInvalid("an id is needed: it is empty")
+        raise ConfigInvalid("the id is empty")
     settings = access.settings()
     found = gather(access.services(settings), id, settings)
     answers, silent, now = found.answers, found.silent, found.now
@@ -65,7 +65,7 @@ def why(
             raise ConfigInvalid(f"--svg {str(svg)!r}: {error.strerror}") from None
     text = shown(story, trail if tree else None, now)
     cut = [answer.service for answer in answers if answer.more or not answer.complete]
-    text += "".join(f"\n! {service} knows more than is shown" for service in cut)
+    text += "".join(f"\n! {service} knows more than is shown here" for service in cut)
     value = {**msgspec.to_builtins(story), "silent": silent, "trail": as_value(trail)}
     say(value, as_json=as_json, text=text)
     return 0 if story.settled else 1

@@ -1,7 +1,7 @@
-"""Suites that decide what an adapter is: one that passes is one, whoever wrote it.
+"""Suites that decide what an adapter is: code that passes is an adapter, whoever wrote it.
 
-Each is a class of tests; an adapter's test file is a subclass that says how one is made. Nothing is skipped: where an
-engine lacks a capability, the suite asks for a clear refusal instead. Fails as pytest fails.
+Each is a class of tests; an adapter's test file is a subclass that makes one. Nothing is skipped: if an engine lacks a
+capability, the suite asks for a clear refusal instead. Fails as pytest fails.
 """
 
 import pytest

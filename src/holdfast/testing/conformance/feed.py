@@ -128,7 +128,7 @@ class FeedConformance:
 
     @pytest.mark.asyncio
     async def test_a_large_page_arrives_or_says_where_it_ends(self) -> None:
-        """Large records go through in order; where a page is too large, its beginning comes, and `upto` says so."""
+        """Large records go through in order; if a page is too large, its beginning comes, and `upto` says so."""
         data = b'"' + b"x" * (1024 * 1024) + b'"'
         records = tuple(msgspec.structs.replace(FULL, position=n, data=data) for n in range(1, 8))
         stock = Publishing(FeedPage(records, 9, "i3", 12))

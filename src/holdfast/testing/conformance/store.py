@@ -232,7 +232,7 @@ class StoreConformance:
         assert await load() == []
 
     async def test_a_snapshot_stands_for_what_is_before_it(self, store: Store) -> None:
-        """With a snapshot only later records come; not when none is wanted, nor where a position is asked."""
+        """With a snapshot only later records come; not when none is wanted, nor if a position is asked for."""
         snapshot = Snapshot(2, "shape", msgspec.Raw(b'{"n":2}'))
         await store.commit([append("A/1", 0, 4), Batch(rows=(Row("snapshot", "A/1", msgspec.json.encode(snapshot)),))])
 

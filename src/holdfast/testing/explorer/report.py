@@ -1,7 +1,7 @@
 """What the fault explorer says of a schedule that breaks a system: a test to paste, and the trail of what went wrong.
 
-Comes after a run was judged; before whoever reads it. Cannot fail: what has no name that can be imported is written as
-it stands, for a person to put right.
+Comes after a run was judged; its reader comes next. It never raises: a system that no module offers by name is written
+as `...`, for the developer to fill in.
 """
 
 import inspect

@@ -1,7 +1,7 @@
-"""How a run of an exploration is made: in virtual time, with nothing said, and so that it comes to an end.
+"""How a run of an exploration is made: in virtual time, without log lines, and with a bound.
 
 `testing.explorer.search` calls this for each schedule. Garbage is collected between runs, not in them. Fails with
-`EndlessRun` where a run goes round for ever at one instant, or where nothing can happen any more.
+`EndlessRun` if a run goes round for ever at one instant, or if nothing can happen any more.
 """
 
 import gc
@@ -15,7 +15,7 @@ from holdfast.testing.simulation.loop import VirtualLoop
 
 T = TypeVar("T")
 ROUNDS_MAX = 100_000
-"""A run of an example has some hundred; each makes all that is ready."""
+"""Rounds of the loop in one run. A run of an example has some hundreds; a round makes every callback that is ready."""
 
 
 class EndlessRun(Exception):
@@ -23,7 +23,7 @@ class EndlessRun(Exception):
 
 
 def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], seed: int) -> T:
-    """Run to the end, and leave what is still going on where it is: nobody will ask for it. Raises EndlessRun."""
+    """Run to the end, and leave the tasks that still go on: nobody will ask for them. Raises EndlessRun."""
     loop = VirtualLoop(seed)
     loop.rounds_left, loop.left = ROUNDS_MAX, True
     task = loop.create_task(main())
@@ -38,9 +38,9 @@ def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], seed: int) -> T:
 
 
 class quiet:
-    """What the runtime logs of faults that were meant says nothing; garbage is collected between runs, not in them.
+    """Within it the runtime logs nothing, since the faults were planned, and garbage is collected only between runs.
 
-    Neither does what a run has left behind, when it is taken apart: its tasks were in the middle of something.
+    The tasks that a run leaves unfinished give no warnings either, when they are collected.
     """
 
     def __enter__(self) -> None:

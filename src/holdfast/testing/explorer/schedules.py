@@ -1,8 +1,8 @@
 """Which schedules an exploration runs: the simplest first, each stage made of what those before have shown.
 
 No fault at all, which shows the points at which something can go wrong. Every single fault at every one of these. Then
-pairs: to each fault a second one, at every point that its own run came by from there on, so that it may hit what only
-the first has led to: a retry, a recovery, an undo. Then several faults and latencies, drawn by chance from all points
+pairs: to each fault a second one, at every point that its own run met from there on, so that it may hit what only the
+first has led to: a retry, a recovery, an undo. Then several faults and latencies, drawn by chance from all points
 that were ever met. `testing.explorer.search` runs them and tells what they met.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from holdfast.testing.simulation.faults import Fault, Schedule, kinds_at
 
 Point = tuple[str, int]
-"""Where, and the how manieth time it came by there."""
+"""Where, and the number of the commit or message there; the first is 1."""
 FAULTS_MAX = 6
-"""Faults of a run drawn by chance, at the most."""
+"""The most faults of a run that is drawn by chance."""
 
 
 class Choice:
@@ -26,12 +26,12 @@ class Choice:
         self._seed, self._chance = seed, random.Random(seed)
         self._runs = 0
         self._met: dict[Point, Point] = {}
-        """Every point that was met, in the order they were met first; a name is kept once, however many runs say it."""
+        """Every point that was met, in the order of their first meeting; its name is kept once, for all runs."""
         self._after: dict[Fault, list[Point]] = {}
-        """Single fault -> its point, and those that its run came by afterwards."""
+        """Single fault -> its point, and those that its run met afterwards."""
 
     def note(self, schedule: Schedule, seen: Sequence[Point]) -> None:
-        """A schedule was run, and came by these points."""
+        """A schedule was run, and met these points."""
         self._runs += 1
         points = [self._met.setdefault(point, point) for point in seen]
         if len(schedule.faults) == 1 and not schedule.jitter:
@@ -40,7 +40,7 @@ class Choice:
             self._after[fault] = points[points.index(where) :] if where in points else []
 
     def stages(self, wanted: int) -> Iterator[Iterable[Schedule]]:
-        """The schedules, where `wanted` are run in all. A stage is asked for when those of the one before are noted."""
+        """The schedules, of which `wanted` are run. Ask for a stage when all runs of the one before are noted."""
         yield [Schedule(seed=self._seed)]
         yield [Schedule((fault,), self._seed) for where, number in self._met for fault in faults_at(where, number)]
         # Half of what is left is for pairs: of all of them, or as many as fit, evenly over the run.
@@ -48,7 +48,7 @@ class Choice:
         yield self._drawn(list(self._met))
 
     def _pairs(self, most: int) -> Iterator[tuple[Fault, Fault]]:
-        """Two faults, the earlier first: all pairs, or as many as may be, drawn evenly."""
+        """Two faults, the earlier first: all pairs, or `most` of them, drawn evenly."""
         ends = list(itertools.accumulate(map(self._count, self._after)))
         count = ends[-1] if ends else 0
         if count <= most:

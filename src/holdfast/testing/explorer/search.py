@@ -1,9 +1,9 @@
 """The fault explorer: it hunts for the schedule of faults that breaks a system, and prints it as a test.
 
-`explore` runs a scenario in virtual time: undisturbed, with every single fault, with pairs, with several at once
+`explore` runs a scenario in virtual time: without faults, with every single fault, with pairs, with several at once
 (`testing.explorer.schedules`). After each run the system must settle and its invariants must hold. A failure is shrunk
 to the fewest faults that still show it, and raised as `Found`: what is wrong, a ready test, and the trail of the
-transaction. One seed decides all: the same seed gives the same runs, and the same logs. (TigerBeetle's and
+transaction. One seed decides everything: the same seed gives the same runs, and the same logs. (TigerBeetle's and
 FoundationDB's simulators are the models.)
 """
 
@@ -45,13 +45,13 @@ READ_TRIES = 10
 """A service may crash once all is settled too: at the commit that saves a cursor."""
 JITTER = (0.0, 0.0, 0.0, 0.001, 0.004, 0.02)
 BATCH, BATCH_MOST, BATCH_SECONDS = 25, 200, 0.5
-"""Runs of one worker between two looks at what was found: few at first, so that what breaks at once is shown at once;
-more and more, to a bound, while they take less than so long, since every new process pays for its memory; fewer where
-they take twice that."""
+"""Runs of one worker between two looks at the results: few at first, so that an early failure is shown early. The
+number doubles up to a bound while a batch takes less than BATCH_SECONDS, since every new process pays for its memory,
+and is halved if a batch takes more than twice that."""
 
 
 class RunResult(msgspec.Struct):
-    """What came of one run."""
+    """The result of one run."""
 
     schedule: Schedule
     seen: list[tuple[str, int]]
@@ -126,13 +126,13 @@ def explore(
     stuck: bool = False,
     workers: int | None = None,
 ) -> Exploration:
-    """Hunt for a schedule that breaks the system, in so many runs or so many seconds, whichever is over first.
+    """Hunt for a schedule that breaks the system, until `schedules` runs are done or `seconds` have passed.
 
-    `system` is a System, or a function that makes one where its services keep something of their own. `scenario` is
-    what callers do; `VirtualSystem.ask` asks until there is an answer. Judged are the system's invariants, and those in
-    `invariants`; that the scenario raises nothing; and that everything settles, no saga `stuck` unless that is allowed.
-    Runs are made in `workers` processes, forked; None: one a core, where this process has one thread; 0: in this one.
-    What a scenario keeps outside of the system is seen in this process only with 0. Raises Found.
+    `system` is a System, or a function that makes one if its services keep state of their own. `scenario` is what
+    callers do; `VirtualSystem.ask` asks until there is an answer. A run is good if the scenario raises nothing, if
+    everything settles (no saga is stuck unless `stuck` allows it), and if the system's invariants hold, and those in
+    `invariants`. Runs are made in `workers` forked processes. None: one per core, if this process has one thread. 0: in
+    this process; only then does the caller see what a scenario keeps outside of the system. Raises Found.
     """
     explorer, choice = _Explorer(system, scenario, tuple(invariants), stuck=stuck), Choice(seed)
     many = _workers() if workers is None else workers
@@ -174,7 +174,7 @@ def _batches(stages: Iterable[Iterable[Schedule]], wanted: int, workers: int) ->
 def replay(
     system: Made, scenario: Scenario, schedule: Schedule, *, invariants: Iterable[Any] = (), stuck: bool = False
 ) -> RunResult:
-    """One run, as an exploration made it. Raises Found where it breaks the system."""
+    """One run, as an exploration made it. Raises Found if it breaks the system."""
     explorer = _Explorer(system, scenario, tuple(invariants), stuck=stuck)
     with quiet():
         outcome = explorer.run(schedule, keep=True)
@@ -191,7 +191,7 @@ def explored(system: Made, **options: Any) -> Callable[[Scenario], Callable[[], 
         def run() -> None:
             explore(system, scenario, **options)
 
-        # A runner must not take the scenario's parameter for a fixture.
+        # A test runner must not take the scenario's parameter for a fixture.
         run.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
         return run
 
@@ -205,17 +205,17 @@ class _Explorer:
         self.exploration = Exploration(seen={}, hit={}, chosen={})
 
     def run(self, schedule: Schedule, *, keep: bool = False) -> RunResult:
-        """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail where something is wrong."""
+        """Run the scenario on one schedule. `keep`: with the logs' digest, and the trail if something is wrong."""
         begun, faults = time.process_time(), Faults(schedule.faults)
         try:
             outcome = in_virtual_time(lambda: self._play(schedule, faults, keep=keep), schedule.seed)
-        except EndlessRun as error:  # in what moment it was is not known: it went round and round
+        except EndlessRun as error:  # nobody knows at which moment: it went round and round
             outcome = RunResult(schedule, faults.seen, faults.hit, (Violation("settles", str(error)),))
         outcome.seconds = time.process_time() - begun
         return outcome
 
     def note(self, outcome: RunResult) -> None:
-        """Take a run into what is known of all."""
+        """Count a run among all of them."""
         exploration, schedule = self.exploration, outcome.schedule
         exploration.runs += 1
         exploration.seconds += outcome.seconds
@@ -276,7 +276,7 @@ class _Explorer:
         return (Violation("settles", "it is never quiet for long enough to read all logs"),)
 
     async def _why(self, system: VirtualSystem, *, timed_out: bool) -> tuple[Violation, ...]:
-        """What else is wrong where a scenario has failed: what it waited for in vain, and what has settled wrongly."""
+        """What else is wrong after a scenario failed: what it waited for in vain, and which invariants do not hold."""
         try:
             await system.settle(within_seconds=SETTLE_SECONDS if timed_out else 0.0)
         except AssertionError as error:
@@ -289,7 +289,7 @@ class _Explorer:
         return (*left, *audit.report().violations)
 
     async def _read(self, system: VirtualSystem) -> tuple[Violation, ...] | None:
-        """What the logs say; None where somebody crashed while they were read."""
+        """The violations in the logs; None if a service crashed while they were read."""
         crashes, audit = len(system.crashes), Audit(system.system)
         try:
             stuck = () if self._stuck else await _stuck(system)
@@ -300,7 +300,7 @@ class _Explorer:
         return None if len(system.crashes) > crashes else (*stuck, *report.violations, *self._open(audit, report))
 
     def _open(self, audit: Audit, report: Report) -> list[Violation]:
-        """Transactions that have not settled though nothing moves any more."""
+        """Transactions that have not settled although nothing moves any more."""
         if self._stuck or not report.open:
             return []
         return [
@@ -316,7 +316,7 @@ class _Explorer:
         return Found(self.text(shown), shown, self.exploration)
 
     def _shrink(self, schedule: Schedule, names: set[str]) -> Schedule:
-        """The fewest faults that break the same invariant; without latencies drawn by chance where it goes without."""
+        """The fewest faults that break the same invariant, without random latencies if it breaks without them too."""
 
         def breaks(candidate: Schedule) -> bool:
             return bool(names & {one.invariant for one in self.run(candidate).violations})
@@ -334,7 +334,7 @@ class _Explorer:
         return Schedule(faults, 0 if seed and breaks(Schedule(faults, 0, jitter)) else seed, jitter)
 
     def text(self, outcome: RunResult) -> str:
-        """What is wrong, as a person reads it."""
+        """What is wrong, as text for the developer."""
         wrong = [_as_line(violation) for violation in outcome.violations[:10]]
         test = as_test(self._made, self._scenario, outcome.schedule, wrong[0], invariants=self._more, stuck=self._stuck)
         return "\n".join((*wrong, "", test, "", outcome.told, "", str(self.exploration)))
@@ -346,7 +346,7 @@ def _as_line(violation: Violation) -> str:
 
 
 async def _read_whole(audit: Audit, system: VirtualSystem) -> None:
-    """Only what is not there when all was read again is missing."""
+    """Read all logs, and once more if a transaction is unfinished: only what the second read lacks is missing."""
     await read_all(audit, dict(system.nodes))
     if audit.unfinished:
         await read_all(audit, dict(system.nodes))

@@ -1,8 +1,7 @@
 """Many runs in processes of their own, forked one batch after another: a child is thrown away with all its garbage.
 
-Each child takes every n-th item of a batch, in order, up to the first that fails, and sends what came of them through
-a pipe. Before: `testing.explorer.search`, which makes the items. Fails with RuntimeError where a child ends without a
-word.
+Each child takes every n-th item of a batch, in order, up to the first that fails, and sends the results through a pipe.
+Comes after `testing.explorer.search`, which makes the items. Fails with RuntimeError if a child ends without results.
 """
 
 import gc
@@ -14,7 +13,7 @@ import msgspec
 
 
 class Judged(Protocol):
-    """What comes of an item; whatever follows one with violations need not be known."""
+    """The result of an item; results after the first with violations may be missing."""
 
     @property
     def violations(self) -> Sequence[object]:
@@ -27,7 +26,7 @@ R = TypeVar("R", bound=Judged)
 
 
 def run_all(run: Callable[[Given], R], items: Sequence[Given], workers: int, kind: type[R]) -> Iterator[R]:
-    """What comes of each item, in order, up to the first with violations. `workers` 0: all in this process."""
+    """The result of each item, in order, up to the first with violations. `workers` 0: all in this process."""
     if not workers:
         for item in items:
             found = run(item)

@@ -1,8 +1,8 @@
-"""Faults: what can go wrong at one point of a run in virtual time, and which of it shall.
+"""Faults: what can go wrong at one point of a run in virtual time, and what shall go wrong in this run.
 
 A point is a commit of a service, or a message from one to another, counted from 1 in the order they come; in a run of
 the same seed and the same faults before it, the same point is the same moment. `VirtualSystem` asks at each point what
-is to happen there and does it; the points that were met are remembered in order. `testing.explorer.search` chooses.
+shall happen there and does it; the points that were met are kept in order. `testing.explorer.search` chooses.
 """
 
 import msgspec
@@ -21,8 +21,8 @@ MESSAGE_FAULTS = (
     "partition",
 )
 """At a message: it or its answer is lost; it is delivered twice, or again when `DELAY_SECONDS` have passed; it is
-delayed, so that others pass it; who has received it, or who waits for its answer, crashes before that arrives; the two
-do not reach each other for `PARTITION_SECONDS`."""
+delayed, so that others pass it; its receiver, or its sender, crashes before the answer arrives; the two do not reach
+each other for `PARTITION_SECONDS`."""
 FEED_FAULTS = ("lose_answer", "delay")
 """At a page of a feed, and at a question to a peer."""
 SLOW_SECONDS, DELAY_SECONDS, PARTITION_SECONDS, DOWN_SECONDS = 3.0, 1.5, 12.0, 0.2
@@ -31,7 +31,7 @@ CLOCK_JUMPS_US = {"clock_ahead": 3_600_000_000, "clock_back": -300_000_000}
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
-    """One thing that goes wrong, where, and at which time that comes by."""
+    """One thing that goes wrong, where, and at the how-many-th commit or message there."""
 
     kind: str
     where: str
@@ -73,7 +73,7 @@ class Faults:
         """Those of the chosen that were met."""
 
     def meet(self, where: str) -> tuple[str, ...]:
-        """A point comes by: what is to go wrong at it."""
+        """Count a point, and say what shall go wrong at it."""
         number = self._counts[where] = self._counts.get(where, 0) + 1
         self.seen.append((where, number))
         found = self._chosen.get((where, number))

@@ -1,7 +1,7 @@
 """What is left to do in a system in virtual time, as sentences: what keeps it from being settled.
 
-`VirtualSystem.settle` waits until there is nothing. Asks stores and nodes of what they hold, and changes nothing. Fails
-with StoreError where a service has just crashed.
+`VirtualSystem.settle` waits until nothing is left. It asks stores and nodes what they hold, and changes nothing. Fails
+with StoreError if a service has just crashed.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from holdfast.testing.simulation.store import VirtualStore
 
 
 async def left_of(name: str, node: Node, nodes: Mapping[str, Node], stores: Mapping[str, VirtualStore]) -> list[str]:
-    """What one service has to do still; what comes from a service that is down is not known."""
+    """What one service still has to do; messages from a service that is down are not known."""
     left = [f"{name}: {slot.stream} waits: {slot.message.error}" for slot in node.waiting.slots()]
     left += [f"{name}: {stream} is being tried" for stream in node.retrier.streams_tried]
     sagas = node.dispatch.sagas

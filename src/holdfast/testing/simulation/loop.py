@@ -1,8 +1,8 @@
-"""The virtual loop: an event loop on a clock that nobody waits for, and all chance of a run in one seed.
+"""The virtual loop: an event loop whose clock jumps, and whose random numbers all come from one seed.
 
-Where nothing is ready its clock jumps to the next timer, so an hour of backoff takes a millisecond. The same seed makes
-the same callbacks in the same order. Where nothing can happen any more a run ends with `RuntimeError`, it never hangs;
-nor does it go round for ever at one instant, where a bound is set. `testing.simulation.system` puts services on it.
+If nothing is ready, its clock jumps to the next timer, so an hour of backoff takes a millisecond. The same seed makes
+the same callbacks in the same order. If nothing can happen any more, a run ends with `RuntimeError` and never hangs;
+if a bound is set, it does not go round for ever at one instant. `testing.simulation.system` puts services on it.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 EPOCH_US = 1_700_000_000_000_000
-"""Where virtual time begins: 14 November 2023, 22:13:20 UTC."""
+"""The start of virtual time: 14 November 2023, 22:13:20 UTC."""
 STALLED_SECONDS = 5.0
 """Real seconds that a loop without a timer waits for another thread before it gives up."""
 
 
 class _Due(msgspec.Struct, eq=False):
-    """A callback that the loop is to make, soon or at a time; the little of `asyncio.Handle` that is asked for."""
+    """A callback to make in the next round or at a time; it has the part of `asyncio.Handle` that callers use."""
 
     callback: Callable[..., object]
     args: tuple[Any, ...]
@@ -39,12 +39,12 @@ class _Due(msgspec.Struct, eq=False):
     off: bool = False
 
     def cancel(self) -> None:
-        """Do not make it."""
+        """Do not make the callback."""
         self.off = True
         self.callback, self.args = _nothing, ()
 
     def cancelled(self) -> bool:
-        """Whether it is not to be made."""
+        """True if the callback will not be made."""
         return self.off
 
     def when(self) -> float:
@@ -57,10 +57,10 @@ def _nothing() -> None:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, with the source of all chance in it.
+    """An event loop in virtual time, with the source of all random numbers.
 
-    It asks the system for nothing unless something of the outside (a socket, another thread) is waited for. Callbacks
-    run in the order they were asked for, those that are due at one time in the order they were set.
+    It makes no system calls unless a task waits for something outside (a socket, another thread). Callbacks run in the
+    order they were asked for; those that are due at one time, in the order they were set.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -71,12 +71,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._later: list[tuple[float, int, _Due]] = []
         self._order = 0
         self.left = False
-        """Set, tasks that go on at the end of the run are left where they are."""
+        """True: tasks that still go on at the end of the run are left as they are."""
         self.rounds_left = -1
         """Rounds after which the run ends with RuntimeError; below 0: no bound."""
         self.random = random.Random(seed)
         self._outside: Any = self._selector.get_map()  # type: ignore[attr-defined]
-        """What of the outside is waited for; the loop's own pipe is among it once there is one."""
+        """The files outside that tasks wait for; the loop's own pipe is one of them once there is one."""
 
     def _make_self_pipe(self) -> None:
         """Later: only a loop that waits for the outside needs to be woken from there."""
@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._elapsed
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> Any:
-        """A task; where the run is `left` at its end, nobody is told that it was not awaited."""
+        """A task; if the run is `left` at its end, there is no warning that it was not awaited."""
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         if self.left:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -130,8 +130,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.call_at(self._elapsed + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        """Rounds until somebody stops the loop: each makes what is ready; where nothing is, time jumps to what is due
-        next."""
+        """Run rounds until the loop is stopped: each makes the callbacks that are ready. If none is, time jumps to the
+        next timer."""
         soon = self._soon
         while True:
             self.rounds_left -= 1
@@ -153,7 +153,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 return
 
     def _jump(self) -> None:
-        """Nothing is ready: take what the outside says, or go to the time of what is due next."""
+        """Nothing is ready: take events from outside, or go to the time of the next timer."""
         soon, later = self._soon, self._later
         if self._outside:
             self._poll(0.0)
@@ -169,18 +169,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 soon.append(heapq.heappop(later)[2])
 
     def _poll(self, seconds: float) -> None:
-        """Take in what the outside has to say."""
+        """Take events from outside."""
         outside: Any = self
         if self._ssock is None:
             super()._make_self_pipe()  # type: ignore[misc]
         if self._soon:
-            return  # it was said before there was a pipe to say it through
+            return  # it was called back before there was a pipe to wake the loop
         outside._process_events(outside._selector.select(seconds))
         while outside._ready:
             self._soon.append(_Due(outside._ready.popleft()._run, (), copy_context()))
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Drop every callback, and close the loop."""
         self._soon.clear()
         self._later.clear()
         super().close()
@@ -217,7 +217,7 @@ def next_round() -> Generator[None, None, None]:
 
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0) -> T:
-    """Run a coroutine function to its end in virtual time. Raises what it raises, or RuntimeError where it hangs."""
+    """Run a coroutine function to its end in virtual time. Raises what it raises, or RuntimeError if it hangs."""
     loop = VirtualLoop(seed)
     try:
         return loop.run_until_complete(main())

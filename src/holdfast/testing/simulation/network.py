@@ -1,7 +1,7 @@
-"""The network of a system in virtual time: what is said between services takes time, and may be lost or come twice.
+"""The network of a system in virtual time: a message takes time, and may be lost or come twice.
 
 `testing.simulation.system` builds a system on it. Frames go as bytes, as they do over HTTP. Faults are met at each
-message. Fails with `Unreachable` where something does not arrive.
+message. Fails with `Unreachable` if a message or its answer does not arrive.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class VirtualTransport(LocalTransport):
-    """A network: what is said takes time, goes as bytes, and may be lost on the way there or back."""
+    """A network: messages take time, go as bytes, and may be lost on the way there or back."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class VirtualTransport(LocalTransport):
         self.latency_seconds = latency_seconds
         self.loss = loss
         self.jitter: tuple[float, ...] = ()
-        """Latencies that are drawn from for each message, in the place of `latency_seconds`."""
+        """Latencies from which each message's is drawn, instead of `latency_seconds`."""
         self.cut: set[str] = set()
-        """Services that nobody reaches, though they run."""
+        """Services that no peer reaches, though they run."""
         self._apart: dict[frozenset[str], float] = {}
         """Two services -> until when they do not reach each other."""
         self._late: set[asyncio.Task[None]] = set()
@@ -67,7 +67,7 @@ class VirtualTransport(LocalTransport):
         return decode_frame(encode_frame(answer))
 
     async def _after(self, sender: str, peer: str, frame: Frame, met: tuple[str, ...]) -> None:
-        """What goes wrong when a frame was taken, and its answer has not arrived."""
+        """What goes wrong after a frame was taken and before its answer arrives."""
         if "duplicate" in met:
             with contextlib.suppress(HoldfastError):
                 await super().exchange(peer, frame)
@@ -144,4 +144,4 @@ class ServiceTransport:
         return await self._network.asked(self._name, peer, tx)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no connections."""

@@ -1,7 +1,7 @@
 """The store of a service in virtual time: in memory, with a flush that takes time and may go wrong.
 
 `testing.simulation.system` gives each service one. Faults are met at each commit. What was committed outlives its
-service, as a disk does. Fails with `StoreFailed` where a fault says so.
+service, as a disk does. Fails with `StoreFailed` if a fault says so.
 """
 
 import asyncio
@@ -65,12 +65,12 @@ class VirtualStore(MemoryStore):
     async def scan(
         self, kind: RowKind, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[tuple[str, bytes]]:
-        """Rows in key order; others run meanwhile, as they do while an engine reads."""
+        """Rows in key order; other tasks run meanwhile, as they do while an engine reads."""
         await next_round()
         return await super().scan(kind, prefix=prefix, after=after, limit=limit)
 
     def sends(self, destination: str, after: int) -> bool:
-        """Whether there is a record for a service after a position."""
+        """True if there is a record for a service after a position."""
         for record in reversed(self._records):
             if record.position <= after:
                 return False
@@ -79,16 +79,16 @@ class VirtualStore(MemoryStore):
         return False
 
     def records(self) -> list[Record]:
-        """All that was ever committed, also while the service is down."""
+        """All records that were ever committed, also while the service is down."""
         return list(self._records)
 
     @property
     def reachable(self) -> bool:
-        """Whether something gets in or out: it was opened, and not cut since."""
+        """True if it was opened, and not cut since."""
         return self._open
 
     def cut(self) -> None:
-        """From here on nothing gets in or out, until the next `open`."""
+        """Take no commits and answer no reads until the next `open`."""
         self._open = False
 
     def _crash(self) -> None:

@@ -1,7 +1,7 @@
 """A system in virtual time: every service in one process and one thread, on one virtual loop.
 
 Time, ids, jitter and losses come from one seed: the same seed gives the same logs, byte for byte. A service can be
-crashed before or after any of its commits; its store keeps what was committed and nothing else. `Faults`, where they
+crashed before or after any of its commits; its store keeps what was committed and nothing else. `Faults`, if they
 are given, are met at commits and at messages; `testing.explorer.search` chooses them.
 """
 
@@ -55,9 +55,9 @@ class VirtualSystem:
     ) -> None:
         self.system = System([system], name=system.name) if isinstance(system, Service) else system
         self.services = dict(self.system.services)
-        """What runs under each name from its next start on: put a mended service here."""
+        """What runs under each name from its next start on: put a repaired service here."""
         self.down_seconds = down_seconds
-        """How long a service that a planned crash took stays away."""
+        """How long a service stays down after a planned crash."""
         self.faults = faults
         self._snapshot_every, self._streams_max = snapshot_every, streams_in_memory_max
         self.clock = VirtualClock()
@@ -127,7 +127,7 @@ class VirtualSystem:
         starting = self._starting[name] = asyncio.get_running_loop().create_task(node.start())
         try:
             await starting
-            if not self.stores[name].reachable:  # it speaks to its peers before anybody hears that it has started
+            if not self.stores[name].reachable:  # it crashed after it spoke to its peers
                 raise Unavailable(f"{name} crashed as it started")
         except BaseException as error:
             await node.close(drain=False)
@@ -141,7 +141,7 @@ class VirtualSystem:
         return node
 
     async def crash(self, name: str) -> None:
-        """Take a service away between two instants: what is not committed is lost, and nobody is told."""
+        """Crash a service between two instants: what is not committed is lost, and no peer is told."""
         self.stores[name].cut()
         self.crashes.append(name)
         await self._fall(name)
@@ -152,7 +152,7 @@ class VirtualSystem:
         return await self.start(name)
 
     def crash_soon(self, name: str) -> None:
-        """Take a service away at this instant, and let it come back after `down_seconds`."""
+        """Crash a service at this instant, and start it again after `down_seconds`."""
         self.stores[name].cut()
         self.crashes.append(name)
         if name not in self._coming:
@@ -181,7 +181,7 @@ class VirtualSystem:
     async def ask(self, command: Command[Any], key: str = "", *, seconds: float = 2400.0) -> outcomes.Outcome:
         """The outcome of a command, asked for under one key until there is one, as a patient caller would.
 
-        Raises TimeoutError after so many virtual seconds, and at once what asking again cannot change.
+        Raises TimeoutError after `seconds` of virtual time; errors that asking again cannot change are raised at once.
         """
         key = key or f"ask-{next(self._asked)}"
         async with asyncio.timeout(seconds):
@@ -200,7 +200,7 @@ class VirtualSystem:
     async def settle(self, *, within_seconds: float = 600.0) -> None:
         """Wait until nothing is left to do anywhere: no saga open but stuck ones, every message and event handled.
 
-        Raises AssertionError, with the progress of every service, when that has not come after virtual seconds.
+        Raises AssertionError, with what is left, if it takes longer than `within_seconds` of virtual time.
         """
         loop = asyncio.get_running_loop()
         end, pause = loop.time() + within_seconds, SETTLE_FIRST_SECONDS
@@ -211,7 +211,7 @@ class VirtualSystem:
             pause = min(SETTLE_LAST_SECONDS, pause * SETTLE_GROWTH)
 
     async def _left(self, most: int = 1000) -> list[str]:
-        """What is left to do, or the first of it."""
+        """What is left to do; at least the first `most` items, if there are more."""
         left = [f"{name} is down" for name in self.services if name not in self.nodes]
         for name, node in list(self.nodes.items()):
             if len(left) >= most:
