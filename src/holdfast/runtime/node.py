@@ -87,7 +87,7 @@ class Node:
         self.incarnations = Incarnations(())
         self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
         self.streams = Streams(self.dispatch.folder_of, streams_max=streams_in_memory_max)
-        self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed)
+        self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed, service=self.name)
         self.outcomes = Outcomes(self.dispatch.sagas, on_timer=lambda key: self.timers.note(key))
         self.turns = Turns()
         self.waiting = Waiting(self.dispatch)
@@ -287,7 +287,13 @@ class Node:
                 self.conversations.reread_own()
                 return
             except StoreError as error:
-                logger.warning("the store of %s cannot be read, and is asked again: %s", self.name, error)
+                logger.warning(
+                    "%s cannot read its store, takes no work, and tries again in %g s: %s",
+                    self.name,
+                    RECOVER_SECONDS,
+                    error,
+                    extra={"service": self.name},
+                )
 
     async def leap(self, first: int) -> None:
         """Go on at a higher position, in a new incarnation. Raises StoreError."""

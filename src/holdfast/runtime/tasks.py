@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 2.0
 """How long a cancelled task may take to end before it is cancelled once more, and then left behind."""
 
 
-async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
+async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]", service: str = "") -> None:
     """Cancel these tasks and wait for their end; once more where one has not ended in time; then it is left behind."""
     left = {task for task in tasks if task is not None and not task.done()}
     for _ in range(2):
@@ -31,15 +31,28 @@ async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
             for task in done:
                 _ = task.cancelled() or task.exception()  # seen: nobody waits for what comes of it
     if left:
-        logger.error("%d tasks do not end: what they wait for does not answer", len(left))
+        names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
+        logger.error(
+            "%d tasks do not end after %g s; they are left behind: %s",
+            len(left),
+            2 * PATIENCE_SECONDS,
+            ", ".join(names),
+            extra={"service": service},
+        )
 
 
 class Periodic:
     """Work that comes again: `wanted` says whether there is some, `work` does it."""
 
     def __init__(
-        self, every_seconds: float, wanted: Callable[[], bool], work: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        every_seconds: float,
+        wanted: Callable[[], bool],
+        work: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        service: str = "",
     ) -> None:
+        self._service = service
         self._every, self._wanted, self._work = every_seconds, wanted, work
         self._going = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -56,7 +69,7 @@ class Periodic:
         self._going = False
         if self._alarm is not None:
             self._alarm.cancel()
-        await cancel_all((self._task,))
+        await cancel_all((self._task,), self._service)
 
     def _later(self) -> None:
         if self._going:
@@ -65,8 +78,8 @@ class Periodic:
     def _look(self) -> None:
         try:
             wanted = self._wanted()
-        except Exception:
-            logger.exception("%s failed in a way nobody foresaw", self._wanted.__qualname__)
+        except Exception as error:  # noqa: BLE001 - logged; the next look comes all the same
+            self._warn_failed(self._wanted.__qualname__, error)
             wanted = False
         if wanted:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -77,5 +90,14 @@ class Periodic:
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s failed in a way nobody foresaw", self._work.__qualname__, exc_info=error)
+            self._warn_failed(self._work.__qualname__, error)
         self._later()
+
+    def _warn_failed(self, function: str, error: BaseException) -> None:
+        logger.error(
+            "unexpected error in %s; it runs again in %g s",
+            function,
+            self._every,
+            extra={"service": self._service},
+            exc_info=error,
+        )

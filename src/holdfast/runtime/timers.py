@@ -44,6 +44,7 @@ class Timers:
         may_judge: Callable[[], bool],
     ) -> None:
         self.dispatch, self.streams, self.store, self.clock = dispatch, streams, store, clock
+        self.service = dispatch.service.name
         self.landed = landed
         """Told each decision that a timer led to, when it is durable."""
         self._writer = writer
@@ -62,7 +63,7 @@ class Timers:
             if key[:16].isdecimal():
                 self._keys.append(key)
             else:
-                logger.error("a timer's row cannot be read and stays where it is", extra={"timer": key})
+                self._warn_unreadable(key, "its key does not begin with a due time")
         heapq.heapify(self._keys)
         self._arm()
 
@@ -75,7 +76,7 @@ class Timers:
         """Fire no more."""
         self._going = False
         self._arm()
-        await cancel_all((self._firing,))
+        await cancel_all((self._firing,), self.service)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -123,7 +124,12 @@ class Timers:
     def _fired(self, task: "asyncio.Task[None]") -> None:
         self._firing = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("timers could not be fired", exc_info=error)
+            logger.error(
+                "unexpected error while %s fires its timers; they fire after the next reading of the store",
+                self.service,
+                extra={"service": self.service},
+                exc_info=error,
+            )
         self._arm()
 
     async def _fire(self) -> None:
@@ -133,10 +139,19 @@ class Timers:
         try:
             rows = await self.store.get("timer", due)
         except Exception as error:
-            if isinstance(error, StoreError):
-                logger.warning("timers cannot be read: %s", error)
-            else:
-                logger.exception("unexpected error while timers were read; they are tried again")
+            level, what = logging.WARNING, "the store failed"
+            if not isinstance(error, StoreError):
+                level, what = logging.ERROR, "unexpected error"
+            logger.log(
+                level,
+                "%s while %s reads its due timers; it tries again in %g s: %s",
+                what,
+                self.service,
+                RETRY_SECONDS,
+                error,
+                extra={"service": self.service, "timer": due[0] if due else ""},
+                exc_info=error if level == logging.ERROR else None,
+            )
             for key in due:
                 self.again(key)
             return
@@ -146,9 +161,18 @@ class Timers:
             try:
                 setting = msgspec.json.decode(data, type=Setting)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logger.error("a timer's row cannot be read and stays where it is: %s", error, extra={"timer": key})
+                self._warn_unreadable(key, str(error))
                 continue
             self._writer.submit(_WakeWork(self, key, setting))
+
+    def _warn_unreadable(self, key: str, reason: str) -> None:
+        logger.error(
+            "the row of the timer %s of %s cannot be read and stays in the store: %s",
+            key,
+            self.service,
+            reason,
+            extra={"service": self.service, "timer": key},
+        )
 
     def again(self, key: str) -> None:
         """The timer could not be handled; try it again shortly."""
@@ -194,5 +218,13 @@ class _WakeWork:
         self._decision = None
 
     def failed(self, error: Exception) -> None:
-        logger.warning("timer %s could not be handled and is tried again: %s", self._key, error)
+        service = self._timers.service
+        logger.warning(
+            "%s could not handle the timer %s; it tries again in %g s: %s",
+            service,
+            self._key,
+            RETRY_SECONDS,
+            error,
+            extra={"service": service, "stream": self.streams[0], "timer": self._key},
+        )
         self._timers.again(self._key)

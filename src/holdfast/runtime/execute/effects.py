@@ -52,7 +52,7 @@ class Effects:
         tasks = list(self._running.values())
         if seconds and tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        await cancel_all(tasks)
+        await cancel_all(tasks, self.dispatch.service.name)
 
     def _open(self) -> None:
         for stream in list(self._ready):
@@ -67,7 +67,13 @@ class Effects:
         del self._running[stream]
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, HoldfastError):
-                logger.error("unexpected error in an effect's attempt on %s", stream, exc_info=error)
+                logger.error(
+                    "unexpected error while %s attempts the effect on the stream %s; it tries again",
+                    self.dispatch.service.name,
+                    stream,
+                    extra={"service": self.dispatch.service.name, "stream": stream},
+                    exc_info=error,
+                )
             self.retrier.tried(stream, later=True)
         self._open()
 

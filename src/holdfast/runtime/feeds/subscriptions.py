@@ -159,7 +159,12 @@ class Feeds:
         self.subscriptions: list[Subscription] = []
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._saving = Periodic(IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle)
+        self._saving = Periodic(
+            IDLE_SAVE_SECONDS,
+            lambda: any(map(_idle, self.subscriptions)),
+            self._save_idle,
+            service=writer.service,
+        )
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
         """Take up every feed at its checkpoint; consumers that stand together share a fetch."""
@@ -198,7 +203,7 @@ class Feeds:
     async def close(self) -> None:
         """Stop all feeds."""
         await self._saving.stop()
-        await cancel_all(self._tasks)
+        await cancel_all(self._tasks, self._writer.service)
 
     def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:  # pyright: ignore[reportPrivateUsage]
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -221,7 +226,12 @@ class Feeds:
                         await self._give(producer, group, page)
                 except Exception as error:
                     if not isinstance(error, HoldfastError):
-                        logger.exception("unexpected error in the feed of %s; it is tried again", producer)
+                        logger.exception(
+                            "unexpected error while %s reads the feed of %s; it tries again",
+                            self._writer.service,
+                            producer,
+                            extra={"service": self._writer.service, "peer": producer},
+                        )
                     failures += 1
                     for member in group.members:
                         member.failure = error
@@ -298,7 +308,15 @@ class Feeds:
             member.failures = 0
         except Exception as error:
             if member.failures == 0:
-                logger.warning("%s failed on the feed of %s", member.consumer.name, member.producer, exc_info=error)
+                logger.warning(
+                    "the consumer %s of %s failed on the feed of %s after position %d; it tries again",
+                    member.consumer.name,
+                    self._writer.service,
+                    member.producer,
+                    member.position,
+                    extra={"service": self._writer.service, "peer": member.producer, "consumer": member.consumer.name},
+                    exc_info=error,
+                )
             member.failure = error
             member.failures += 1
             return False
@@ -337,4 +355,10 @@ class Feeds:
             member.durable = here
             member.known = True
         except HoldfastError as error:
-            logger.debug("checkpoint of %s not saved: %s", member.cursor_name, error)
+            logger.debug(
+                "%s could not save the checkpoint of %s; it tries again: %s",
+                self._writer.service,
+                member.cursor_name,
+                error,
+                extra={"service": self._writer.service, "peer": member.producer},
+            )

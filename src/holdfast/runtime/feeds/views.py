@@ -101,7 +101,7 @@ class Views:
 
     async def close(self) -> None:
         """Stop building; it goes on at the next start."""
-        await cancel_all(self._tasks)
+        await cancel_all(self._tasks, self._service.name)
 
     async def rebuild(self, name: str) -> None:
         """Build a view anew from the start of its logs; the old one serves meanwhile. Raises NotFound."""
@@ -172,7 +172,14 @@ class Views:
                 if not found.held:
                     return found.position
             except (ExchangeError, Unavailable, StoreError) as error:
-                logger.debug("%s cannot say how far it is: %s", producer, error)
+                logger.debug(
+                    "%s cannot learn from %s how far the transaction %s is; it asks again: %s",
+                    self._service.name,
+                    producer,
+                    tx,
+                    error,
+                    extra={"service": self._service.name, "peer": producer},
+                )
             await asyncio.sleep(STANDING_SECONDS)
 
     async def _save(self, name: str, meta: _Meta) -> None:
@@ -200,7 +207,14 @@ class Views:
                 fed = await self._feeds.feed(consumer)
                 break
             except HoldfastError as error:
-                logger.warning("view %s: generation %d cannot be fed yet: %s", name, consumer.generation, error)
+                logger.warning(
+                    "%s cannot feed generation %d of the view %s yet; it tries again: %s",
+                    self._service.name,
+                    consumer.generation,
+                    name,
+                    error,
+                    extra={"service": self._service.name, "view": name},
+                )
                 await asyncio.sleep(1.0)
         for found in fed:
             while not found.caught_up:
@@ -213,11 +227,24 @@ class Views:
                 await self._save(name, meta)
                 break
             except HoldfastError as error:
-                logger.warning("view %s: the new generation is not recorded yet: %s", name, error)
+                logger.warning(
+                    "%s could not record generation %d of the view %s yet; it tries again: %s",
+                    self._service.name,
+                    consumer.generation,
+                    name,
+                    error,
+                    extra={"service": self._service.name, "view": name},
+                )
                 await asyncio.sleep(1.0)
         self._meta[name] = meta
         self._building.pop(name, None)
         self._feeds.remove(old)
         with contextlib.suppress(StoreError):  # what is left is never read, and cleared before that number is used
             await self._store.clear("view", f"{name}@{old.generation}/", f"{old.name}:")
-        logger.info("view %s: generation %d serves", name, consumer.generation)
+        logger.info(
+            "generation %d of the view %s of %s answers queries from now on",
+            consumer.generation,
+            name,
+            self._service.name,
+            extra={"service": self._service.name, "view": name},
+        )

@@ -119,7 +119,16 @@ def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, de
     except StreamLocked:
         raise
     except Exception as error:
-        logger.warning("a staged command failed, and so its vote is no", extra={"stream": stream}, exc_info=error)
+        service, message = dispatch.service.name, decision.envelope.id
+        logger.warning(
+            "the staged command %s failed on the stream %s of %s; %s votes no",
+            message,
+            stream,
+            service,
+            service,
+            extra={"service": service, "stream": stream, "message_id": message, "peer": producer},
+            exc_info=error,
+        )
         decision = Decision(decision.envelope, decision.streams)
         decision.reject(Rejected("failed", type(error).__name__), stream)
     return decision

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.core.declare.message import Rejection
 from holdfast.core.log.batch import Batch, Cursor, Move
 from holdfast.core.log.name import exchange_cursor
-from holdfast.core.log.record import CANCEL_COMMAND
+from holdfast.core.log.record import CANCEL_COMMAND, record_id
 from holdfast.core.saga.stage import CANCEL, CONFIRM, DIED, gives_way, read
 from holdfast.core.wire.frame import WireRecord
 from holdfast.errors import Rejected, StoreError
@@ -240,7 +240,17 @@ class CancelWork:
         try:
             self._target = msgspec.json.decode(bytes(record.data), type=Target).version
         except msgspec.DecodeError as error:
-            logger.error("a cancel cannot be read, and cancels nothing: %s", error, extra={"peer": producer})
+            logger.error(
+                "%s cannot decode the cancel %s; it cancels nothing: %s",
+                inbox.dispatch.service.name,
+                record_id(producer, record.position),
+                error,
+                extra={
+                    "service": inbox.dispatch.service.name,
+                    "peer": producer,
+                    "message_id": record_id(producer, record.position),
+                },
+            )
             self._target = 0
 
     @property

@@ -153,14 +153,18 @@ class Retrier:
         else:
             message.next_at = now + policy.delay_us(message.attempts, self.clock.random())
         extra = {
+            "service": self.dispatch.service.name,
             "stream": stream,
             "message_id": message.id,
             "attempts": message.attempts,
             "fingerprint": message.fingerprint,
             "correlation_id": message.record.correlation or message.record.tx,
         }
-        level, how = (logging.ERROR, "is parked") if message.parked else (logging.WARNING, "waits for another try")
-        logger.log(level, "message %s %s: its handler failed", message.id, how, extra=extra, exc_info=error)
+        level, how = (
+            (logging.ERROR, "it is parked") if message.parked else (logging.WARNING, "it waits for another try")
+        )
+        text = "the handler of message %s failed on the stream %s of %s; %s"
+        logger.log(level, text, message.id, stream, extra["service"], how, extra=extra, exc_info=error)
 
     def keep_failed(self, slot: Slot, error: Exception) -> None:
         """A handler failed beside the writer: its message waits, with a new backoff, once that is durable; or it is

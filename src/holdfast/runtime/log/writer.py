@@ -41,7 +41,10 @@ class Writer:
         flushed: Callable[[list[Record]], None],
         crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
+        service: str = "",
     ) -> None:
+        self.service = service
+        """The service whose log this is; log lines name it."""
         self._store = store
         self._streams = streams
         self._flushed = flushed
@@ -92,8 +95,8 @@ class Writer:
             pass  # the last group has landed
 
     async def _stop(self) -> None:
-        await cancel_all((self._task, self._loading))
-        await cancel_all((self._loading,))  # a turn that was due while they ended may have begun to load once more
+        await cancel_all((self._task, self._loading), self.service)
+        await cancel_all((self._loading,), self.service)  # a turn that was due meanwhile may have begun to load again
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._deferred, *self._inbox]
         self._forming.clear()
@@ -209,7 +212,12 @@ class Writer:
                 loaded = await self._loaded(wanted)
             except Exception as error:  # who waits for these streams is told, whatever it was
                 if not isinstance(error, StoreError):
-                    logger.exception("unexpected error while streams were loaded; the works that wait for them fail")
+                    logger.exception(
+                        "unexpected error while %s loads the streams %s; the messages that wait for these streams fail",
+                        self.service,
+                        wanted,
+                        extra={"service": self.service},
+                    )
                 deferred, self._deferred = self._deferred, []
                 self._deferred_lanes.clear()
                 self._wanted.clear()
@@ -256,7 +264,11 @@ class Writer:
                 self._crash(error, group)
                 continue
             except Exception as error:
-                logger.exception("unexpected error in the writer; reloading state from the log")
+                logger.exception(
+                    "unexpected error in the writer of %s; reloading state from the log",
+                    self.service,
+                    extra={"service": self.service},
+                )
                 self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
                 continue
             if self._wanted:
@@ -343,7 +355,12 @@ class Writer:
         self._turn_soon()
 
     def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
-        logger.error("the store could not commit: %s", error, extra={"batches": len(group)})
+        logger.error(
+            "the store of %s could not commit; all messages on their way fail, and memory is read again: %s",
+            self.service,
+            error,
+            extra={"service": self.service, "batches": len(group)},
+        )
         self.failure = error
         self.crashes += 1
         lost = [*(work for work, _ in [*group, *self._forming]), *self._deferred, *self._inbox]
