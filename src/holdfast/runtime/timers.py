@@ -1,7 +1,8 @@
 """Timers: durable due times that wake sagas.
 
-A timer is a row written in the batch that wants it; here the rows are read at start, kept in order, and turned into
-works when their time has come. What fires twice, or too late to matter, changes nothing. Before the writer.
+A timer is a row in the batch that sets it. This module reads the rows at start, keeps them in order, and submits a work
+for each timer that is due. A timer that fires twice or too late changes nothing. Dispatch comes before it, the writer
+after it. If a timer cannot be handled, this module logs it and tries again.
 """
 
 import asyncio
@@ -46,19 +47,19 @@ class Timers:
         self.dispatch, self.streams, self.store, self.clock = dispatch, streams, store, clock
         self.service = dispatch.service.name
         self.landed = landed
-        """Told each decision that a timer led to, when it is durable."""
+        """It is called with each decision of a timer when the decision is durable."""
         self._writer = writer
         self._may_judge = may_judge
-        """False while answers may be on their way since before the start: no deadline is judged until then."""
+        """False while answers from before the start may still be on their way; until then no deadline fires."""
         self._keys: list[str] = []
         self._going = False
-        """Between `go` and `stop`."""
+        """True between `go` and `stop`."""
         self._alarm: asyncio.TimerHandle | None = None
         self._firing: asyncio.Task[None] | None = None
 
     async def reload(self, store: Store) -> None:
-        """Take the store's word for what is due."""
-        self._keys.clear()  # first: what is set while this reads is noted, and noting it twice does no harm
+        """Read the timers from the store."""
+        self._keys.clear()  # first, since timers that are set meanwhile are noted; to note one twice does no harm
         async for key, _ in scanned(store, "timer"):
             if key[:16].isdecimal():
                 self._keys.append(key)
@@ -68,12 +69,12 @@ class Timers:
         self._arm()
 
     def go(self) -> None:
-        """Fire what is due from now on."""
+        """Begin to fire the timers that are due."""
         self._going = True
         self._arm()
 
     async def stop(self) -> None:
-        """Fire no more."""
+        """Stop firing timers."""
         self._going = False
         self._arm()
         await cancel_all((self._firing,), self.service)
@@ -82,7 +83,7 @@ class Timers:
         return len(self._keys)
 
     def of(self, streams: Container[str]) -> dict[str, list[tuple[str, int]]]:
-        """Saga -> (name, due in µs since 1970-01-01 UTC) of its timers, of these sagas."""
+        """The timers of these sagas: saga stream -> (name, due in µs since 1970-01-01 UTC)."""
         found: dict[str, list[tuple[str, int]]] = {}
         for key in self._keys:
             due, _, rest = key.partition("/")
@@ -92,18 +93,18 @@ class Timers:
         return {stream: sorted(set(all_of), key=lambda one: one[1]) for stream, all_of in found.items()}
 
     def note(self, key: str) -> None:
-        """A timer is set, and its row is in the store."""
+        """Take a timer whose row is in the store now."""
         first = not self._keys or key < self._keys[0]
         heapq.heappush(self._keys, key)
         if first:
             self._arm()
 
     def _left_us(self) -> int:
-        """How long it is until the first is due."""
+        """How long it is until the first timer is due, in µs."""
         return int(self._keys[0][:16]) - self.clock.now_us()
 
     def _arm(self, seconds: float = 0.0) -> None:
-        """Ring when the first is due, and in so many seconds at the earliest."""
+        """Set the alarm for the first timer, but not earlier than in so many seconds."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -114,7 +115,7 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         if not self._keys or self._left_us() > 0:
-            self._arm()  # they are being read again, or the clock of the timers is not the one that rang
+            self._arm()  # the timers are being read again, or the two clocks differ
         elif not self._may_judge():
             self._arm(JUDGE_SECONDS)
         else:
@@ -175,7 +176,7 @@ class Timers:
         )
 
     def again(self, key: str) -> None:
-        """The timer could not be handled; try it again shortly."""
+        """Try a timer again later, since it could not be handled."""
         loop = asyncio.get_running_loop()
         loop.call_later(RETRY_SECONDS, self._fire_again, key)
 
