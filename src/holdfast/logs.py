@@ -2,7 +2,7 @@
 
 The library logs to `holdfast.*` loggers of the standard library and never configures them; the command line's
 processes call `configure` once, before anything else. `correlation` is set where a request comes in; what is logged
-under it carries it. Fails never: a line that cannot be rendered is written as text.
+under it carries it. Never raises: a line that cannot be rendered is written as text.
 """
 
 import contextvars

@@ -48,7 +48,7 @@ ERRORS = ("cause", "error", "told")
 PROCESS_WIDE: dict[str, str] = {}
 """Log lines that are about the whole process: `path: message` -> why they name no subject."""
 
-DEBT = {"log lines": 4, "subjects": 11, "errors": 0, "docstrings": 23}
+DEBT = {"log lines": 0, "subjects": 0, "errors": 0, "docstrings": 0}
 """Rule -> how many places still break it. The numbers only go down: whoever mends a place lowers its number."""
 
 

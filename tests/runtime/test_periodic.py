@@ -26,7 +26,7 @@ class Work:
 
     def periodic(self) -> Periodic:
         """It, every second."""
-        return Periodic("till", 1.0, lambda: self.wanted, self.do)
+        return Periodic(1.0, lambda: self.wanted, self.do)
 
 
 @virtual_time
@@ -57,7 +57,7 @@ async def test_a_failure_is_logged_and_the_next_look_comes(caplog: pytest.LogCap
     await asyncio.sleep(1.0)
     await periodic.stop()
     assert work.begun == [1.0, 2.0] and work.ended == 1
-    assert [record.message for record in caplog.records] == ["unexpected error in Work.do of till; it is tried again"]
+    assert [record.message for record in caplog.records] == ["unexpected error in Work.do; it runs again in 1 s"]
     assert "dropped it" in caplog.text
 
 
@@ -72,7 +72,7 @@ async def test_a_look_that_fails_is_logged_and_the_next_comes(caplog: pytest.Log
             raise RuntimeError("lost the list")
         return False
 
-    periodic = Periodic("till", 1.0, wanted, Work().do)
+    periodic = Periodic(1.0, wanted, Work().do)
     periodic.start()
     periodic.start()
     await asyncio.sleep(3.5)

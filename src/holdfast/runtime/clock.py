@@ -1,6 +1,6 @@
 """The machine's clock: time of day, and ids that need no coordination.
 
-The clock port as it is outside of tests; `holdfast.testing` has one in virtual time.
+The implementation of the clock port for real runs; `holdfast.testing` has one in virtual time. It cannot fail.
 """
 
 import os
@@ -19,7 +19,7 @@ class SystemClock:
         return time.time_ns() // 1000
 
     def unique(self) -> str:
-        """48 bits of milliseconds, 80 bits of chance, in Crockford's base 32 (the layout of a ULID)."""
+        """A new id: 48 bits of milliseconds and 80 random bits, in Crockford's base 32 (the layout of a ULID)."""
         return base32((time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big"))
 
     def random(self) -> float:
@@ -28,5 +28,5 @@ class SystemClock:
 
 
 def base32(number: int) -> str:
-    """128 bits as 26 characters that sort as the numbers do."""
+    """A number of 128 bits as 26 characters, which sort in the same order as the numbers."""
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

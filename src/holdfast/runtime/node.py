@@ -1,8 +1,9 @@
 """A node: one service at work on its store.
 
-Puts the hops together in the order data flows (edge and exchange and feeds -> writer -> store -> exchange and feeds),
-starts and stops them, and answers the questions that peers, clients and operators ask. Nothing is decided here. Start
-fails with `StoreError` or `Misuse`; a store that fails later makes the node answer `Unavailable` until it is back.
+The node connects the parts in the order in which data flows (edge, exchange and feeds -> writer -> store -> exchange
+and feeds), starts and stops them, and answers the questions of peers, clients and operators. It decides nothing itself.
+`start` fails with `StoreError` or `Misuse`. If the store fails later, the node answers `Unavailable` until the store
+works again.
 """
 
 import asyncio
@@ -53,13 +54,13 @@ RECOVER_SECONDS = 0.5
 
 
 class NodeState(StrEnum):
-    """Where a node is in its life; it goes one way."""
+    """The state of a node; it moves only forward."""
 
     STARTING = "starting"
-    """It takes no work yet."""
+    """The node takes no work yet."""
     READY = "ready"
     DRAINING = "draining"
-    """It takes what comes, and asks for no more to be sent."""
+    """The node takes what comes, and reports that no more work should be sent."""
     CLOSED = "closed"
 
 
@@ -83,11 +84,11 @@ class Node:
         self.peers = frozenset({*peers, *service.peers()} - {service.name})
         self.state = NodeState.STARTING
         self.started_at = 0
-        """When it was ready for the first time, µs since 1970-01-01 UTC; 0: it has not been."""
+        """When the node became ready, µs since 1970-01-01 UTC; 0: it is not ready yet."""
         self.incarnations = Incarnations(())
         self.dispatch = Dispatch(service, snapshot_every=snapshot_every)
         self.streams = Streams(self.dispatch.folder_of, streams_max=streams_in_memory_max)
-        self.writer = Writer(self.name, store, self.streams, flushed=self._flushed, crashed=self._crashed)
+        self.writer = Writer(store, self.streams, flushed=self._flushed, crashed=self._crashed, service=self.name)
         self.outcomes = Outcomes(self.dispatch.sagas, on_timer=lambda key: self.timers.note(key))
         self.turns = Turns()
         self.waiting = Waiting(self.dispatch)
@@ -131,21 +132,21 @@ class Node:
         return self.conversations, self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers
 
     def _attempt(self, stream: str) -> None:
-        """Have the first message of an effect's stream attempted."""
+        """Attempt the first message on the stream of an effect."""
         self.effects.take(stream)
 
     @property
     def takes_work(self) -> bool:
-        """True while commands, frames and questions are taken: also while it drains."""
+        """True while the node takes commands, frames and questions, also while it drains."""
         return self.state in (NodeState.READY, NodeState.DRAINING)
 
     @property
     def ready(self) -> bool:
-        """True while new work should be sent here."""
+        """True while callers should send new work to this node."""
         return self.state is NodeState.READY and self.writer.failure is None
 
     async def start(self) -> None:
-        """Open the store, begin an incarnation, take up everything where the log left it."""
+        """Open the store, begin an incarnation, and continue everything from where the log ends."""
         self.handlers.check()
         opened = await self.store.open(self.clock.unique(), self.clock.now_us())
         self.incarnations.all = opened.incarnations
@@ -166,18 +167,18 @@ class Node:
         self.state, self.started_at = NodeState.READY, self.clock.now_us()
 
     async def _reload(self) -> None:
-        """Take the store's word for every row that is kept in memory. Raises StoreError."""
+        """Read every row that is kept in memory from the store. Raises StoreError."""
         self.retrier.pause()
         for mirror in self._mirrors:
             await mirror.reload(self.store)
 
     def drain(self) -> None:
-        """Say that no new work should be sent here (`ready` is False), and still take what comes."""
+        """Report that no new work should be sent here (`ready` is False), and still take what comes."""
         if self.state is NodeState.READY:
             self.state = NodeState.DRAINING
 
     async def close(self, *, drain: bool = True) -> None:
-        """Stop taking work, commit what waits, let go of the store. Safe to call twice."""
+        """Stop taking work, commit the works that wait (if `drain`), and close the store. Safe to call twice."""
         self.state = NodeState.CLOSED
         if self._recovering is not None:
             self._recovering.cancel()
@@ -203,7 +204,7 @@ class Node:
                 await self.handlers.close(drain=drain)
 
     async def _drain_exchange(self) -> None:
-        """Give peers that are up a moment to acknowledge what they were sent; the rest waits in the log."""
+        """Wait briefly for reachable peers to acknowledge what was sent to them; the rest stays in the log."""
         loop = asyncio.get_running_loop()
         conversations = self.conversations.conversations.values()
         end = loop.time() + 0.5
@@ -213,13 +214,13 @@ class Node:
             await asyncio.sleep(0.01)
 
     async def exchange(self, frame: Frame) -> Frame:
-        """Take a peer's frame, answer when it is durable. Raises ExchangeError, Unavailable."""
+        """Take a frame from a peer and answer when its records are durable. Raises ExchangeError, Unavailable."""
         if not self.takes_work:
             raise Unavailable(f"{self.name} is not running")
         return await self.conversations.serve(frame)
 
     async def _feed_of(self, producer: str, request: FeedRequest) -> FeedPage:
-        """A page of any feed that comes here; its own needs no transport."""
+        """A page of the feed of a producer; the own feed needs no transport."""
         return await (self.feed(request) if producer == self.name else self.transport.feed(producer, request))
 
     async def feed(self, request: FeedRequest) -> FeedPage:
@@ -230,7 +231,10 @@ class Node:
             if request.incarnation:
                 self.incarnations.check(Cursor(request.incarnation, request.after), self.writer.head, "a feed's reader")
             elif request.after > self.writer.head:
-                raise Forked(f"the log of {self.name} ends at {self.writer.head}; {request.after} is past it")
+                raise Forked(
+                    f"the log of {self.name} ends at {self.writer.head}, but a reader asks for what follows"
+                    f" {request.after}: a store was restored; see docs/restore.md"
+                )
         loop = asyncio.get_running_loop()
         end = loop.time() + min(request.wait_ms / 1000, FEED_WAIT_SECONDS_MAX)
         after, limit = request.after, min(request.limit, FEED_RECORDS_MAX)
@@ -246,7 +250,7 @@ class Node:
             if records or limit <= 0 or left <= 0 or not self.takes_work:
                 return FeedPage(records, upto, self.incarnations.at(max(upto, 1))[0].id, head)
             after = upto
-            if self.writer.head == head:  # else something was flushed while this read, and its news are over
+            if self.writer.head == head:  # otherwise something was flushed during the read, and nothing more may come
                 await self._news.wait(left)
 
     async def standing(self, tx: str) -> Standing:
@@ -259,7 +263,7 @@ class Node:
         return await (self.standing(tx) if service == self.name else self.transport.standing(service, tx))
 
     async def sagas(self, *, status: str = "", after: str = "", limit: int = 100) -> list[tuple[str, OpenSaga]]:
-        """(stream, entry) of sagas that have not ended, by stream name; `status`: running, undoing or stuck."""
+        """(stream, entry) of the open sagas, ordered by stream; `status`: only running, undoing or stuck ones."""
         found: list[tuple[str, OpenSaga]] = []
         while len(found) < limit and (rows := await self.store.scan("saga", after=after, limit=limit)):
             entries = [(stream, msgspec.json.decode(data, type=OpenSaga)) for stream, data in rows]
@@ -273,12 +277,14 @@ class Node:
         self._news.tell()
 
     def _crashed(self) -> None:
-        self.edge.crashed(Unavailable("the store is not taking commits", retry_after_seconds=2.0))
+        self.edge.crashed(
+            Unavailable(f"the store of {self.name} does not take commits; try again", retry_after_seconds=2.0)
+        )
         if self.state is not NodeState.CLOSED and (self._recovering is None or self._recovering.done()):
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """After a failed flush everything kept in memory is read again from the store; then work is taken again."""
+        """After a failed flush, read everything that memory keeps from the store again; then take work again."""
         while True:
             await asyncio.sleep(RECOVER_SECONDS)
             try:
@@ -289,15 +295,21 @@ class Node:
                 self.conversations.reread_own()
                 return
             except StoreError as error:
-                logger.warning("the store of %s cannot be read, and is asked again: %s", self.name, error)
+                logger.warning(
+                    "%s cannot read its store, takes no work, and tries again in %g s: %s",
+                    self.name,
+                    RECOVER_SECONDS,
+                    error,
+                    extra={"service": self.name},
+                )
 
     async def leap(self, first: int) -> None:
-        """Go on at a higher position, in a new incarnation. Raises StoreError."""
+        """Continue the log at a higher position in a new incarnation. Raises StoreError."""
         async with self.writer.paused():
             opened = await self.store.leap(self.clock.unique(), self.clock.now_us(), first)
             self.incarnations.all = opened.incarnations
             self.writer.head = opened.head
 
     async def records_of(self, *, tx: str = "", correlation: str = "", stream: str = "") -> list[Record]:
-        """Every record of this service that belongs to one id."""
+        """All records of this service with a transaction id, a correlation label or a stream."""
         return await self.store.related(tx=tx, correlation=correlation, stream=stream)

@@ -1,6 +1,7 @@
 """A running system: the nodes of one process, started and closed together.
 
-Comes last: `compose` (or a test) says how its nodes are made. Starting fails whole: what had started is stopped.
+`compose` (or a test) says how the nodes are made. If one node fails to start, the system stops all nodes that have
+started, and raises the error.
 """
 
 import asyncio
@@ -31,18 +32,18 @@ class Running:
     ) -> None:
         self.system = system
         self._make = make
-        """Makes the nodes: a node is started once, so each start after the first has new ones."""
+        """Makes the nodes. A node starts only once, so each start after the first makes new nodes."""
         self.nodes: dict[str, Node] = dict(make())
         self.urls: Mapping[str, str] = urls or {}
-        """Where the services that do not run here are reached."""
+        """The URLs of the services that do not run in this process."""
         self.secret, self.operator_token = secret, operator_token
-        """What opens these services over HTTP; empty for none."""
+        """The credentials that these services ask for over HTTP; empty: they ask for none."""
         self.starts = 0
-        """How often new nodes took the place of closed ones."""
+        """How often new nodes have replaced closed ones."""
         self._closed = False
 
     async def start(self) -> None:
-        """Start every service, again after `close`. Raises what the first failing start raised, the others stopped."""
+        """Start every service; it can start again after `close`. If one fails, stop the others and raise its error."""
         if self._closed:
             self.nodes.update(self._make())
             self.starts += 1
@@ -55,7 +56,7 @@ class Running:
             raise
 
     async def close(self, *, drain: bool = True) -> None:
-        """Stop every service; with `drain` what waits is committed first. Safe to call twice."""
+        """Stop every service; with `drain`, commit the works that wait first. Safe to call twice."""
         self._closed = True
         nodes = list(self.nodes.values())
         await asyncio.gather(*(node.close(drain=drain and node.takes_work) for node in nodes))
@@ -63,11 +64,11 @@ class Running:
             await transport.close()
 
     async def audit(self, *, seconds: float = 0.0) -> Report:
-        """What the system's invariants say of all that has happened; waits so long for what is in flight."""
+        """Check the invariants of the system on everything that has happened; wait at most so long for open sagas."""
         return await audit(self.system, self.nodes, seconds=seconds)
 
     def progress(self, service: str) -> ProgressStatus:
-        """How far everything of one service is: cursors, checkpoints, what waits. Read from memory."""
+        """The progress of one service (cursors, checkpoints, waiting messages), read from memory."""
         return progress(self.nodes[service])
 
     async def trail(self, *, tx: str = "", correlation: str = "") -> Trail:
@@ -77,7 +78,8 @@ class Running:
         return build(parts, {name: service.sagas for name, service in self.system.services.items()})
 
     async def backup(self, service: str, to: Path) -> None:
-        """Copy a service's store into a file while it works; only what is durable is in it. Raises StoreError."""
+        """Copy a service's store into a file while the service works; the copy has durable data only.
+        Raises StoreError."""
         await self.nodes[service].store.backup(to)
 
     async def restored(self, service: str, cursors: Mapping[str, int], *, by: str, why: str) -> int:

@@ -1,12 +1,11 @@
-"""Tasks of a service: what is done again and again, and how all of them end.
+"""Tasks of a service: periodic work, and how all tasks end.
 
-`Periodic` is work that is looked for every so often. Between two looks it is a timer and nothing more; it becomes a
-task only where there is work. What that raises is logged, and the next look comes all the same. Used by exchange, feeds
-and the asking about stages.
+`Periodic` asks at regular times whether there is work. Between two times it is only a timer; it starts a task only if
+there is work. An error of the work is logged, and the next time comes as usual. Exchange, feeds and doubts use it.
 
-`cancel_all` ends tasks, and waits until they are gone, but not for ever: a task may be held by something that does not
-answer, an engine that hangs in a commit or a user's call that swallows its cancel. Whoever closes a service is not held
-with it. Used by whatever has tasks: writer, conversations, feeds, effects.
+`cancel_all` cancels tasks and waits until they have ended, but only for a bounded time: a task may wait for something
+that does not answer, such as an engine that hangs in a commit, or a user's call that ignores its cancellation. Closing
+a service does not wait for such a task. Writer, conversations, feeds and effects use it.
 """
 
 import asyncio
@@ -20,8 +19,11 @@ PATIENCE_SECONDS = 2.0
 """How long a cancelled task may take to end before it is cancelled once more, and then left behind."""
 
 
-async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
-    """Cancel these tasks and wait for their end; once more where one has not ended in time; then it is left behind."""
+async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]", service: str = "") -> None:
+    """Cancel tasks and wait for their end. A task that does not end in time is cancelled again, then left behind.
+
+    `service` owns the tasks; a log line names it.
+    """
     left = {task for task in tasks if task is not None and not task.done()}
     for _ in range(2):
         for task in left:
@@ -29,44 +31,47 @@ async def cancel_all(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
         if left:
             done, left = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
             for task in done:
-                _ = task.cancelled() or task.exception()  # seen: nobody waits for what comes of it
+                _ = task.cancelled() or task.exception()  # mark the exception as seen: nobody waits for it
     if left:
+        names = sorted(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in left)
         logger.error(
-            "%d tasks do not end, since what they wait for does not answer: %s",
+            "%d tasks do not end after %g s; they are left behind: %s",
             len(left),
-            ", ".join(sorted(task.get_coro().__qualname__ for task in left)),  # type: ignore[union-attr]
+            2 * PATIENCE_SECONDS,
+            ", ".join(names),
+            extra={"service": service},
         )
 
 
 class Periodic:
-    """Work that comes again: `wanted` says whether there is some, `work` does it."""
+    """Work that comes again: `wanted` says whether there is work, `work` does it, `service` owns it."""
 
     def __init__(
         self,
-        service: str,
         every_seconds: float,
         wanted: Callable[[], bool],
         work: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        service: str = "",
     ) -> None:
         self._service = service
-        """Whose work it is, for the log lines."""
         self._every, self._wanted, self._work = every_seconds, wanted, work
         self._going = False
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look in `every_seconds`, and then again and again."""
+        """Look for work every `every_seconds`. A second call changes nothing."""
         if not self._going:
             self._going = True
             self._later()
 
     async def stop(self) -> None:
-        """Look no more, and leave off what is being done."""
+        """Stop looking for work, and cancel the work that runs."""
         self._going = False
         if self._alarm is not None:
             self._alarm.cancel()
-        await cancel_all((self._task,))
+        await cancel_all((self._task,), self._service)
 
     def _later(self) -> None:
         if self._going:
@@ -75,10 +80,8 @@ class Periodic:
     def _look(self) -> None:
         try:
             wanted = self._wanted()
-        except Exception:
-            logger.exception(
-                "unexpected error in %s of %s; it is asked again", self._wanted.__qualname__, self._service
-            )
+        except Exception as error:  # noqa: BLE001 - logged; the next look comes all the same
+            self._warn_failed(self._wanted.__qualname__, error)
             wanted = False
         if wanted:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -89,10 +92,14 @@ class Periodic:
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error(
-                "unexpected error in %s of %s; it is tried again",
-                self._work.__qualname__,
-                self._service,
-                exc_info=error,
-            )
+            self._warn_failed(self._work.__qualname__, error)
         self._later()
+
+    def _warn_failed(self, function: str, error: BaseException) -> None:
+        logger.error(
+            "unexpected error in %s; it runs again in %g s",
+            function,
+            self._every,
+            extra={"service": self._service},
+            exc_info=error,
+        )

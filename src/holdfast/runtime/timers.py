@@ -1,7 +1,8 @@
 """Timers: durable due times that wake sagas.
 
-A timer is a row written in the batch that wants it; here the rows are read at start, kept in order, and turned into
-works when their time has come. What fires twice, or too late to matter, changes nothing. Before the writer.
+A timer is a row in the batch that sets it. This module reads the rows at start, keeps them in order, and submits a work
+for each timer that is due. A timer that fires twice or too late changes nothing. Dispatch comes before it, the writer
+after it. If a timer cannot be handled, this module logs it and tries again.
 """
 
 import asyncio
@@ -44,45 +45,46 @@ class Timers:
         may_judge: Callable[[], bool],
     ) -> None:
         self.dispatch, self.streams, self.store, self.clock = dispatch, streams, store, clock
+        self.service = dispatch.service.name
         self.landed = landed
-        """Told each decision that a timer led to, when it is durable."""
+        """It is called with each decision of a timer when the decision is durable."""
         self._writer = writer
         self._name = dispatch.service.name
         self._may_judge = may_judge
-        """False while answers may be on their way since before the start: no deadline is judged until then."""
+        """False while answers from before the start may still be on their way; until then no deadline fires."""
         self._keys: list[str] = []
         self._going = False
-        """Between `go` and `stop`."""
+        """True between `go` and `stop`."""
         self._alarm: asyncio.TimerHandle | None = None
         self._firing: asyncio.Task[None] | None = None
 
     async def reload(self, store: Store) -> None:
-        """Take the store's word for what is due."""
-        self._keys.clear()  # first: what is set while this reads is noted, and noting it twice does no harm
+        """Read the timers from the store."""
+        self._keys.clear()  # first, since timers that are set meanwhile are noted; to note one twice does no harm
         async for key, _ in scanned(store, "timer"):
             if key[:16].isdecimal():
                 self._keys.append(key)
             else:
-                logger.error("%s cannot read the row of timer %s, which stays where it is", self._name, key)
+                self._warn_unreadable(key, "its key does not begin with a due time")
         heapq.heapify(self._keys)
         self._arm()
 
     def go(self) -> None:
-        """Fire what is due from now on."""
+        """Begin to fire the timers that are due."""
         self._going = True
         self._arm()
 
     async def stop(self) -> None:
-        """Fire no more."""
+        """Stop firing timers."""
         self._going = False
         self._arm()
-        await cancel_all((self._firing,))
+        await cancel_all((self._firing,), self.service)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def of(self, streams: Container[str]) -> dict[str, list[tuple[str, int]]]:
-        """Saga -> (name, due in µs since 1970-01-01 UTC) of its timers, of these sagas."""
+        """The timers of these sagas: saga stream -> (name, due in µs since 1970-01-01 UTC)."""
         found: dict[str, list[tuple[str, int]]] = {}
         for key in self._keys:
             due, _, rest = key.partition("/")
@@ -92,18 +94,18 @@ class Timers:
         return {stream: sorted(set(all_of), key=lambda one: one[1]) for stream, all_of in found.items()}
 
     def note(self, key: str) -> None:
-        """A timer is set, and its row is in the store."""
+        """Take a timer whose row is in the store now."""
         first = not self._keys or key < self._keys[0]
         heapq.heappush(self._keys, key)
         if first:
             self._arm()
 
     def _left_us(self) -> int:
-        """How long it is until the first is due."""
+        """How long it is until the first timer is due, in µs."""
         return int(self._keys[0][:16]) - self.clock.now_us()
 
     def _arm(self, seconds: float = 0.0) -> None:
-        """Ring when the first is due, and in so many seconds at the earliest."""
+        """Set the alarm for the first timer, but not earlier than in so many seconds."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -114,7 +116,7 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         if not self._keys or self._left_us() > 0:
-            self._arm()  # they are being read again, or the clock of the timers is not the one that rang
+            self._arm()  # the timers are being read again, or the two clocks differ
         elif not self._may_judge():
             self._arm(JUDGE_SECONDS)
         else:
@@ -124,7 +126,12 @@ class Timers:
     def _fired(self, task: "asyncio.Task[None]") -> None:
         self._firing = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("timers of %s could not be fired, and are tried again", self._name, exc_info=error)
+            logger.error(
+                "unexpected error while %s fires its timers; they fire after the next reading of the store",
+                self.service,
+                extra={"service": self.service},
+                exc_info=error,
+            )
         self._arm()
 
     async def _fire(self) -> None:
@@ -134,10 +141,19 @@ class Timers:
         try:
             rows = await self.store.get("timer", due)
         except Exception as error:
-            if isinstance(error, StoreError):
-                logger.warning("%s cannot read its timers, and tries again: %s", self._name, error)
-            else:
-                logger.exception("unexpected error as %s read its timers; they are tried again", self._name)
+            level, what = logging.WARNING, "the store failed"
+            if not isinstance(error, StoreError):
+                level, what = logging.ERROR, "unexpected error"
+            logger.log(
+                level,
+                "%s while %s reads its due timers; it tries again in %g s: %s",
+                what,
+                self.service,
+                RETRY_SECONDS,
+                error,
+                extra={"service": self.service, "timer": due[0] if due else ""},
+                exc_info=error if level == logging.ERROR else None,
+            )
             for key in due:
                 self.again(key)
             return
@@ -147,12 +163,21 @@ class Timers:
             try:
                 setting = msgspec.json.decode(data, type=Setting)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logger.error("%s cannot read the row of timer %s, which stays where it is: %s", self._name, key, error)
+                self._warn_unreadable(key, str(error))
                 continue
             self._writer.submit(_WakeWork(self, key, setting))
 
+    def _warn_unreadable(self, key: str, reason: str) -> None:
+        logger.error(
+            "the row of the timer %s of %s cannot be read and stays in the store: %s",
+            key,
+            self.service,
+            reason,
+            extra={"service": self.service, "timer": key},
+        )
+
     def again(self, key: str) -> None:
-        """The timer could not be handled; try it again shortly."""
+        """Try a timer again later, since it could not be handled."""
         loop = asyncio.get_running_loop()
         loop.call_later(RETRY_SECONDS, self._fire_again, key)
 
@@ -195,10 +220,13 @@ class _WakeWork:
         self._decision = None
 
     def failed(self, error: Exception) -> None:
+        service = self._timers.service
         logger.warning(
-            "timer %s of %s could not be handled and is tried again: %s",
+            "%s could not handle the timer %s; it tries again in %g s: %s",
+            service,
             self._key,
-            self._timers.dispatch.service.name,
+            RETRY_SECONDS,
             error,
+            extra={"service": service, "stream": self.streams[0], "timer": self._key},
         )
         self._timers.again(self._key)

@@ -31,7 +31,7 @@ class Stages:
     """The locks of one service."""
 
     def __init__(self, service: Service, snapshot_every: int) -> None:
-        self._service, self._snapshot_every = service, snapshot_every
+        self.service, self._snapshot_every = service, snapshot_every
         self.held: dict[str, dict[str, Lock]] = {}
         """By stream, then by transaction; several only if all of them move escrow fields."""
         self._of: dict[str, dict[str, Lock]] = {}
@@ -87,7 +87,7 @@ class Stages:
     def hold(self, command: Command[Any], stream: str, stage: str, at: int, decision: Decision) -> None:
         """Decide a staged command, and hold what it decides; `at`: when its transaction began. Raises StreamLocked, and
         what the decider raises."""
-        decider = self._service.deciders[message_of(command).name]
+        decider = self.service.deciders[message_of(command).name]
         entry = decision.read(stream)
         mine = self.held.get(stream, {}).get(stage)
         try:
@@ -167,7 +167,7 @@ class Stages:
         return lock.moves
 
     def _event(self, stored: str, data: Any) -> Any:
-        return decode_stored(self._service.contract, stored, bytes(data))
+        return decode_stored(self.service.contract, stored, bytes(data))
 
     def _state(self, aggregate: AggregateType, committed: Any, lock: Lock | None) -> Any:
         """A copy of the state as its transaction sees it; None where the stream is absent."""
@@ -221,7 +221,7 @@ class Stages:
         decision.vote(DONE, encode(Carried(stage, commit, by)))
 
     def _confirm(self, stream: str, hold: Hold, decision: Decision) -> None:
-        aggregate = self._service.aggregates[stream.partition("/")[0]]
+        aggregate = self.service.aggregates[stream.partition("/")[0]]
         entry, at = decision.streams[stream], decision.envelope.at
         before = entry.version
         if entry.state is None:

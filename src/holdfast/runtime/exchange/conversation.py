@@ -117,7 +117,7 @@ class AskingDriver:
         for handle in (self._alarm, self._heartbeat):
             if handle is not None:
                 handle.cancel()
-        await cancel_all((self._asking, self._receiving))
+        await cancel_all((self._asking, self._receiving), self.party.name)
 
     def append(self, record: Record) -> None:
         """A flushed record for this peer."""
@@ -164,7 +164,13 @@ class AskingDriver:
         try:
             cursors = await self.party.store.cursors()
         except StoreError as error:
-            logger.warning("%s could not read its cursor in the log of %s: %s", self.party.name, self.peer, error)
+            logger.warning(
+                "%s could not read from its store how far it has received from %s: %s",
+                self.party.name,
+                self.peer,
+                error,
+                extra={"service": self.party.name, "peer": self.peer},
+            )
             return
         self.state.not_landed(cursors.get(exchange_cursor(self.peer), Cursor()))
 
@@ -214,7 +220,10 @@ class AskingDriver:
                 await self._pause(error)
             except Exception as error:
                 logger.exception(
-                    "unexpected error in the exchange of %s with %s; it is tried again", self.party.name, self.peer
+                    "unexpected error in the exchange of %s with %s; it tries again",
+                    self.party.name,
+                    self.peer,
+                    extra={"service": self.party.name, "peer": self.peer},
                 )
                 await self._pause(ExchangeError(f"{type(error).__name__}: {error}"))
 
@@ -277,7 +286,11 @@ class AskingDriver:
         state.peer_heard = True
         if state.failed(error):
             logger.warning(
-                "the exchange of %s with %s fails: %s", self.party.name, self.peer, error, extra={"peer": self.peer}
+                "the exchange of %s with %s fails; it tries again: %s",
+                self.party.name,
+                self.peer,
+                error,
+                extra={"service": self.party.name, "peer": self.peer},
             )
         self._receiving = None
         await asyncio.sleep(state.backoff_seconds * (0.5 + self.party.clock.random()))

@@ -55,7 +55,7 @@ class Exchange:
         self._mine = Cursor()
         """How far what this service tells itself was handed to the writer."""
         self._own_broken: asyncio.Task[None] | None = None
-        self._saving = Periodic(self.name, ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks)
+        self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks, service=name)
 
     async def start(self, talks_to: set[str]) -> None:
         """Take up every conversation where the store left it, and what this service told itself."""
@@ -88,7 +88,12 @@ class Exchange:
             for peer, acked in moved.items():
                 self.conversations[peer].state.saved_upto = acked
         except HoldfastError as error:
-            logger.debug("%s could not save what its peers acknowledged: %s", self.name, error)
+            logger.debug(
+                "%s could not save what its peers acknowledged; it tries again: %s",
+                self.name,
+                error,
+                extra={"service": self.name},
+            )
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
         """Hand the writer what this service told itself and has not handled yet."""
@@ -105,7 +110,7 @@ class Exchange:
 
     async def close(self) -> None:
         """End all conversations."""
-        await cancel_all((self._own_broken,))
+        await cancel_all((self._own_broken,), self.name)
         await self._saving.stop()
         await asyncio.gather(*(conversation.stop() for conversation in self.conversations.values()))
 
@@ -163,7 +168,12 @@ class Exchange:
             try:
                 return await self._read_own(await self.store.cursors())
             except StoreError as error:
-                logger.warning("%s cannot read what it told itself; it is tried again: %s", self.name, error)
+                logger.warning(
+                    "%s cannot read the messages that it sent to itself; it tries again: %s",
+                    self.name,
+                    error,
+                    extra={"service": self.name},
+                )
 
     async def serve(self, frame: Frame) -> Frame:
         """Answer a peer's frame. Raises ExchangeError, Unavailable."""

@@ -52,7 +52,7 @@ class Effects:
         tasks = list(self._running.values())
         if seconds and tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        await cancel_all(tasks)
+        await cancel_all(tasks, self.dispatch.service.name)
 
     def _open(self) -> None:
         for stream in list(self._ready):
@@ -68,11 +68,11 @@ class Effects:
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, HoldfastError):
                 logger.error(
-                    "unexpected error as %s attempted the effect %s; it is tried again",
+                    "unexpected error while %s attempts the effect on the stream %s; it tries again",
                     self.dispatch.service.name,
                     stream,
+                    extra={"service": self.dispatch.service.name, "stream": stream},
                     exc_info=error,
-                    extra={"stream": stream},
                 )
             self.retrier.tried(stream, later=True)
         self._open()

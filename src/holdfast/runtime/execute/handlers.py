@@ -92,7 +92,7 @@ class Handlers:
         """Let what runs and waits end, unless `drain` is False."""
         while drain and self._lanes:
             await asyncio.wait(self._lanes)
-        await cancel_all(self._lanes)
+        await cancel_all(self._lanes, self._dispatch.service.name)
         left = [turn for queue in self._queues.values() for turn in queue if not turn.decided]
         self._fail(left, Unavailable("the service is stopping"))
 
@@ -117,8 +117,9 @@ class Handlers:
         self._lanes.discard(lane)
         if not lane.cancelled() and (error := lane.exception()) is not None:
             logger.error(
-                "unexpected error in a lane of transactions of %s; the next one is opened",
+                "unexpected error in a task that runs handlers of %s; another task takes its place",
                 self._dispatch.service.name,
+                extra={"service": self._dispatch.service.name},
                 exc_info=error,
             )
         self._open_lane()
@@ -140,10 +141,12 @@ class Handlers:
             except StoreError as error:
                 self._fail(turns, Unavailable(f"the store lends no transaction: {error}", retry_after_seconds=2.0))
             except Exception as error:
+                streams = [turn.stream for turn in turns]
                 logger.exception(
-                    "unexpected error in a transaction of %s; the commands of %s fail",
+                    "unexpected error in a handlers' transaction of %s on the streams %s; their commands fail",
                     self._dispatch.service.name,
-                    ", ".join(turn.stream for turn in turns),
+                    streams,
+                    extra={"service": self._dispatch.service.name},
                 )
                 self._fail(turns, CommandFailed(f"{type(error).__name__}: {error}"))
 

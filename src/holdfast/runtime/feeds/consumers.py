@@ -73,7 +73,13 @@ class ViewConsumer:
                 keys = self.view.keys(event)
             except Exception as error:  # a row that is stale from the start says which event no row could be found for
                 where = record_id(feed.producer, record.position)
-                logger.exception("view %s of %s: no row is known for event %s", self.view.name, feed.writer.name, where)
+                logger.exception(
+                    "the view %s of %s cannot tell which row the event %s changes; it keeps a stale row for it",
+                    self.view.name,
+                    feed.writer.service,
+                    where,
+                    extra={"service": feed.writer.service, "stream": record.stream, "message_id": where},
+                )
                 self._rows[f"?{where}"] = (self.view.shape.new(), f"{type(error).__name__} at {where}: {error}"[:500])
                 unplaced.append(f"?{where}")
             else:
@@ -90,7 +96,12 @@ class ViewConsumer:
             except Exception as error:
                 where = record_id(feed.producer, record.position)
                 logger.exception(
-                    "view %s of %s: row %s is stale from event %s on", self.view.name, feed.writer.name, key, where
+                    "the view %s of %s cannot apply the event %s to its row %s; it is stale until a rebuild",
+                    self.view.name,
+                    feed.writer.service,
+                    where,
+                    key,
+                    extra={"service": feed.writer.service, "stream": record.stream, "message_id": where},
                 )
                 self._rows[key] = (state, f"{type(error).__name__} at {where}: {error}"[:500])
         rows = tuple(Row("view", self.row_key(key), self._encode(key)) for key in changed)

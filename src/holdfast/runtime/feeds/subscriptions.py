@@ -160,7 +160,10 @@ class Feeds:
         self._groups: dict[str, list[_Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._saving = Periodic(
-            self._writer.name, IDLE_SAVE_SECONDS, lambda: any(map(_idle, self.subscriptions)), self._save_idle
+            IDLE_SAVE_SECONDS,
+            lambda: any(map(_idle, self.subscriptions)),
+            self._save_idle,
+            service=writer.service,
         )
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
@@ -200,7 +203,7 @@ class Feeds:
     async def close(self) -> None:
         """Stop all feeds."""
         await self._saving.stop()
-        await cancel_all(self._tasks)
+        await cancel_all(self._tasks, self._writer.service)
 
     def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:  # pyright: ignore[reportPrivateUsage]
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -224,7 +227,10 @@ class Feeds:
                 except Exception as error:
                     if not isinstance(error, HoldfastError):
                         logger.exception(
-                            "unexpected error as %s read the feed of %s; it is tried again", self._writer.name, producer
+                            "unexpected error while %s reads the feed of %s; it tries again",
+                            self._writer.service,
+                            producer,
+                            extra={"service": self._writer.service, "peer": producer},
                         )
                     failures += 1
                     for member in group.members:
@@ -237,7 +243,7 @@ class Feeds:
                 group.fetch.cancel()
 
     def _join(self, producer: str, group: _Group) -> bool:
-        """Join a group that stands at the same position; its fetch begins anew, with the types of both."""
+        """Join a group that stands at the same position; its fetch begins again, with the types of both."""
         for other in self._groups[producer]:
             if other is not group and other.members and other.fetch is not None and other.position == group.position:
                 other.members += group.members
@@ -303,10 +309,12 @@ class Feeds:
         except Exception as error:
             if member.failures == 0:
                 logger.warning(
-                    "%s of %s failed on the feed of %s and is tried again",
+                    "the consumer %s of %s failed on the feed of %s after position %d; it tries again",
                     member.consumer.name,
-                    member.writer.name,
+                    self._writer.service,
                     member.producer,
+                    member.position,
+                    extra={"service": self._writer.service, "peer": member.producer, "consumer": member.consumer.name},
                     exc_info=error,
                 )
             member.failure = error
@@ -347,4 +355,10 @@ class Feeds:
             member.durable = here
             member.known = True
         except HoldfastError as error:
-            logger.debug("%s could not save the checkpoint of %s: %s", self._writer.name, member.cursor_name, error)
+            logger.debug(
+                "%s could not save the checkpoint of %s; it tries again: %s",
+                self._writer.service,
+                member.cursor_name,
+                error,
+                extra={"service": self._writer.service, "peer": member.producer},
+            )

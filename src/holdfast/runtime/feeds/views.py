@@ -1,6 +1,6 @@
 """Views at run time: which generation serves, which one is being built, and questions to it.
 
-A view whose class has changed, or that is told to, is built anew from the start of its logs under a new generation
+A view whose class has changed, or that is told to, is built again from the start of its logs under a new generation
 while the old one serves; when the new one has caught up it takes over and the old rows go. Comes after feeds; answers
 `query`. A question may name positions it must have seen (`at_least`): it waits a bounded time, then says it is stale.
 """
@@ -74,7 +74,7 @@ class Views:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> list[ViewConsumer]:
-        """The consumers to feed: of each view the generation that serves. One of another shape is built anew."""
+        """The consumers to feed: of each view the generation that serves. One of another shape is built again."""
         names = list(self._service.views)
         rows = await self._store.get("service", [f"view:{name}" for name in names])
         for name, data in zip(names, rows, strict=True):
@@ -101,10 +101,10 @@ class Views:
 
     async def close(self) -> None:
         """Stop building; it goes on at the next start."""
-        await cancel_all(self._tasks)
+        await cancel_all(self._tasks, self._service.name)
 
     async def rebuild(self, name: str) -> None:
-        """Build a view anew from the start of its logs; the old one serves meanwhile. Raises NotFound."""
+        """Build a view again from the start of its logs; the old one serves meanwhile. Raises NotFound."""
         self._view(name)
         if name not in self._building:
             await self._build(name, self._meta[name].generation + 1)
@@ -172,7 +172,14 @@ class Views:
                 if not found.held:
                     return found.position
             except (ExchangeError, Unavailable, StoreError) as error:
-                logger.debug("%s cannot say to %s how far it is with %s: %s", producer, self._service.name, tx, error)
+                logger.debug(
+                    "%s cannot learn from %s how far the transaction %s is; it asks again: %s",
+                    self._service.name,
+                    producer,
+                    tx,
+                    error,
+                    extra={"service": self._service.name, "peer": producer},
+                )
             await asyncio.sleep(STANDING_SECONDS)
 
     async def _save(self, name: str, meta: _Meta) -> None:
@@ -201,11 +208,12 @@ class Views:
                 break
             except HoldfastError as error:
                 logger.warning(
-                    "view %s of %s: generation %d cannot be fed yet, and is tried again: %s",
-                    name,
+                    "%s cannot feed generation %d of the view %s yet; it tries again: %s",
                     self._service.name,
                     consumer.generation,
+                    name,
                     error,
+                    extra={"service": self._service.name, "view": name},
                 )
                 await asyncio.sleep(1.0)
         for found in fed:
@@ -220,10 +228,12 @@ class Views:
                 break
             except HoldfastError as error:
                 logger.warning(
-                    "view %s of %s: the new generation could not be recorded, and is tried again: %s",
-                    name,
+                    "%s could not record generation %d of the view %s yet; it tries again: %s",
                     self._service.name,
+                    consumer.generation,
+                    name,
                     error,
+                    extra={"service": self._service.name, "view": name},
                 )
                 await asyncio.sleep(1.0)
         self._meta[name] = meta
@@ -231,4 +241,10 @@ class Views:
         self._feeds.remove(old)
         with contextlib.suppress(StoreError):  # what is left is never read, and cleared before that number is used
             await self._store.clear("view", f"{name}@{old.generation}/", f"{old.name}:")
-        logger.info("view %s of %s: generation %d serves now", name, self._service.name, consumer.generation)
+        logger.info(
+            "generation %d of the view %s of %s answers queries from now on",
+            consumer.generation,
+            name,
+            self._service.name,
+            extra={"service": self._service.name, "view": name},
+        )

@@ -119,12 +119,14 @@ def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, de
     except StreamLocked:
         raise
     except Exception as error:
+        service, message = dispatch.service.name, decision.envelope.id
         logger.warning(
-            "staged command %s for %s of %s failed, and so its vote is no",
-            decision.envelope.id,
+            "the staged command %s failed on the stream %s of %s; %s votes no",
+            message,
             stream,
-            dispatch.service.name,
-            extra={"stream": stream},
+            service,
+            service,
+            extra={"service": service, "stream": stream, "message_id": message, "peer": producer},
             exc_info=error,
         )
         decision = Decision(decision.envelope, decision.streams)

@@ -55,7 +55,7 @@ class Doubts:
         self._away = away
         """Whether a service is out of reach."""
         stages = inbox.dispatch.stages
-        self._asking = Periodic(service.name, ASK_SECONDS, lambda: bool(stages.held), self._ask)
+        self._asking = Periodic(ASK_SECONDS, lambda: bool(stages.held), self._ask, service=service.name)
 
     def start(self) -> None:
         """Begin to look, now and then."""
@@ -108,9 +108,14 @@ class Doubts:
                     found[one.commit] = Carried(one.stage, one.commit, peer)
         if len(found) > 1:
             logger.error(
-                "%s holds something of transaction %s, which is mixed: its peers carried out both decisions",
+                "%s has learned that the staged transaction %s is mixed: some peers committed it, others cancelled it",
                 self.service.name,
                 hold.tx,
+                extra={
+                    "service": self.service.name,
+                    "stage": hold.stage,
+                    "correlation_id": hold.correlation or hold.tx,
+                },
             )
         return next(iter(found.values())) if len(found) == 1 else None
 
@@ -134,7 +139,12 @@ class Doubts:
                 if known is not None:
                     await self.carry_out(known)
         except HoldfastError as error:
-            logger.warning("%s could not ask what became of transactions in doubt: %s", self.service.name, error)
+            logger.warning(
+                "%s could not ask its peers how its staged transactions ended; it asks again: %s",
+                self.service.name,
+                error,
+                extra={"service": self.service.name},
+            )
 
 
 def coordinator_of(stage: str) -> str:

@@ -39,7 +39,7 @@ Ended = Callable[[Exception | None], None]
 
 def once_more(tries: int, producer: str) -> int:
     """One more try of a work that moves a cursor. Raises StoreError after too many: then it does not stand where this
-    process left it, and who sent the message is told, so that both look anew."""
+    process left it, and who sent the message is told, so that both look again."""
     if tries >= CONFLICTS_MAX:
         raise StoreError(f"the cursor of {producer} stands elsewhere than this process left it")
     return tries + 1
@@ -240,8 +240,17 @@ class CancelWork:
         try:
             self._target = msgspec.json.decode(bytes(record.data), type=Target).version
         except msgspec.DecodeError as error:
-            service, id = inbox.dispatch.service.name, record_id(producer, record.position)
-            logger.error("%s cannot read the cancel %s, which cancels nothing: %s", service, id, error)
+            logger.error(
+                "%s cannot decode the cancel %s; it cancels nothing: %s",
+                inbox.dispatch.service.name,
+                record_id(producer, record.position),
+                error,
+                extra={
+                    "service": inbox.dispatch.service.name,
+                    "peer": producer,
+                    "message_id": record_id(producer, record.position),
+                },
+            )
             self._target = 0
 
     @property

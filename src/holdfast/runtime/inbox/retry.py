@@ -129,13 +129,13 @@ class Retrier:
         self._move_on(stream)
 
     def unpark(self, slot: Slot) -> None:
-        """An operator has had a message tried again: its attempts are counted anew."""
+        """An operator has had a message tried again: its attempts are counted from 0."""
         message = slot.message
         message.parked, message.attempts, message.next_at = 0, 0, 0
         self.removed(slot.stream)
 
     def cancelled(self, slot: Slot) -> None:
-        """A cancel came for what is being carried out, or waits to be asked about: what is parked is looked at anew."""
+        """A cancel came for what is being carried out, or waits to be asked about: what is parked is looked at again."""
         if not slot.message.unknown and not slot.running and self.waiting.waits(slot.key):
             self.writer.submit(CancelledWork(self, slot))
 
@@ -153,21 +153,21 @@ class Retrier:
         else:
             message.next_at = now + policy.delay_us(message.attempts, self.clock.random())
         extra = {
+            "service": self.dispatch.service.name,
             "stream": stream,
             "message_id": message.id,
             "attempts": message.attempts,
             "fingerprint": message.fingerprint,
             "correlation_id": message.record.correlation or message.record.tx,
         }
-        level, how = (logging.ERROR, "is parked") if message.parked else (logging.WARNING, "waits for another try")
-        service = self.dispatch.service.name
+        level = logging.ERROR if message.parked else logging.WARNING
         logger.log(
             level,
-            "message %s for %s of %s %s: its handler failed",
+            "the handler of message %s failed on the stream %s of %s; %s",
             message.id,
             stream,
-            service,
-            how,
+            extra["service"],
+            "it is parked" if message.parked else "it waits for another try",
             extra=extra,
             exc_info=error,
         )

@@ -39,11 +39,16 @@ def end_stage_again(stages: Stages, known: Carried, commit: bool, decision: Deci
     else:
         how = "committed" if known.commit else "cancelled"
         logger.error(
-            "transaction %s: %s was %s here by %s, and its coordinator decided otherwise",
-            decision.envelope.tx,
+            "the staged transaction %s is mixed: %s %s it at %s, and its coordinator decided otherwise",
             known.stage,
-            how,
             known.by,
+            how,
+            stages.service.name,
+            extra={
+                "service": stages.service.name,
+                "stage": known.stage,
+                "correlation_id": decision.envelope.correlation or decision.envelope.tx,
+            },
         )
         decision.reject(Rejected("mixed", f"it was {how} here by {known.by}"), "")
     stages.forget(known.stage, decision)

@@ -47,7 +47,7 @@ class Waiting:
 
     async def reload(self, store: Store) -> None:
         """Read what waits from the store. An effect's call that is in the air keeps its slot, so that nobody decides on
-        it before the call has ended. What this release can decide and an earlier one could not is tried anew."""
+        it before the call has ended. What this release can decide and an earlier one could not is tried again."""
         rows = [row async for row in scanned(store, "waiting")]
         effects = self._dispatch.service.effects
         calls = {slot.key: slot for slot in self.slots() if slot.running and slot.stream.partition("/")[0] in effects}
@@ -108,7 +108,7 @@ class Waiting:
         return [(slot, self.remove(slot)) for slot in list(self._stages.get(stage, {}).values())]
 
     def rehome(self, home: Callable[[Slot], str], knows: Callable[[WaitingMessage], bool]) -> list[Row]:
-        """Put each message into the queue of the stream that it is for now (`home`), and have it tried anew if its type
+        """Put each message into the queue of the stream that it is for now (`home`), and have it tried again if its type
         is known by now (`knows`); the rows that change with it. An effect whose call may have been made stays as it is:
         by another name it would have another key."""
         rows: list[Row] = []

@@ -1,8 +1,8 @@
 """Streams in memory: aggregates and sagas as a cache of the log.
 
-Before `runtime.log.writer` decides a message, the streams it rests on are here; after a failed commit what it touched
-is dropped and folded again from the log. Nothing here is truth: any entry may be forgotten, unless a batch that made it
-is still on its way to the store.
+Before `runtime.log.writer` decides a message, it loads the streams that the decision reads into this cache. After a
+failed commit, the writer drops the streams that the batch touched, and they are folded again from the log. The log
+alone is the truth: the cache may forget any entry, unless a batch that touches it is still on its way to the store.
 """
 
 from collections import OrderedDict
@@ -14,32 +14,32 @@ from holdfast.ports.store import Loaded
 
 
 class Entry:
-    """One stream in memory: its folded state (None where nothing has happened) and its version."""
+    """One stream in memory: its folded state (None if the stream has no records) and its version."""
 
     __slots__ = ("error", "pins", "state", "version")
 
     def __init__(self, state: Any, version: int, error: Exception | None = None) -> None:
         self.error = error
-        """Why the stream cannot be folded; who needs it gets this raised."""
+        """Why the stream cannot be folded; reading the stream raises it."""
         self.state = state
         self.version = version
         self.pins = 0
-        """Batches on their way to the store that touch this stream."""
+        """How many batches that touch this stream are on their way to the store."""
 
 
 class Folder(Protocol):
     """How the records of one kind of stream become a state."""
 
     shape: str
-    """The fingerprint that a snapshot must have to be used."""
+    """A snapshot is used only if it has this fingerprint."""
 
     def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
-        """(state, version) of what a store loaded; state None where the stream is absent."""
+        """(state, version) of a loaded stream; the state is None if the stream does not exist."""
         ...
 
 
 class Streams:
-    """A bounded cache of streams, the least recently used unpinned one going first."""
+    """A bounded cache of streams; it drops the least recently used streams that are not pinned."""
 
     def __init__(self, folder_of: Callable[[str], Folder], *, streams_max: int = 100_000) -> None:
         self._folder_of = folder_of
@@ -48,11 +48,11 @@ class Streams:
         self._ghosts: dict[str, int] = {}
 
     def get(self, stream: str) -> Entry | None:
-        """The entry, or None when it must be loaded first."""
+        """The entry of a stream, or None if the stream must be loaded first."""
         return self._entries.get(stream)
 
     def missing(self, streams: Iterable[str]) -> list[str]:
-        """Those of the streams that must be loaded first."""
+        """The given streams that are not in memory and must be loaded first."""
         entries = self._entries
         return [stream for stream in streams if stream not in entries]
 
@@ -63,23 +63,23 @@ class Streams:
         return entry
 
     def fits(self, stream: str, loaded: Loaded) -> bool:
-        """False when a snapshot was folded with other fields: the stream must be loaded without it."""
+        """False if the snapshot was made with other fields; then the stream must be loaded without its snapshot."""
         return loaded.snapshot is None or loaded.snapshot.shape == self._folder_of(stream).shape
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def busy(self, stream: str) -> bool:
-        """True while a forgotten stream still has batches on their way: it cannot be loaded yet."""
+        """True while batches of a forgotten stream are on their way; the stream cannot be loaded until then."""
         return stream in self._ghosts
 
     def fresh(self, stream: str) -> Entry:
-        """Enter a stream that is known not to exist."""
+        """Add a new stream that does not exist in the store."""
         entry = self._entries[stream] = Entry(None, 0)
         return entry
 
     def put(self, stream: str, loaded: Loaded) -> Entry:
-        """Enter what a store loaded, or why it cannot be folded."""
+        """Fold a loaded stream and add it; if it cannot be folded, add the error instead."""
         try:
             entry = Entry(*self._folder_of(stream).fold(stream, loaded))
         except Exception as error:  # noqa: BLE001 - a user's evolver; raised to whoever needs the stream
@@ -88,13 +88,13 @@ class Streams:
         return entry
 
     def pin(self, stream: str) -> None:
-        """A batch that touches the stream is on its way."""
+        """Count one more batch that touches the stream and is on its way to the store."""
         entry = self._entries.get(stream)
         if entry is not None:
             entry.pins += 1
 
     def unpin(self, stream: str) -> None:
-        """That batch has landed, or failed."""
+        """Count one batch less: it has landed or failed."""
         if stream in self._ghosts:
             self._ghosts[stream] -= 1
             if self._ghosts[stream] <= 0:
@@ -106,23 +106,23 @@ class Streams:
             self._entries.move_to_end(stream)
 
     def forget(self, streams: Iterable[str]) -> None:
-        """Drop streams whose state may not be what the log says; batches on their way are still waited for."""
+        """Drop streams whose state may differ from the log; their batches on the way are still counted."""
         for stream in streams:
             entry = self._entries.pop(stream, None)
             if entry is not None and entry.pins > 0:
                 self._ghosts[stream] = entry.pins
 
     def clear(self) -> None:
-        """Forget everything; nothing may be on its way."""
+        """Forget every stream. No batch may be on its way."""
         self._entries.clear()
         self._ghosts.clear()
 
     def trim(self) -> None:
-        """Bring the cache back to its bound. Called between groups."""
+        """Drop streams until the cache is within its limit. The writer calls this between groups."""
         spare = len(self._entries) - self._streams_max
         if spare <= 0:
             return
-        # The oldest come first, so few are looked at, however many there are.
+        # The oldest streams come first, so this looks at few streams however large the cache is.
         unpinned = (stream for stream, entry in self._entries.items() if entry.pins <= 0)
         for stream in list(islice(unpinned, spare)):
             del self._entries[stream]

@@ -1,8 +1,9 @@
-"""Works: what goes through the writer, and what the writer tells each of them.
+"""Works: the units of work that go through the writer.
 
-A work decides one message when its turn has come (`handle`), and hears what became of its batch. The works themselves
-stand beside what they are about: receiving, retries, the edge, timers, repairs. Here is the contract, the work that
-only carries a batch made beforehand, and the base of those whose end somebody waits for. Before the writer.
+A work decides one message when its turn has come (`handle`), and the writer then tells it whether its batch is durable.
+Each kind of work is defined in the room that submits it: receiving, retries, the edge, timers, repairs. This module has
+the contract (`Work`, `KeyedWork`), a work that carries a batch made beforehand (`BatchWork`), and a base class for
+works with a caller that waits (`AwaitedWork`). The writer comes next. Nothing here fails by itself.
 """
 
 import asyncio
@@ -16,20 +17,21 @@ Result = TypeVar("Result")
 
 
 class Work(Protocol):
-    """One message to decide. Works of one lane are decided strictly in the order given, whatever fails in between."""
+    """One message to decide. The writer decides works of one lane in the order of submission, even if some fail."""
 
     @property
     def lane(self) -> str:
-        """The conversation it belongs to; empty for none."""
+        """The conversation that the work belongs to; empty for none."""
         ...
 
     @property
     def streams(self) -> Sequence[str]:
-        """Streams that must be in memory before `handle`."""
+        """The streams that must be in memory before `handle` is called."""
         ...
 
     def handle(self) -> Batch | None:
-        """Decide, changing the state in memory; None when there is nothing to commit. `failed` gets what it raises."""
+        """Decide and change the state in memory; None if there is nothing to commit. The writer passes an exception to
+        `failed`."""
         ...
 
     def landed(self, position: int) -> None:
@@ -37,34 +39,34 @@ class Work(Protocol):
         ...
 
     def taken_back(self) -> None:
-        """What `handle` decided is not committed: undo what it changed beside the streams in memory. It is decided
-        again, or told that it is a `duplicate`."""
+        """The batch of `handle` was not committed: undo every change in memory outside the streams. Next, the writer
+        calls `handle` again, or `duplicate`."""
         ...
 
     def failed(self, error: Exception) -> None:
-        """`handle` raised, or the store could not commit; nothing was written."""
+        """`handle` raised this error, or the store could not commit; nothing was written."""
         ...
 
 
 @runtime_checkable
 class KeyedWork(Work, Protocol):
-    """A work whose batch may hold a fresh row: an idempotency key that was used before makes it a duplicate."""
+    """A work whose batch may contain a fresh row: if its idempotency key was used before, the work is a duplicate."""
 
     def duplicate(self, found: Duplicate) -> None:
-        """The batch had a row that exists already; nothing was written."""
+        """The batch contains a fresh row that exists already; nothing was written."""
         ...
 
 
 def tell_duplicate(work: Work, found: Duplicate) -> None:
-    """Tell a work that its batch had a row that exists already: one that has no key has failed by that."""
+    """Tell a work that its batch contains a row that exists already. A work without a key fails."""
     if isinstance(work, KeyedWork):
         work.duplicate(found)
     else:
-        work.failed(StoreError(f"the store says that the row {found.key} exists already, and this work adds no row"))
+        work.failed(StoreError(f"the store reports that the row {found.key} exists already, but this work adds no row"))
 
 
 class AwaitedWork(Generic[Result]):
-    """The base of works whose end somebody waits for: `done` gets what it came to, or why nothing was written."""
+    """The base of works with a caller that waits: `done` gets the result, or the error if nothing was written."""
 
     __slots__ = ("done",)
     lane = ""
@@ -73,22 +75,22 @@ class AwaitedWork(Generic[Result]):
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def finish(self, result: Result) -> None:
-        """Tell who waits; nothing where they were told already, or have gone."""
+        """Give the result to the caller; do nothing if the caller has a result already, or was cancelled."""
         if not self.done.done():
             self.done.set_result(result)
 
     def taken_back(self) -> None:
-        """It has changed nothing beside the streams in memory."""
+        """There is nothing to undo: the work changes only streams in memory."""
 
     def failed(self, error: Exception) -> None:
-        """Nothing of it was written."""
+        """Give the error to the caller: nothing was written."""
         if not self.done.done():
             self.done.set_exception(error)
 
 
 class BatchWork(AwaitedWork[int]):
-    """A batch made beforehand (checkpoints, a view's rows, a row of what waits), which commits in a group with the
-    rest; `done` gets its first position."""
+    """A batch that was made beforehand (a checkpoint, rows of a view, the row of a waiting message). It commits in a
+    group with other works; `done` gets its first position."""
 
     __slots__ = ("_batch", "_given")
     streams: Sequence[str] = ()
@@ -99,12 +101,12 @@ class BatchWork(AwaitedWork[int]):
         self._given = False
 
     def handle(self) -> Batch | None:
-        """The batch; a second time means that its checkpoint is not where it was read."""
+        """Return the batch. Raises StoreError on the second call: the store has moved the checkpoint."""
         if self._given:
-            raise StoreError("a checkpoint stands elsewhere than this process left it")
+            raise StoreError("the store has another checkpoint than this process committed; read it again")
         self._given = True
         return self._batch
 
     def landed(self, position: int) -> None:
-        """It is durable."""
+        """Give the first position to the caller: the batch is durable."""
         self.finish(position)

@@ -1,10 +1,11 @@
 """The writer: sequencer and group commit of one log.
 
-Every message that is to be decided comes here as a `Work`. The writer decides all that wait, one after another, against
-the streams in memory, and commits them as one durable group while the next group forms. Answers leave after the flush.
-Before it come dispatch, exchange, feeds and timers; after it the store. Failures: a batch that fails takes back the
-state it made and those that rest on it are decided again; when the store cannot commit at all, everything on its way
-fails with `Unavailable`, memory is emptied, and nothing is decided until the node has read the log again (`resume`).
+Every message comes here as a `Work` to be decided. The writer decides the waiting works one after another against the
+streams in memory, and commits them as one durable group while the next group forms. Answers leave after the flush.
+Edge, exchange, feeds and timers come before it; the store comes after it. If one batch fails, the writer drops the
+state that the batch made, and decides all works again that used this state. If the store cannot commit at all, every
+work on its way fails with `Unavailable`, memory is emptied, and nothing is decided until the node has read the log
+again (`resume`).
 """
 
 import asyncio
@@ -27,7 +28,7 @@ logger = logging.getLogger("holdfast.writer")
 
 GROUP_BATCHES_MAX = 512
 INBOX_MAX = 20_000
-"""Works that wait to be decided; past it the edge is told to come back later."""
+"""How many works may wait to be decided; beyond this limit, commands from the edge are refused with `Busy`."""
 
 
 class Writer:
@@ -35,16 +36,16 @@ class Writer:
 
     def __init__(
         self,
-        name: str,
         store: Store,
         streams: Streams,
         *,
         flushed: Callable[[list[Record]], None],
         crashed: Callable[[], None] | None = None,
         inbox_max: int = INBOX_MAX,
+        service: str,
     ) -> None:
-        self.name = name
-        """Of the service whose log this is."""
+        self.service = service
+        """The service whose log this is; log lines name it."""
         self._store = store
         self._streams = streams
         self._flushed = flushed
@@ -52,25 +53,25 @@ class Writer:
         self._inbox: deque[Work] = deque()
         self._inbox_max = inbox_max
         self._deferred: list[Work] = []
-        """Works that wait for streams to be loaded, in order."""
+        """Works that wait until their streams are loaded, in order."""
         self._deferred_lanes: set[str] = set()
         self._wanted: set[str] = set()
         self._forming: list[tuple[Work, Batch]] = []
         self._turning = False
         self._shut: Unavailable | None = None
-        """Why no work is taken: closed, or memory is not what the log says."""
+        """Why no work is taken: the writer is closed, or memory may differ from the log. None: works are taken."""
         self._idle: asyncio.Future[None] | None = None
-        """Set while there is nothing to commit: to be told when there is."""
+        """Set while there is nothing to commit; it is done as soon as there is."""
         self._task: asyncio.Task[None] | None = None
         self._load = False
-        """Whether something is to be loaded that was not when loading began."""
+        """True if more streams must be loaded than when loading began."""
         self._loading: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self.head = 0
         self.failure: StoreError | None = None
-        """Why the last group could not be committed; None when the last one was."""
+        """Why the last group could not be committed; None if it was committed."""
         self.crashes = 0
-        """How often everything on its way has failed."""
+        """How often the store has failed and all works on their way have failed with it."""
         self.groups = 0
         self.batches = 0
 
@@ -80,8 +81,8 @@ class Writer:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self, *, drain: bool = True) -> None:
-        """Commit what waits (unless `drain` is False) and stop; all that is not committed fails, also where this is
-        cancelled as it takes too long."""
+        """Commit the waiting works (unless `drain` is False) and stop. Works that are not committed fail, also if this
+        call is cancelled because it takes too long."""
         try:
             if drain and self.failure is None:
                 await self._drain()
@@ -95,8 +96,8 @@ class Writer:
             pass  # the last group has landed
 
     async def _stop(self) -> None:
-        await cancel_all((self._task, self._loading))
-        await cancel_all((self._loading,))  # a turn that was due while they ended may have begun to load once more
+        await cancel_all((self._task, self._loading), self.service)
+        await cancel_all((self._loading,), self.service)  # a turn that was due meanwhile may have begun to load again
         self._shut = Unavailable("the service is stopping")
         lost = [*(work for work, _ in self._forming), *self._deferred, *self._inbox]
         self._forming.clear()
@@ -106,20 +107,21 @@ class Writer:
             work.failed(self._shut)
 
     def paused(self) -> asyncio.Lock:
-        """To be used with `async with`: no group is committed inside; what is decided meanwhile waits."""
+        """Use it with `async with`: inside, the writer commits no group; works that are decided meanwhile wait."""
         return self._flushing
 
     async def commit_within(
         self, lent: Lent, group: list[tuple[Work, Batch]], crashes: int, *, paused: bool
     ) -> list[CommitOutcome]:
-        """Commit works decided elsewhere, within a transaction, all or none. `crashes`: how many there were when they
-        were decided; Unavailable if there are more. `paused`: the caller has paused this writer.
+        """Commit works that were decided elsewhere, within a lent transaction, all or none. `crashes`: the value of
+        `self.crashes` when they were decided. `paused`: the caller has paused this writer.
 
-        Raises what the store's `commit` raises; on a failed store everything on its way has failed with it.
+        Raises Unavailable if the store has failed since the works were decided, and what the store's `commit` raises;
+        if the store fails, all works on their way have failed too.
         """
         async with nullcontext() if paused else self._flushing:
             if self._shut is not None or crashes != self.crashes:
-                raise self._shut or Unavailable("the store has failed meanwhile")
+                raise self._shut or Unavailable("the store has failed since this command was decided; try again")
             try:
                 outcomes = await self._store.commit([batch for _, batch in group], within=lent)
             except (TransactionLost, TransactionRefused):
@@ -135,26 +137,30 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Works that are not decided yet."""
+        """How many works are not decided yet."""
         return len(self._inbox) + len(self._deferred)
 
     def submit(self, work: Work, *, edge: bool = False) -> None:
-        """Take a work; it fails at once while none is taken. From the edge: Busy when too many wait."""
+        """Take a work. The work fails at once while the writer takes none. Raises Busy for the edge if
+        too many wait."""
         if self._shut is not None:
             work.failed(self._shut)
             return
         if edge and self.waiting >= self._inbox_max:
-            raise Busy(f"{self.waiting} commands wait already", retry_after_seconds=1.0)
+            raise Busy(
+                f"{self.waiting} commands wait in {self.service or 'the service'}, which is its limit; try again later",
+                retry_after_seconds=1.0,
+            )
         self._inbox.append(work)
         self._turn_soon()
 
     @property
     def shut(self) -> bool:
-        """True from a flush that failed until all was read again: `head` may be behind what the store shows."""
+        """True after a failed flush until memory is read again; meanwhile `head` may be behind the store."""
         return self._shut is not None
 
     def resume(self) -> None:
-        """Streams is what the log says again: take work."""
+        """Take works again: memory agrees with the log."""
         self._shut = None
 
     def _turn_soon(self) -> None:
@@ -186,7 +192,7 @@ class Writer:
             self._idle.set_result(None)
 
     def _must_defer(self, work: Work) -> bool:
-        """Behind a work that waits, its lane waits too; what it needs is loaded along with the rest."""
+        """Defer a work if a work of its lane, or one of its streams, waits for loading. True if it was deferred."""
         if (work.lane and work.lane in self._deferred_lanes) or any(stream in self._wanted for stream in work.streams):
             self._defer(work, self._streams.missing(work.streams))
             return True
@@ -210,10 +216,13 @@ class Writer:
             wanted = sorted(stream for stream in self._wanted if not self._streams.busy(stream))
             try:
                 loaded = await self._loaded(wanted)
-            except Exception as error:  # who waits for these streams is told, whatever it was
+            except Exception as error:  # whatever it was, the works that wait for these streams must hear it
                 if not isinstance(error, StoreError):
                     logger.exception(
-                        "unexpected error while streams of %s were loaded; what waits for them fails", self.name
+                        "unexpected error while %s loads the streams %s; the messages that wait for these streams fail",
+                        self.service,
+                        wanted,
+                        extra={"service": self.service},
                     )
                 deferred, self._deferred = self._deferred, []
                 self._deferred_lanes.clear()
@@ -233,7 +242,7 @@ class Writer:
             self._turn_soon()
 
     async def _loaded(self, streams: list[str]) -> list[Loaded]:
-        """The streams from the store; those with a snapshot of another shape without it."""
+        """Load streams from the store; a snapshot of another shape is not used."""
         loaded = await self._store.load(streams) if streams else []
         unfit = [number for number, found in enumerate(loaded) if not self._streams.fits(streams[number], found)]
         if unfit:
@@ -261,7 +270,11 @@ class Writer:
                 self._crash(error, group)
                 continue
             except Exception as error:
-                logger.exception("unexpected error in the writer of %s; reloading state from the log", self.name)
+                logger.exception(
+                    "unexpected error in the writer of %s; reloading state from the log",
+                    self.service,
+                    extra={"service": self.service},
+                )
                 self._crash(StoreFailed(f"{type(error).__name__}: {error}"), group)
                 continue
             if self._wanted:
@@ -278,7 +291,7 @@ class Writer:
             finally:
                 self._flushing.release()
         except asyncio.CancelledError:
-            for work, _ in group:  # whether it is durable is not known here: who asks again with the same key learns it
+            for work, _ in group:  # it may be durable or not: a caller who asks again with the same key learns it
                 work.failed(Unavailable("the service is stopping"))
             raise
 
@@ -298,7 +311,7 @@ class Writer:
                 work.landed(outcome.position)
 
     def _publish(self, group: list[tuple[Work, Batch]], outcomes: list[CommitOutcome]) -> None:
-        """Say what is durable now: how far, and those records that are for somebody."""
+        """Move `head`, and report the durable records that have a destination."""
         sent: list[Record] = []
         wrote = False
         for (_, batch), outcome in zip(group, outcomes, strict=True):
@@ -314,7 +327,7 @@ class Writer:
             self._flushed(sent)
 
     def _take_back(self, bad: list[tuple[Work, Batch, CommitOutcome]]) -> None:
-        """What failed takes back the state it made; what is decided on that state is decided again."""
+        """Drop the state that failed batches made, and decide all works again that used this state."""
         again: list[Work] = []
         tainted: set[str] = set()
         lanes: set[str] = set()
@@ -348,7 +361,12 @@ class Writer:
         self._turn_soon()
 
     def _crash(self, error: StoreError, group: list[tuple[Work, Batch]]) -> None:
-        logger.error("the store of %s could not commit: %s", self.name, error, extra={"batches": len(group)})
+        logger.error(
+            "the store of %s could not commit; all messages on their way fail, and memory is read again: %s",
+            self.service,
+            error,
+            extra={"service": self.service, "batches": len(group)},
+        )
         self.failure = error
         self.crashes += 1
         lost = [*(work for work, _ in [*group, *self._forming]), *self._deferred, *self._inbox]
@@ -366,4 +384,6 @@ class Writer:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(f"the store is not taking commits: {error}", retry_after_seconds=2.0)
+    return Unavailable(
+        f"the store does not take commits; nothing was recorded, try again: {error}", retry_after_seconds=2.0
+    )

@@ -1,6 +1,6 @@
 """Plans: what a repair would do, worked out on a copy of the streams it touches, before anything is written.
 
-The copy is folded anew from the store; the same pure code runs on it that a repair runs. Nothing of it is kept. What
+The copy is folded again from the store; the same pure code runs on it that a repair runs. Nothing of it is kept. What
 another service would do with an answer is asked there (`plan_answer`). Comes beside `runtime.ops.repair`; fails as that
 does, with `NotFound`, `Invalid` and `Contradicted`.
 """

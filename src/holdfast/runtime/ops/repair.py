@@ -238,7 +238,7 @@ class RetryNowWork(AwaitedWork["int | None"]):
         self._node, self._ask, self._slot = node, ask, slot
 
     def handle(self) -> Batch | None:
-        """The repair, and the row of the message with its attempts counted anew."""
+        """The repair, and the row of the message with its attempts counted from 0."""
         node, ask, slot = self._node, self._ask, self._slot
         if not _still_waits(node, slot) or slot.running:
             self.finish(None)

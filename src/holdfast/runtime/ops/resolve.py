@@ -82,7 +82,13 @@ async def _force(node: Node, tx: str, wanted: Carried, why: str) -> Resolution:
         if known is None and stage in told.undecided:
             raise Contradicted(f"{coordinator} is there and has not decided yet: resolve it there")
     except (Unreachable, Unavailable):
-        logger.warning("%s cannot ask %s what became of transaction %s (%s)", node.name, coordinator, tx, stage)
+        logger.warning(
+            "%s cannot reach the coordinator %s of the staged transaction %s; it asks the other peers",
+            node.name,
+            coordinator,
+            tx,
+            extra={"service": node.name, "peer": coordinator, "stage": stage, "correlation_id": hold.correlation or tx},
+        )
     known = known or await doubts.ask_peers(hold)
     if known is not None:
         _agree(known, wanted.commit, known.by)

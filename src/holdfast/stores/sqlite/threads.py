@@ -17,7 +17,7 @@ __all__ = ["Threads"]
 OVERDUE_SECONDS = 0.005
 GIVE_WAY_SECONDS = 0.000001
 """A loop that never idles polls many times in the 5 ms after which a thread may ask for the GIL, and each poll starts
-those 5 ms anew: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment. Not
+those 5 ms again: a finished commit can wait for most of a second. So while one is overdue the loop pauses a moment. Not
 before a usual commit has had its time: a loop's timers may be as coarse as a millisecond, and a pause is not free."""
 T = TypeVar("T")
 
