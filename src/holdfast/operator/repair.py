@@ -140,7 +140,7 @@ def locate(
     if not silent and (receiver := _receiver(there, settings, name)):
         return [RepairTarget(receiver, name)]
     more = f"; no answer from {', '.join(silent)}" if silent else ""
-    raise HoldfastError(f"in no service {name[:200]} waits, and none has a saga of that name{more}")
+    raise HoldfastError(f"no service has {name[:200]} waiting, and none has a saga of that name{more}")
 
 
 def _receiver(urls: Mapping[str, str], settings: Settings, name: str) -> str:

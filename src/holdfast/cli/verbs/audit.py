@@ -63,7 +63,7 @@ def audit(
     settings = access.settings()
     system = load_target(target, pins=False)
     if not system.invariants:
-        raise ConfigInvalid(f"{target} has no invariants; declare some with @{target.partition(':')[2]}.invariant")
+        raise ConfigInvalid(f"{target} has no invariants: declare some with @{target.partition(':')[2]}.invariant")
     urls = access.services(settings)
     if not 0 < share <= 1:
         raise ConfigInvalid(f"--share {share}: give a number above 0, up to 1")
