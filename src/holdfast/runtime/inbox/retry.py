@@ -135,7 +135,7 @@ class Retrier:
         self.removed(slot.stream)
 
     def cancelled(self, slot: Slot) -> None:
-        """A cancel came for what is being carried out, or waits to be asked about: what is parked is looked at again."""
+        """A cancel came for what is being carried out, or waits to be asked about: if it is parked, it is answered."""
         if not slot.message.unknown and not slot.running and self.waiting.waits(slot.key):
             self.writer.submit(CancelledWork(self, slot))
 

@@ -108,9 +108,9 @@ class Waiting:
         return [(slot, self.remove(slot)) for slot in list(self._stages.get(stage, {}).values())]
 
     def rehome(self, home: Callable[[Slot], str], knows: Callable[[WaitingMessage], bool]) -> list[Row]:
-        """Put each message into the queue of the stream that it is for now (`home`), and have it tried again if its type
-        is known by now (`knows`); the rows that change with it. An effect whose call may have been made stays as it is:
-        by another name it would have another key."""
+        """Put each message into the queue of the stream that it is for now (`home`), and have it tried again if its
+        type is known by now (`knows`); the rows that change with it. An effect whose call may have been made stays as
+        it is: by another name it would have another key."""
         rows: list[Row] = []
         for slot in self.slots():
             message, stream = slot.message, home(slot)
