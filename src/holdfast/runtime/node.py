@@ -79,8 +79,8 @@ class Node:
         streams_in_memory_max: int = 100_000,
     ) -> None:
         service.check()
-        self.service, self.name, self.clock = service, service.name, clock
-        self.store, self.transport = store, transport
+        self.service, self.name = service, service.name
+        self.clock, self.store, self.transport = clock, store, transport
         self.peers = frozenset({*peers, *service.peers()} - {service.name})
         self.state = NodeState.STARTING
         self.started_at = 0
@@ -124,8 +124,7 @@ class Node:
         away = self.conversations.away
         self.doubts = Doubts(service, self.inbox, self.writer, store, transport, self.peers, away=away)
         self._mirrors: tuple[Mirror, ...] = (self.dispatch.stages, self.waiting, self.dispatch.sagas, self.timers)
-        """All in-memory copies of stored rows, in the order in which they are read. Conversations are
-        read separately."""
+        """All in-memory copies of stored rows, in the order in which they are read, without the conversations."""
         self._news = News()
         self._recovering: asyncio.Task[None] | None = None
 
