@@ -1,7 +1,8 @@
 """The client: typed commands and queries, in process and over HTTP.
 
 `await client.run(Reserve(...))` gives the `Reserved` that answers it, or raises `Rejected` with code and facts. The
-transport decides where the service is; the outcome is the same. A time-out is `Pending`: ask again with the same key.
+transport decides where the service is; the outcome is the same everywhere. After a time-out it raises `Pending`: ask
+again with the same key. The edge of a service comes next.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Caller(Protocol):
     async def run(
         self, service: str, command: Command[Any], *, key: str, correlation: str, debug: bool, wait_seconds: float
     ) -> Outcome:
-        """Run a command; a business no is an Outcome with a Rejection."""
+        """Run a command; if a business rule rejects it, the Outcome has a Rejection."""
         ...
 
     async def query(
@@ -45,7 +46,7 @@ class Client:
 
     @staticmethod
     def of(running: Running) -> "Client":
-        """A client of the services of this process, and of those that they reach by URL."""
+        """A client of the services of this process, and of the services that they reach by URL."""
         return Client(_LocalCaller(running))
 
     @staticmethod
@@ -109,7 +110,7 @@ class Client:
 
 
 class _LocalCaller:
-    """Reaches services of this process in memory, and the others at the URLs that their system has of them."""
+    """Reaches services of this process in memory, and other services at the URLs that their system knows."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -136,7 +137,9 @@ class _LocalCaller:
 
     def _other(self, service: str) -> Caller:
         if service not in self._running.urls:
-            raise NotFound(f"{service!r} does not run in this process, and no URL is known of it")
+            raise NotFound(
+                f"{service!r} does not run in this process, and its URL is not known; set services.{service}.url"
+            )
         if self._far is None:
             from holdfast.web.client import HttpCaller
 

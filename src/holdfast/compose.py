@@ -1,7 +1,7 @@
 """Composition: from a declared system and URLs to running nodes. The one place that knows both runtime and adapters.
 
-`stores.urls` says which scheme of a URL means which store. Comes before the runtime, which is handed ports. Fails with
-`ConfigInvalid` on a URL that names no adapter, and if the adapter's driver is not installed.
+`stores.urls` says which scheme of a URL means which store. The runtime comes next and gets only ports. Fails with
+`ConfigInvalid` if a URL names no adapter, or if the driver of the adapter is not installed.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -38,11 +38,11 @@ def make_running(
 ) -> Running:
     """Services of a system in this process, not started: `services` names them, none means all.
 
-    Peers that do not run here are reached at their URLs. Raises ConfigInvalid for a service that is not there, and for
-    a peer without a URL.
+    Peers that do not run here are reached at their URLs. Raises ConfigInvalid for an unknown service, and for a peer
+    without a URL.
     """
     if unknown := sorted(set(services) - set(system.services)):
-        raise ConfigInvalid(f"{system.name!r} has no service {unknown[0]!r}; there are: {', '.join(system.services)}")
+        raise ConfigInvalid(f"{system.name!r} has no service {unknown[0]!r}; it has: {', '.join(system.services)}")
     chosen = {name: service for name, service in system.services.items() if not services or name in services}
     outside = set(system.services).union(*(service.peers() for service in chosen.values())) - set(chosen)
     if missing := sorted(outside - set(settings.urls())):
@@ -80,7 +80,7 @@ def start(
 def asgi_app(running: Running) -> "RunningApp":
     """The ASGI app of running services: give it to a server, or mount it in another app.
 
-    Who does so starts and closes the services (`async with running`). The app is opened with the secret and the
+    The caller starts and closes the services (`async with running`). The app is opened with the secret and the
     operator's token of the settings; without a secret it must be reached from this machine alone. Needs nothing but
     an ASGI server. Raises Misuse for a route that cannot work.
     """
@@ -90,7 +90,7 @@ def asgi_app(running: Running) -> "RunningApp":
 
 
 def _stored(settings: Settings, store: str, stores: Mapping[str, str]) -> Settings:
-    """The settings with other stores."""
+    """The settings with these stores in place of their own."""
     services = dict(settings.services)
     for name, url in stores.items():
         services[name] = msgspec.structs.replace(services.get(name, ServiceSettings()), store=url)
@@ -128,7 +128,7 @@ def _running(
 
 
 def _far(urls: Mapping[str, str], secret: str) -> Network | None:
-    """The transport to peers in other processes; None where there are none."""
+    """The transport to peers in other processes; None if there are no such peers."""
     if not urls:
         return None
     from holdfast.transports.http import HttpTransport

@@ -46,7 +46,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     port: int = 0
     """The port it listens on in a process of its own; 0: the one in `url`, else a free one."""
     owner: str = ""
-    """The team behind it: named where it does not answer, and so cannot say itself whose it is."""
+    """The team that owns the service; shown if the service does not answer and cannot say it itself."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     secret: str = ""
     """Shared by all services: signs exchange, feeds and `/ops`. 16 characters or more."""
     secret_file: str = ""
-    """A file that holds the secret, in the place of `secret`."""
+    """A file that contains the secret, as an alternative to `secret`."""
     operator_token: str = ""
     """The bearer token that writes under `/ops` need."""
     invariants: str = ""
@@ -89,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def passwords(self) -> tuple[str, ...]:
-        """What must not stand in any log."""
+        """The secrets that no log may contain."""
         urls = (self.store, *(found.store for found in self.services.values()))
         found = [urlsplit(url).password or "" for url in urls]
         return (self.secret, self.operator_token, *found, *map(unquote, found))
@@ -99,11 +99,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return self.services.get(service, ServiceSettings()).store or self.store
 
     def owners(self) -> dict[str, str]:
-        """Service name -> owner, of those that name one."""
+        """Service name -> owner, for services that have one."""
         return {name: found.owner for name, found in self.services.items() if found.owner}
 
     def urls(self) -> dict[str, str]:
-        """Service name -> URL, of those that have one."""
+        """Service name -> URL, for services that have one."""
         return {name: found.url for name, found in self.services.items() if found.url}
 
 
@@ -125,7 +125,7 @@ def replace(settings: Settings, **changes: Any) -> Settings:
 
 
 def check(settings: Settings) -> Settings:
-    """What types cannot say. Raises ConfigInvalid."""
+    """Check the settings beyond their types. Raises ConfigInvalid."""
     if settings.secret_file and not settings.secret:
         try:
             secret = Path(settings.secret_file).read_text("utf-8").strip()

@@ -13,22 +13,22 @@ HoldfastError
 │   ├── Unavailable      the service's store is not taking commits [503]
 │   ├── Pending          no outcome within the time given: unknown, not failed [202 or 504]
 │   └── CommandFailed    the handler raised: a bug in it; nothing was recorded [500]
-├── NotDone              an effect's call has certainly not happened: raised by effects, it is made again
-├── StoreError           what a store can meet
-│   ├── StoreFailed      a commit could not be made durable; nothing of it is there
+├── NotDone              an effect's call has certainly not happened; an effect raises it, and the call is made again
+├── StoreError           a store cannot do what is asked
+│   ├── StoreFailed      a commit could not be made durable; nothing of it was written
 │   ├── StoreLocked      another process writes to it
 │   ├── StoreForeign     not a holdfast store
 │   ├── StoreMismatch    the store of another log
 │   ├── StoreCorrupt     the engine says the file is damaged
-│   ├── TransactionLost  a handler's transaction was ended by the engine; nothing of it is there, it may run again
-│   ├── TransactionRefused  what a handler did cannot be committed
+│   ├── TransactionLost  the engine ended a handler's transaction; nothing of it was written, it may run again
+│   ├── TransactionRefused  a handler's transaction cannot be committed
 │   ├── SchemaNewer      written by a later release
 │   └── LimitExceeded    a value over a stated limit
-└── ExchangeError        what two services can say of each other's frames
-    ├── Unreachable      no answer: down, or the network
-    ├── Garbled          not a frame
+└── ExchangeError        two services cannot exchange frames
+    ├── Unreachable      the peer does not answer: it is down, or the network is
+    ├── Garbled          the bytes are not a frame
     ├── ProtocolMismatch another protocol version
-    ├── Misdirected      for somebody else, or from nobody known
+    ├── Misdirected      the frame is for another service, or from an unknown one
     ├── Unauthorized     the signature is missing or wrong
     ├── Gap              positions are missing before this frame
     └── Forked           a cursor this log has never given out: a store was restored
@@ -110,14 +110,14 @@ class Rejected(CommandError):
         self.code = code
         self.message = message or code
         self.events = tuple(events)
-        """Events to record together with the no."""
+        """Events to record together with the rejection."""
         self.facts: Mapping[str, Any] = facts
 
 
 class KeyReused(CommandError):
     """The idempotency key was used before with other content; use a new key for a new command.
 
-    `field`: the first field that differs, or `type` where it was another command.
+    `field`: the first field that differs, or `type` if the other command had another type.
     """
 
     def __init__(self, key: str, field: str) -> None:
@@ -127,7 +127,7 @@ class KeyReused(CommandError):
 
 
 class Contradicted(CommandError):
-    """What is asked contradicts a decision that exists; nothing was changed. Read what was decided, and why."""
+    """The request contradicts an existing decision; nothing was changed. Read the decision and its reason."""
 
 
 class NotFound(CommandError):
@@ -143,7 +143,7 @@ class Busy(CommandError):
 
 
 class Unavailable(CommandError):
-    """The service's store is not taking commits now; nothing was recorded, try again."""
+    """The service's store does not take commits now; nothing was recorded, try again."""
 
     def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -163,7 +163,7 @@ class CommandFailed(CommandError):
 
 
 class NotDone(HoldfastError):
-    """The call has certainly not happened; it is made again. Raised by effects, where they can know."""
+    """The call has certainly not happened and is made again. An effect raises it if it knows this."""
 
 
 class StoreError(HoldfastError):
@@ -171,7 +171,7 @@ class StoreError(HoldfastError):
 
 
 class StoreFailed(StoreError):
-    """The commit could not be made durable and nothing of it is there; free space or repair the engine."""
+    """The commit could not be made durable and nothing was written; free space or repair the engine."""
 
 
 class StoreLocked(StoreError):
@@ -191,11 +191,11 @@ class StoreCorrupt(StoreError):
 
 
 class TransactionLost(StoreError):
-    """The engine ended a handler's transaction (a deadlock, a broken connection); nothing of it is there."""
+    """The engine ended a handler's transaction (a deadlock, a broken connection); nothing of it was written."""
 
 
 class TransactionRefused(StoreError):
-    """What a handler did in its transaction cannot be committed; nothing of it is there."""
+    """The transaction of a handler cannot be committed; nothing of it was written. Correct the handler."""
 
 
 class SchemaNewer(StoreError):
@@ -211,11 +211,11 @@ class ExchangeError(HoldfastError):
 
 
 class Unreachable(ExchangeError):
-    """The peer did not answer."""
+    """The peer did not answer; check that it runs and that its URL is right."""
 
 
 class Garbled(ExchangeError):
-    """What came is not a frame; nothing was applied."""
+    """The received bytes are not a frame; nothing was applied."""
 
 
 class ProtocolMismatch(ExchangeError):
@@ -223,7 +223,7 @@ class ProtocolMismatch(ExchangeError):
 
 
 class Misdirected(ExchangeError):
-    """The frame is for another service, or from one that is not known here; nothing was applied."""
+    """The frame is for another service, or from a service that is not known here; nothing was applied."""
 
 
 class Unauthorized(ExchangeError):
@@ -235,4 +235,4 @@ class Gap(ExchangeError):
 
 
 class Forked(ExchangeError):
-    """A cursor stands where this log has never been: a store was restored from a backup. See docs/restore.md."""
+    """This log has never given out the cursor: a store was restored from a backup. See docs/restore.md."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO, cast
 
 correlation: contextvars.ContextVar[str] = contextvars.ContextVar("holdfast_correlation", default="")
-"""The correlation id of what is being handled; empty outside."""
+"""The correlation id of the request that is being handled; empty outside of a request."""
 
 HIDDEN = "***"
 _SECRET_KEY = re.compile(r"secret|token|authorization|password|signature|cookie|card|cvv|iban", re.IGNORECASE)
@@ -26,7 +26,7 @@ DEPTH_MAX = 6
 
 
 def filtered(value: Any, depth: int = 0) -> Any:
-    """A copy with everything that looks like a secret hidden: by key in mappings, by pattern in text."""
+    """A copy that hides everything that looks like a secret: by key in mappings, by pattern in text."""
     if isinstance(value, str):
         return _PAIR.sub(rf"\1\2\3{HIDDEN}", _BEARER.sub(rf"\1 {HIDDEN}", value))
     if depth >= DEPTH_MAX:
@@ -49,7 +49,7 @@ def configure(
     secrets: tuple[str, ...] = (),
     stream: TextIO | None = None,
 ) -> logging.Handler:
-    """Write the log lines of this process to `stream` (standard error); `secrets` are hidden wherever they stand.
+    """Write the log lines of this process to `stream` (standard error); `secrets` are hidden wherever they occur.
 
     Replaces the handlers of the root logger: for processes that are ours, never for a library. Returns the handler.
     """
@@ -88,7 +88,7 @@ def configure(
 
 
 class _ProcessFields:
-    """Adds what every line of this process carries."""
+    """Adds the fields that every line of this process carries."""
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -103,7 +103,7 @@ class _ProcessFields:
 
 
 class _Filter:
-    """Hides secrets, the last thing before a line is rendered."""
+    """Hides secrets, as the last step before a line is rendered."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._secrets = tuple(secret for secret in secrets if secret)

@@ -185,7 +185,7 @@ async def test_settings_are_those_of_the_command_line(place: Place) -> None:
 async def test_a_client_says_whom_it_cannot_reach() -> None:
     """G10: a service that runs elsewhere, and of which no URL is known, is named."""
     async with start(shop.services["order"], store="memory:") as running:
-        with pytest.raises(NotFound, match="'stock' does not run in this process, and no URL is known of it"):
+        with pytest.raises(NotFound, match="'stock' does not run in this process, and its URL is not known"):
             await Client.of(running).run(Restock("tea", 1))
 
 

@@ -163,7 +163,7 @@ async def test_too_many_open_sagas_are_busy() -> None:
         for number in range(2):
             with pytest.raises(Pending):
                 await system.client.send(Deal(f"d{number}"), key=f"d{number}", wait_seconds=1)
-        with pytest.raises(Busy, match="2 sagas are on their way"):
+        with pytest.raises(Busy, match="has 2 open sagas"):
             await system.client.send(Deal("d2"), key="d2")
         await system.start("till")
         await system.settle()

@@ -79,8 +79,8 @@ class Node:
         streams_in_memory_max: int = 100_000,
     ) -> None:
         service.check()
-        self.service, self.name, self.clock = service, service.name, clock
-        self.store, self.transport = store, transport
+        self.service, self.name = service, service.name
+        self.clock, self.store, self.transport = clock, store, transport
         self.peers = frozenset({*peers, *service.peers()} - {service.name})
         self.state = NodeState.STARTING
         self.started_at = 0

@@ -1,9 +1,9 @@
-"""What goes into the handling of a message beside the message, and all that comes out of it.
+"""Decisions: the envelope that a message is handled with, and everything that its handling decides.
 
-An `Envelope` is made where a message comes in (edge, inbox, feeds, timers). A `Decision` is opened with it, filled by
-dispatch, sagas and stages, and becomes one batch: its records, what they rest on, and the rows that change with them.
-It also remembers what it changed in memory, so that a batch that is not committed can be taken back. Nothing here
-awaits, and nothing here can fail.
+The room that a message enters (edge, inbox, feeds, timers) makes its `Envelope` and opens a `Decision` with it.
+Dispatch, sagas and stages fill the decision, and it becomes one batch: the records, the stream versions that were read,
+and the rows that change. The decision also remembers its changes in memory, so that they can be undone if the batch is
+not committed. Nothing here awaits, and nothing here fails.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,19 +21,19 @@ from holdfast.runtime.log.streams import Entry, Streams
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a message beside its content."""
+    """Everything that is known of a message except its content."""
 
     id: str
     """`log@position`, or the transaction's id at the edge."""
     tx: str
     at: int
-    """When it is handled, µs since 1970-01-01 UTC."""
+    """When the message is handled, µs since 1970-01-01 UTC."""
     correlation: str = ""
     hop: int = 0
     debug: bool = False
     traceparent: str = ""
     caller: str = ""
-    """The service that gets the answer; empty at the edge, and where nobody waits for one."""
+    """The service that gets the answer; empty at the edge, and if no service waits for an answer."""
     answers: str = ""
     """`stream#version` of the command in the caller's log."""
     edge: bool = False
@@ -45,12 +45,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         return Headers(self.hop, self.debug, self.traceparent, answers=self.answers if answers else "", outcome=outcome)
 
     def context(self, key: str) -> Context:
-        """What a handler may ask of this message; `key` is that of the stream it is handled on."""
+        """The context that a handler gets; `key` is the key of the stream on which the message is handled."""
         return Context(self.at, self.id, key, self.correlation or self.tx, self.tx)
 
 
 class Decision:
-    """All that one handling decided."""
+    """Everything that the handling of one message decides."""
 
     __slots__ = (
         "answer",
@@ -70,33 +70,33 @@ class Decision:
     def __init__(self, envelope: Envelope, streams: Streams) -> None:
         self.envelope = envelope
         self.streams = streams
-        """The streams in memory, which the handling reads and moves on."""
+        """The streams in memory, which the handling reads and changes."""
         self.records: list[Record] = []
         self.reads: list[tuple[str, int]] = []
         self.rows: list[Row] = []
         self.answer: Any = None
-        """The event or Rejection that answers the message; None while a saga still works on it."""
+        """The event or Rejection that answers the message; None while a saga still works on the answer."""
         self.opened = 0
-        """Sagas that it begins, less those that it ends."""
+        """How many sagas it begins, minus how many it ends."""
         self.outcomes: list[tuple[str, Any, int]] = []
-        """(transaction, event or Rejection, which of the records) for callers at the edge who wait for a saga's end."""
+        """(transaction, event or Rejection, index of the record) for callers at the edge that wait for a saga's end."""
         self.timers: list[str] = []
-        """Keys of the timers that it sets: nobody may look for their rows before they are in the store."""
+        """Keys of the timers that it sets; their rows may be read only when they are in the store."""
         self.locked: tuple[str, str, Lock | None] | None = None
-        """A stream that it locked or holds more on, for which stage, and the lock that was there before."""
+        """(stream, stage, the lock before) of the lock that it took or extended; None if it took none."""
         self.unlocked: dict[str, Lock] = {}
-        """Streams that it unlocked, and their locks."""
+        """The streams that it unlocked, with their locks."""
         self.remembered: tuple[str, Carried | None] | None = None
-        """A stage of which a decision is remembered from now on, or no more, and what was remembered before."""
+        """(stage, the decision before) if it remembers or drops the decision of a stage; None otherwise."""
 
     def read(self, stream: str) -> Entry:
-        """A stream in memory, on whose version the decision rests. Raises why it cannot be folded."""
+        """A stream in memory; the batch commits only at its version. Raises the error if it cannot be folded."""
         entry = self.streams[stream]
         self.reads.append((stream, entry.version))
         return entry
 
     def emit(self, events: Iterable[Event], answer: Any, stream: str, version: int) -> None:
-        """Record events on a stream that is at that version; the record of the answer goes to the caller."""
+        """Record events after that version of a stream; the record of the answer goes to the caller."""
         envelope = self.envelope
         tx, cause, at, correlation = envelope.tx, envelope.id, envelope.at, envelope.correlation
         for number, event in enumerate(events, version + 1):
@@ -111,13 +111,13 @@ class Decision:
             )
 
     def reject(self, no: Rejected | Rejection, stream: str, *, to: Envelope | None = None) -> None:
-        """Record a no as the answer; it counts as no version. `to`: the envelope of the message that is answered, where
-        that is another than the one that is handled."""
+        """Record a rejection as the answer; it does not get a version. `to`: the envelope of the message that is
+        answered, if it is not the message that is handled."""
         self.answer = no if isinstance(no, Rejection) else Rejection(no.code, no.message, no.facts)
         self._answer(REJECTED, encode(self.answer), stream, to or self.envelope, outcome=True)
 
     def vote(self, stored: str, data: bytes, stream: str = "") -> None:
-        """Record a participant's answer to its coordinator: what it holds, or that a decision is carried out."""
+        """Record a participant's answer to its coordinator: its vote, or that it carried out a decision."""
         self._answer(stored, data, stream, self.envelope)
 
     def _answer(self, stored: str, data: bytes, stream: str, to: Envelope, *, outcome: bool = False) -> None:
@@ -127,8 +127,8 @@ class Decision:
         self.records.append(record)
 
     def note(self, kind: Kind, stored: str, data: bytes, stream: str = "", *, at: int = 0) -> None:
-        """Record what is neither event nor answer: an operator's repair, or an attempt of an effect. `at`: when it was,
-        where that is not the time of the message."""
+        """Record an operator's repair or an attempt of an effect, which is neither an event nor an answer. `at`: when
+        it was, if that is not the time of the message."""
         envelope = self.envelope
         headers = envelope.headers() if kind == "effect" else NO_HEADERS
         tx, cause, correlation = envelope.tx, envelope.id, envelope.correlation
@@ -137,5 +137,5 @@ class Decision:
         )
 
     def batch(self, *moves: Move, rows: Sequence[Row] = ()) -> Batch:
-        """The batch that commits all of it. `rows`: what changes beside, after its own rows."""
+        """The batch that commits the decision. `rows`: more rows that change, after its own rows."""
         return Batch(tuple(self.records), tuple(self.reads), moves, (*self.rows, *rows) if rows else tuple(self.rows))

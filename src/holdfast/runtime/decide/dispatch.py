@@ -1,9 +1,9 @@
-"""Dispatch: which handler a message is for, and what its handling writes.
+"""Dispatch: finds the handler of a message, and fills a decision with its result.
 
-Takes a message for a stream that is in memory, and a `Decision` that was opened with the message's envelope; fills the
-decision with records, reads and rows for one batch, and the answer that may leave when it is durable. Edge, inbox and
-feeds come before it, the writer after. What a handler raises (other than `Rejected`) is passed on: whoever brought the
-message decides whether it waits.
+It takes a message for a stream that is in memory, and a `Decision` that was opened with the envelope of the message. It
+fills the decision with the records, reads and rows of one batch, and with the answer, which may leave when the batch is
+durable. Edge, inbox and feeds come before it, the writer after it. An error of a handler, except `Rejected`, is passed
+on: the caller decides whether the message waits.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class AggregateFolder:
         self.shape = aggregate.shape.fingerprint
 
     def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
-        """(state, version). Raises what an evolver raises, and Invalid for a record that does not decode."""
+        """(state, version). Raises the error of an evolver, and Invalid for a record that does not decode."""
         state, version = None, 0
         if loaded.snapshot is not None:
             state, version = self._aggregate.shape.decode(bytes(loaded.snapshot.data)), loaded.snapshot.version
@@ -60,7 +60,7 @@ class HandlerFolder:
 
 
 class Dispatch:
-    """Which handler of one service is for what."""
+    """The handlers of one service, and which of them handles which message."""
 
     def __init__(self, service: Service, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self.service = service
@@ -68,7 +68,7 @@ class Dispatch:
         self.stages = Stages(service, snapshot_every)
         self._snapshot_every = snapshot_every
         self.apart = frozenset((*service.handlers, *service.effects))
-        """Names of what is carried out beside the writer."""
+        """The names of handlers and effects, which run outside the writer."""
         self._folders: dict[str, AggregateFolder | HandlerFolder | SagaFolder] = {
             **{name: HandlerFolder() for name in self.apart},
             **{name: AggregateFolder(found, service) for name, found in service.aggregates.items()},
@@ -76,11 +76,11 @@ class Dispatch:
         }
 
     def folder_of(self, stream: str) -> AggregateFolder | HandlerFolder | SagaFolder:
-        """How a stream of that name is folded."""
+        """The folder of a stream with that name."""
         return self._folders[stream.partition("/")[0]]
 
     def folds(self, stream: str) -> bool:
-        """Whether a stream of that name is kept in memory."""
+        """Whether streams with that name are kept in memory."""
         return stream.partition("/")[0] in self._folders
 
     def stream_of(self, message: MessageType, command_id: str, key: str) -> str:
@@ -101,10 +101,11 @@ class Dispatch:
         elif isinstance(decider, EffectType):
             self._send_own(command, decision)
         else:
-            raise CommandFailed(f"{decider.name} works in a transaction of the store, and not beside the writer")
+            raise CommandFailed(f"{decider.name} needs a transaction of the store; it cannot run inside the writer")
 
     def _send_own(self, command: Any, decision: Decision) -> None:
-        """An effect asked for at the edge is a command that this service sends itself: durable before it is tried."""
+        """Turn an effect from the edge into a command to this service itself, so that it is durable
+        before it is tried."""
         message, envelope = message_of(command), decision.envelope
         headers = Headers(
             envelope.hop, envelope.debug, envelope.traceparent, key=message.key_of(command), edge=envelope.edge
@@ -162,18 +163,18 @@ class Dispatch:
         decision.rows += snapshot_due(aggregate, stream, entry, before, self._snapshot_every)
 
     def handler_of(self, command: MessageType) -> HandlerType | None:
-        """The handler of a command that is handled in a transaction of the store."""
+        """The handler of a command, if it runs in a transaction of the store; otherwise None."""
         decider = self.service.deciders.get(command.name)
         return decider if isinstance(decider, HandlerType) else None
 
 
 def accept_done(events: Iterable[Event], answer: Event, stream: str, version: int, decision: Decision) -> None:
-    """Record what a handler or an effect came to, on its stream, which is at that version."""
+    """Record the events of a handler or an effect on its stream, which is at that version."""
     decision.answer = answer
     decision.emit(events, answer, stream, version)
 
 
 def reject_done(no: Rejected, stream: str, version: int, decision: Decision) -> None:
-    """Record the no of a handler or an effect, with the events that go with it."""
+    """Record the rejection by a handler or an effect, with the events that belong to it."""
     decision.emit(as_events(no.events, stream), None, stream, version)
     decision.reject(no, stream)

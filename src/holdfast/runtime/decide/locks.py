@@ -1,7 +1,7 @@
-"""Locks: what one transaction holds of a stream, as a value in memory.
+"""Locks: the lock of one staged transaction on a stream, as a value in memory.
 
-`runtime.decide.stages` keeps them by stream and by stage, and stores their rows (`core.saga.stage.Hold`); a decision
-remembers those that it took or released, so that it can be taken back.
+`runtime.decide.stages` keeps the locks by stream and by stage, and stores their rows (`core.saga.stage.Hold`). A
+decision remembers the locks that it took or released, so that they can be undone if it is not committed.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from holdfast.core.saga.stage import Hold
 
 
 class StreamLocked(Exception):
-    """Another transaction holds the stream, and what is asked must wait for it."""
+    """Another transaction has locked the stream; the message must wait until the lock is released."""
 
 
 class Lock:
-    """What one transaction holds of a stream: its row, and what it means."""
+    """The lock of one transaction on a stream: its row, and the state that follows from it."""
 
     __slots__ = ("hold", "key", "moves", "state")
 
@@ -23,6 +23,7 @@ class Lock:
         self.key = key
         self.hold = hold
         self.moves = moves
-        """Of escrow fields, if it holds nothing else; others may then move them too."""
+        """The moves of escrow fields, if the transaction does nothing else; then others may move them too."""
         self.state = state
-        """As it would be, of a stream held alone; None until it is needed: it is made from the row then."""
+        """The state after the staged events, if the lock is exclusive; None until it is needed and made
+        from the row."""

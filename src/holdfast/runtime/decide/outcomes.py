@@ -1,8 +1,8 @@
-"""Outcomes: what becomes known when a decision is durable, and who waits at the edge to hear it.
+"""Outcomes: what follows when a decision is durable, and the answers for callers at the edge.
 
-Every work that commits a decision reports it here when it has landed: sagas are counted, timers are set, and the
-callers whose transactions ended in it get their answers. Comes after dispatch, sagas and stages; used by all rooms that
-submit works. Never fails.
+Every work that commits a decision reports the decision here as soon as it is durable. Then open sagas are counted,
+timers are set, and callers get their answers if their transactions have ended. Dispatch, sagas and stages come before
+it; all rooms that submit works use it. It never fails.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ class Outcome(msgspec.Struct, frozen=True):
     answer: Any
     """An event, or a Rejection."""
     position: int
-    """Of the answer's record in the service's log; 0 where a saga's end is not looked up."""
+    """The position of the answer in the log of the service; 0 if the end of a saga was not looked up."""
 
 
 class Outcomes:
-    """What the decisions of one service came to."""
+    """The outcomes of one service, and the callers that wait for them."""
 
     def __init__(self, sagas: Sagas, on_timer: Callable[[str], None]) -> None:
         self._sagas = sagas
         self._on_timer = on_timer
-        """Told the key of each timer that is set, once its row is in the store."""
+        """It is called with the key of each timer when its row is in the store."""
         self._awaited: dict[str, list[asyncio.Future[Outcome]]] = {}
 
     def landed(self, decision: Decision | None, position: int) -> None:
-        """A decision is durable, its first record at that position; None: the work decided nothing."""
+        """Take a durable decision whose first record has that position; None: the work decided nothing."""
         if decision is None:
             return
         self._sagas.open += decision.opened
@@ -46,24 +46,24 @@ class Outcomes:
             self.tell(Outcome(tx, answer, position + number))
 
     def of(self, tx: str) -> "asyncio.Future[Outcome]":
-        """A future of a transaction's outcome, for when a saga lands it."""
+        """A future of the outcome of a transaction; a caller at the edge waits for it."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._awaited.setdefault(tx, []).append(future)
         return future
 
     def forget(self, tx: str) -> None:
-        """Nobody waits for that transaction any more."""
+        """Drop all waiting callers of a transaction."""
         self._awaited.pop(tx, None)
 
     def tell(self, outcome: Outcome) -> None:
-        """A transaction begun at the edge has its answer: all who wait for it get it."""
+        """Give the answer of a transaction to all callers that wait for it."""
         for future in self._awaited.pop(outcome.tx, ()):
             if not future.done():
                 future.set_result(outcome)
 
     def fail(self, tx: str, error: CommandError) -> None:
-        """A command from the edge came to nothing: all who wait for it are told."""
+        """Give an error to all callers that wait for a transaction, since its command failed."""
         for future in self._awaited.pop(tx, ()):
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # seen: its waiter may have gone
+                future.exception()  # mark it as seen: the caller may be gone

@@ -1,9 +1,9 @@
 """Progress of sagas as records of the log, and records back as progress.
 
-A command that is asked is a command record, the final answer an event or a rejection, an operator's repair a repair,
-the rest `holdfast.saga.*`. For each class of progress one function writes its record, and one reads it; that the two
-are inverse is tested. `runtime.decide.sagas` writes and folds them; `core.saga.progress` says what they mean. Reading
-fails with what decoding raises.
+A command of the saga is a command record, its final answer is an event or a rejection, an operator's repair is a repair
+record, and all other progress has a type `holdfast.saga.*`. For each class of progress, one function writes the record
+and one reads it; a test shows that the two are inverse. `runtime.decide.sagas` uses them; `core.saga.progress` says
+what the progress means. Reading fails with the error of a record that does not decode.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ _BODIES: dict[str, type[Any]] = {
     SAGA + "cancelled": Cancelled,
     REPAIRED: Repaired,
 }
-"""Progress whose record is the value itself, by stored type."""
+"""Classes of progress whose record is the encoded value itself, by stored type."""
 _STORED = {cls: stored for stored, cls in _BODIES.items()}
 _END_STORED: dict[type[Any], str] = {
     Completed: SAGA + "completed",
@@ -58,11 +58,11 @@ _END_STORED: dict[type[Any], str] = {
     Undone: SAGA + "undone",
     Cancelled: SAGA + "cancelled",
 }
-"""Ends that are no answer: of a saga that an event began, or that answers nothing."""
+"""Stored types of ends that answer nobody: the saga was begun by an event, or it answers nothing."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Of a cancel: the version, in the saga's stream, of the command that is to be cancelled."""
+    """The payload of a cancel: the version, in the saga's stream, of the command to cancel."""
 
     version: int
 
@@ -150,20 +150,20 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class _Written(msgspec.Struct):
-    """What the record of one progress says beside what it inherits."""
+    """The fields of a progress record that it does not inherit from the message."""
 
     stored: str
     data: bytes = b"{}"
     kind: Kind = "saga"
     destination: str = ""
     headers: Headers | None = None
-    """None: those of the message that led to it."""
+    """None: the record inherits the headers of the message that caused it."""
 
 
 def to_record(
     saga: SagaType, stream: str, version: int, item: Progress, state: SagaState, envelope: Envelope
 ) -> Record:
-    """The record that says this, at that version of the saga's stream."""
+    """The record of a progress at that version of the saga's stream."""
     found = _WRITERS.get(type(item), _write_body)(saga, item, state, envelope)
     tx, cause, at, correlation = envelope.tx, envelope.id, envelope.at, envelope.correlation
     headers = found.headers or envelope.headers()
@@ -231,9 +231,9 @@ def _write_cancel_sent(saga: SagaType, item: CancelSent, state: SagaState, envel
 def _write_end(
     saga: SagaType, item: Completed | Undone | SagaCommitted | Cancelled, state: SagaState, envelope: Envelope
 ) -> _Written:
-    """An end that somebody waits for is an answer; any other is noted."""
+    """Write an end: it is an answer if somebody waits for it, and a saga record otherwise."""
     if isinstance(item, Cancelled) and item.again:
-        return _write_body(saga, item, state, envelope)  # no end: it is tried again
+        return _write_body(saga, item, state, envelope)  # it is not the end: the saga tries again
     begun = state.begun or Begun(None, "")
     edge = saga.begin.kind == "command" and not begun.destination
     headers = msgspec.structs.replace(envelope.headers(), answers=begun.answers, outcome=edge)
@@ -275,14 +275,14 @@ def _of_step(envelope: Envelope, asked: Asked) -> Headers:
 
 
 def outcome(item: Progress) -> Any:
-    """What a caller at the edge gets of a saga's end."""
+    """The answer that a caller at the edge gets from the end of a saga."""
     match item:
         case Undone() | Cancelled():
             return item.cause
         case Completed() | SagaCommitted():
             return item.answer
         case _:
-            raise TypeError(f"{type(item).__name__} is no end of a saga")
+            raise TypeError(f"{type(item).__name__} does not end a saga, so it has no outcome")
 
 
 def _type_of(answer: Any) -> str:

@@ -1,8 +1,8 @@
-"""Sagas at run time: what begins, answers, wakes, cancels or repairs one, and what of it goes into a batch.
+"""Sagas at run time: a message begins, answers, wakes, cancels or repairs a saga, and the progress goes into its batch.
 
-`core.saga.advance` and `core.saga.repair` decide what happens next; here it becomes records
-(`runtime.decide.saga_records`), timers and the saga's row in the open-saga index, in the batch of the message that led
-to it. Comes between dispatch and the writer. Fails with what a user's step raises.
+`core.saga.advance` and `core.saga.repair` decide what happens next. This module turns it into records
+(`runtime.decide.saga_records`), timers and the saga's row in the open-saga index, all in the batch of the message that
+caused it. Dispatch comes before it, the writer after it. Fails with the error of a user's step that raises.
 """
 
 from typing import Any
@@ -40,12 +40,12 @@ NOTED = frozenset({Undoing, Stuck, Overdue, SagaCommitted, Cancelled, Again, Rep
 
 
 class OpenSaga(msgspec.Struct, omit_defaults=True):
-    """A saga that has not ended, as it stands in the list of those."""
+    """An open saga, as its row in the open-saga index."""
 
     status: str
     tx: str
     at: int
-    """Microseconds since 1970-01-01 UTC: when it came to this status."""
+    """When the saga got this status, µs since 1970-01-01 UTC."""
     step: str = ""
     cause: str = ""
     overdue: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class OpenSaga(msgspec.Struct, omit_defaults=True):
 
     @staticmethod
     def of(state: SagaState, tx: str, at: int) -> "OpenSaga":
-        """The entry of a saga in that state."""
+        """The index entry of a saga in that state."""
         caller = caller_of(state)
         if state.stuck is not None:
             return OpenSaga(state.status, tx, at, state.stuck.step, state.stuck.cause, caller=caller)
@@ -69,7 +69,7 @@ def caller_of(state: SagaState) -> str:
 
 
 class Setting(msgspec.Struct, omit_defaults=True):
-    """A timer's row: the message that set it, and what all that follows inherits from that."""
+    """The row of a timer: the message that set it, and the headers that all following records inherit from it."""
 
     tx: str
     cause: str
@@ -82,21 +82,21 @@ class Setting(msgspec.Struct, omit_defaults=True):
 class SagaFolder:
     """Folds the records of a saga's stream into its state."""
 
-    shape = ""  # sagas are short: they have no snapshots
+    shape = ""  # sagas are short, so they have no snapshots
 
     def __init__(self, saga: SagaType) -> None:
         self._saga = saga
 
     def fold(self, stream: str, loaded: Loaded) -> tuple[Any, int]:
-        """(SagaState, version); None where the saga has not begun. One of another shape is folded as far as it is
-        known and stands stuck, cause `unknown_shape`."""
+        """(SagaState, version); the state is None if the saga has not begun. A saga that an earlier release declared
+        with other steps is folded as far as possible and becomes stuck with the cause `unknown_shape`."""
         if not loaded.records:
             return None, 0
         state = SagaState()
         for record in loaded.records:
             try:
                 apply(self._saga, state, from_record(self._saga, record))
-            except Exception as error:  # noqa: BLE001 - a saga that cannot be folded is stuck, in view
+            except Exception as error:  # noqa: BLE001 - a saga that cannot be folded is stuck, which operators see
                 state.version = loaded.records[-1].version
                 state.status, state.stuck = "stuck", Stuck("", f"unknown_shape: {error}")
                 break
@@ -111,9 +111,9 @@ class Sagas:
     def __init__(self, service: Service) -> None:
         self._service = service
         self.open = 0
-        """Sagas of this service that have not ended."""
+        """How many sagas of this service have not ended."""
         self.stuck: set[str] = set()
-        """Of these, the streams of those that are stuck."""
+        """The streams of the open sagas that are stuck."""
         self.called: dict[str, str] = {}
         """Streams of the open sagas that another service began, keyed by the command that began them (`caller_of`)."""
 
@@ -132,7 +132,7 @@ class Sagas:
         self.open, self.called, self.stuck = count, called, stuck
 
     def begin(self, saga: SagaType, message: Any, stream: str, decision: Decision) -> None:
-        """Begin a saga with the command or event that it waits for; nothing where it has begun already."""
+        """Begin a saga with the command or event that it waits for; do nothing if it has begun already."""
         entry = decision.read(stream)
         if entry.state is not None:
             return
@@ -153,7 +153,7 @@ class Sagas:
         entry.version = state.version
 
     def answer(self, stream: str, to: int, stored: str, data: bytes, decision: Decision) -> None:
-        """Take an answer to a command of that version; nothing where it is not awaited."""
+        """Take an answer to a command of that version; do nothing if the saga does not wait for it."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is None:
             return
@@ -162,21 +162,22 @@ class Sagas:
         self._take(saga, stream, before, progress, decision, ended=ended)
 
     def wake(self, stream: str, name: str, decision: Decision) -> None:
-        """Take a timer that has come due; nothing where what it was set for has passed."""
+        """Take a timer that is due; do nothing if the saga does not need it any more."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is not None:
             before = entry.version
             self._take(saga, stream, before, woken(saga, entry.state, name), decision)
 
     def cancel(self, stream: str, cause: Rejection, decision: Decision) -> None:
-        """Take a saga back, by its caller's cancel or an operator's repair; nothing where it is too late for that."""
+        """Turn a saga back by its caller's cancel or an operator's repair; do nothing if it is too late for that."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         if entry.state is not None:
             before = entry.version
             self._take(saga, stream, before, cancelled(saga, entry.state, cause), decision)
 
     def repair(self, stream: str, verb: Verb, by: str, why: str, decision: Decision) -> None:
-        """Carry out an operator's repair of a saga. Raises Contradicted where it cannot be, or what a step raises."""
+        """Carry out an operator's repair of a saga. Raises Contradicted if it is not possible, or the
+        error of a step."""
         saga, entry = self._saga_of(stream), decision.streams[stream]
         before, ended = entry.version, entry.state.ended
         progress = repaired(saga, entry.state, verb, by, why)
@@ -195,7 +196,7 @@ class Sagas:
         *,
         ended: bool = False,
     ) -> None:
-        """Write what follows from a message, which found the saga at version `before`."""
+        """Write the progress that follows from a message; the saga was at version `before`."""
         if not progress:
             return
         decision.reads.append((stream, before))
@@ -250,12 +251,12 @@ class Sagas:
 
 
 def timer_key(due_us: int, stream: str, name: str) -> str:
-    """The key of a timer's row: due times in order, then what is to be woken."""
+    """The key of a timer's row: the due time, which sorts, then the stream and the name of the timer."""
     return f"{due_us:016d}/{stream}#{name}"
 
 
 def _passed(state: SagaState, progress: list[Progress]) -> list[str]:
-    """Timers of steps that have all their answers now, and of what is decided."""
+    """Remove and return the timers of steps that have all their answers now, and of decided stages."""
     keys: list[str] = []
     for item in progress:
         if isinstance(item, SagaCommitted | Cancelled):

@@ -1,10 +1,10 @@
-"""Stages: what this service holds for staged transactions, and what may go on beside it.
+"""Stages: the locks of staged transactions on streams of this service, and what is allowed beside them.
 
-A staged command is decided like any other, against the committed state and what its own transaction holds; its events
-become a row beside the log, its stream is locked, and the answer is a vote. Moves of escrow fields are held side by
-side. The coordinator's decision puts all that a transaction holds here into the log, in one batch, or drops it. Comes
-between dispatch and the writer. Fails with what a decider raises (that is a no), and
-`StreamLocked`.
+A staged command is decided like any other command, on the committed state and the staged events of its own transaction.
+Its events go into a row beside the log, its stream is locked, and the answer is a vote. Several transactions may lock
+one stream if all of them only move escrow fields. The coordinator's decision moves all staged events of the transaction
+into the log in one batch, or drops them. Dispatch comes before it, the writer after it. Fails with the error of a
+decider that raises (then the vote is no) and with `StreamLocked`.
 """
 
 from collections.abc import Iterable
@@ -33,11 +33,12 @@ class Stages:
     def __init__(self, service: Service, snapshot_every: int) -> None:
         self.service, self._snapshot_every = service, snapshot_every
         self.held: dict[str, dict[str, Lock]] = {}
-        """By stream, then by transaction; several only if all of them move escrow fields."""
+        """Locks by stream, then by transaction; a stream has several only if all of them only move escrow fields."""
         self._of: dict[str, dict[str, Lock]] = {}
-        """The same by transaction, then by stream."""
+        """The same locks by transaction, then by stream."""
         self.decisions: dict[str, Carried] = {}
-        """Of transactions that were resolved here, until their coordinator has told its decision."""
+        """Decisions of transactions that were resolved here; each stays until the coordinator has sent
+        its own decision."""
         self._sequence = 0
 
     async def reload(self, store: Store) -> None:
@@ -65,28 +66,28 @@ class Stages:
                     del index[first]
 
     def holds(self, stream: str, stage: str) -> bool:
-        """True when that transaction holds something of the stream."""
+        """True if that transaction has a lock on the stream."""
         return stage in self.held.get(stream, ())
 
     def ages(self, stream: str) -> list[tuple[int, str]]:
-        """Of the transactions that hold a stream."""
+        """The ages of the transactions that lock a stream."""
         return [lock.hold.age for lock in self.held.get(stream, {}).values()]
 
     def streams_of(self, stage: str) -> list[str]:
-        """What a transaction holds here."""
+        """The streams that a transaction locks here."""
         return list(self._of.get(stage, ()))
 
     def of_tx(self, tx: str) -> list[Hold]:
-        """All that is held for a transaction, by the id that its records have."""
+        """All locks of a transaction, found by the transaction id that its records have."""
         return [lock.hold for locks in self._of.values() for lock in locks.values() if lock.hold.tx == tx]
 
     def items(self) -> Iterable[tuple[str, Hold]]:
-        """(stream, hold) of all that is held."""
+        """(stream, hold) of every lock."""
         return ((stream, lock.hold) for stream, locks in self.held.items() for lock in locks.values())
 
     def hold(self, command: Command[Any], stream: str, stage: str, at: int, decision: Decision) -> None:
-        """Decide a staged command, and hold what it decides; `at`: when its transaction began. Raises StreamLocked, and
-        what the decider raises."""
+        """Decide a staged command and lock its stream; `at`: when its transaction began. Raises StreamLocked, and the
+        error of a decider that raises."""
         decider = self.service.deciders[message_of(command).name]
         entry = decision.read(stream)
         mine = self.held.get(stream, {}).get(stage)
@@ -123,7 +124,7 @@ class Stages:
     def _decide(
         self, aggregate: AggregateType, state: Any, command: Any, stream: str, stage: str, decision: Decision
     ) -> tuple[tuple[Event, ...], Moves | None]:
-        """(events, what they move if that is all they do). Raises StreamLocked, and what the decider raises."""
+        """(events, their escrow moves if they do nothing else). Raises StreamLocked and the decider's error."""
         locks = self.held.get(stream, {})
         mine = locks.get(stage)
         others = [lock for name, lock in locks.items() if name != stage]
@@ -148,17 +149,17 @@ class Stages:
             raise StreamLocked from None
 
     def plain(self, aggregate: AggregateType, command: Any, stream: str, decision: Decision) -> tuple[Any, ...]:
-        """The events of a command that is not staged, on a stream that is locked. Raises StreamLocked, or its no."""
+        """The events of an ordinary command on a locked stream. Raises StreamLocked, or Rejected by its decider."""
         state = decision.streams[stream].state
         if state is None and not aggregate.deciders[type(command)].creates:
-            raise StreamLocked  # it may come to be
+            raise StreamLocked  # the locking transaction may create the aggregate
         state = aggregate.shape.new() if state is None else state
         locks = list(self.held[stream].values())
         events, _ = self._beside(aggregate, state, command, stream, locks, decision)
         return events
 
     def _moves(self, aggregate: AggregateType, committed: Any, lock: Lock) -> Moves:
-        """What a transaction holds of a stream's escrow fields: the same from whatever state it is looked at."""
+        """The escrow moves of a transaction on a stream; they do not depend on the state."""
         if lock.moves is None:
             events = [self._event(stored, data) for part in lock.hold.parts for stored, data in part.events]
             lock.moves = moves_of(aggregate, aggregate.shape.new() if committed is None else committed, events)
@@ -170,7 +171,7 @@ class Stages:
         return decode_stored(self.service.contract, stored, bytes(data))
 
     def _state(self, aggregate: AggregateType, committed: Any, lock: Lock | None) -> Any:
-        """A copy of the state as its transaction sees it; None where the stream is absent."""
+        """A copy of the state as the transaction of the lock sees it; None if the stream does not exist."""
         if lock is None:
             return None if committed is None else aggregate.shape.copied(committed)
         if lock.state is not None:
@@ -182,7 +183,7 @@ class Stages:
         return state
 
     def take_back(self, decision: Decision) -> None:
-        """A decision is not committed: what it locked, unlocked or remembered is as before."""
+        """Undo the locks and remembered decisions of a decision that is not committed."""
         if decision.locked is not None:
             stream, stage, before = decision.locked
             self._drop(stream, stage)
@@ -198,18 +199,18 @@ class Stages:
                 self.decisions[stage] = known
 
     def remember(self, known: Carried, decision: Decision) -> None:
-        """Keep a decision that did not come from the coordinator until it tells its own."""
+        """Keep a decision that did not come from the coordinator until the coordinator sends its own."""
         decision.remembered = (known.stage, self.decisions.get(known.stage))
         self.decisions[known.stage] = known
         decision.rows.append(Row("decided", known.stage, encode(known)))
 
     def forget(self, stage: str, decision: Decision) -> None:
-        """The coordinator has told its decision."""
+        """Drop a remembered decision, since the coordinator has sent its own."""
         decision.remembered = (stage, self.decisions.pop(stage, None))
         decision.rows.append(Row("decided", stage, None))
 
     def carry_out(self, stage: str, decision: Decision, *, commit: bool, by: str = "") -> None:
-        """Carry out the end of a transaction on all that it holds here. `by`: who decided, if not the coordinator."""
+        """End a transaction on all streams that it locks here. `by`: who decided, if not the coordinator."""
         for stream, lock in list(self._of.get(stage, {}).items()):
             decision.unlocked[stream] = lock
             if (entry := decision.streams.get(stream)) is not None:

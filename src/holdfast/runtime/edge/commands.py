@@ -30,7 +30,7 @@ from holdfast.runtime.log.writer import Writer
 KEYS_IN_MEMORY_MAX = 10_000
 WAIT_SECONDS = 30.0
 SAGAS_OPEN_MAX = 100_000
-"""Sagas that may be on their way in one service; past it the edge is told to come back later."""
+"""How many sagas may be open in one service; beyond this limit, commands that begin sagas are refused."""
 
 
 class KeyedRequest(msgspec.Struct, frozen=True):
@@ -49,21 +49,21 @@ class Keys:
         self._known: OrderedDict[str, KeyedRequest] = OrderedDict()
 
     def get(self, key: str) -> KeyedRequest | None:
-        """What was asked with a key."""
+        """The request that used a key."""
         return self._known.get(key)
 
     def put(self, key: str, request: KeyedRequest) -> None:
-        """Remember what was asked with a key."""
+        """Remember the request that uses a key."""
         self._known[key] = request
         if len(self._known) > KEYS_IN_MEMORY_MAX:
             self._known.popitem(last=False)
 
     def discard(self, key: str) -> None:
-        """The command with that key came to nothing."""
+        """Forget a key, since its command failed."""
         self._known.pop(key, None)
 
     def clear(self) -> None:
-        """What is in memory may not be in the log."""
+        """Forget all keys, since they may not be in the log."""
         self._known.clear()
 
 
@@ -89,7 +89,7 @@ class Edge:
         wait_seconds: float = WAIT_SECONDS,
     ) -> Outcome:
         """Run a command to its answer. Raises Busy, Unavailable, CommandFailed, KeyReused, NotFound, Invalid, or
-        Pending when a saga has not ended within `wait_seconds`. A business no is returned, as a Rejection."""
+        Pending when a saga has not ended within `wait_seconds`. A business rejection is returned as a Rejection."""
         message = message_of(command)
         decider = self.dispatch.service.deciders.get(message.name)
         if decider is None or message.home is not self.dispatch.service.contract:
@@ -98,7 +98,10 @@ class Edge:
         if key and (known := self._keys.get(key)):
             return await self._again(key, known, message, encode(command), wait_seconds)
         if isinstance(decider, SagaType) and self.dispatch.sagas.open >= self.sagas_open_max:
-            raise Busy(f"{self.dispatch.sagas.open} sagas are on their way", retry_after_seconds=1.0)
+            raise Busy(
+                f"{self.dispatch.service.name} has {self.dispatch.sagas.open} open sagas, its limit; try later",
+                retry_after_seconds=1.0,
+            )
         tx = self._clock.unique()
         envelope = Envelope(tx, tx, self._clock.now_us(), correlation, debug=debug, traceparent=traceparent, edge=True)
         work = _CommandWork(self, command, message, decider, envelope, key)
@@ -151,7 +154,7 @@ class Edge:
         return decode_stored(self.dispatch.service.contract, record.type, record.data)
 
     def crashed(self, error: Unavailable) -> None:
-        """The store could not commit, or the service stops: what keys in memory say may not be in the log."""
+        """Forget all keys and fail all waiting commands, since the store failed or the service stops."""
         self._keys.clear()
         self.turns.fail(error)
 

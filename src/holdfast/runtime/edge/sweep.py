@@ -1,9 +1,9 @@
 """A sweep: one command to every aggregate of a type, each decided and recorded by itself.
 
-Goes through the streams in their order and runs the command of each at the edge, some at once. Not atomic, and not a
-transaction: each command is one. With an idempotency key a sweep that broke off goes on where it was, since every
-command has a key made of it. Comes after the edge; fails with the edge's `CommandError`s, `Invalid` for a key that is
-none of the command's.
+A sweep goes through the streams in order and runs the command of each one at the edge, several at a time. It is not
+atomic: each command is its own transaction. With an idempotency key, an interrupted sweep can go on where it stopped,
+since each command has a key that is made from it. The edge comes next. Fails with the edge's `CommandError`s, and with
+`Invalid` if a stream's key does not fit the command.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ PAGE = 512
 
 
 class Swept(msgspec.Struct):
-    """What a sweep came to: commands by their answer."""
+    """The result of a sweep: the number of commands for each kind of answer."""
 
     accepted: int = 0
     rejected: int = 0
 
 
 async def swept(edge: Edge, store: Store, sweep: Every, done: Swept, *, key: str = "", correlation: str = "") -> None:
-    """Run a sweep to its end, counting in `done`. Aggregates that come to be meanwhile may be left out."""
+    """Run a sweep to its end, counting in `done`. Aggregates that are created meanwhile may be left out."""
     aggregate, message = sweep.aggregate.__name__, message_type(sweep.command)
     by = edge.dispatch.service.deciders.get(message.name)
     if by is None or by.name != aggregate or message.home is not edge.dispatch.service.contract:

@@ -1,9 +1,9 @@
 """The driver of a conversation: it asks one peer, over a transport that brings an answer back, and answers it.
 
-`core.wire.conversation` decides; this driver has what the decisions need: the task that asks, the timers, the
-transport, the store to catch up from and the writer that what comes is handed to. `runtime.exchange.exchange` owns all
-of the drivers; a transport comes after. A cursor that this log has never given out halts this one conversation with
-`Forked`; every other failure is logged and tried again with backoff.
+`core.wire.conversation` decides; this driver does the I/O for it: a task that asks, timers, the transport, the store to
+catch up from, and the writer that takes the received records. `runtime.exchange.exchange` owns all drivers; a transport
+comes next. A cursor that this log has never given out halts this one conversation with `Forked`; every other failure is
+logged and tried again with backoff.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ HEARTBEAT_SECONDS = 10.0
 
 
 class Party(Protocol):
-    """What a conversation needs of the service it speaks for."""
+    """The parts of a service that its conversations need."""
 
     name: str
     peers: frozenset[str]
@@ -48,13 +48,13 @@ class _Landing(asyncio.Future[None]):
     """Done when the records of a frame are durable.
 
     The first cancellation of a waiter is deferred until then, since only then is the cursor known; a second one is
-    immediate, since nobody may be held for ever.
+    immediate, since no caller may wait for ever.
     """
 
     _cancelled_once = False
 
     def ended(self, error: Exception | None) -> None:
-        """The last of the records is durable, or is not."""
+        """Take the result: the last record is durable (None), or it is not."""
         if self.done():
             return
         if error is None:
@@ -63,7 +63,7 @@ class _Landing(asyncio.Future[None]):
             self.set_exception(error)
 
     def cancel(self, msg: object = None) -> bool:
-        """Not the first time: the waiter is cancelled when this is done."""
+        """Defer the first cancellation until this future is done; obey the second one at once."""
         if self._cancelled_once:
             return super().cancel(msg)
         self._cancelled_once = True
@@ -113,7 +113,7 @@ class AskingDriver:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         for handle in (self._alarm, self._heartbeat):
             if handle is not None:
                 handle.cancel()
@@ -126,7 +126,7 @@ class AskingDriver:
             self._wake.set()
 
     def reread(self, durable: Cursor) -> None:
-        """Go on from where the store says, after a failed flush."""
+        """Go on from the cursor of the store after a failed flush."""
         self.state.reread(durable, self.party.writer.head)
         if self.idle:
             self.start()
@@ -273,7 +273,7 @@ class AskingDriver:
         self._wake.set()
 
     def _beat(self) -> None:
-        """Every so often something is said, unless something was said in between."""
+        """Ask the peer at regular times if nothing was asked since the last time."""
         if not self._asked_since_beat:
             self._wake.set()
         self._asked_since_beat = False

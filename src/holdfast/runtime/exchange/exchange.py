@@ -53,12 +53,12 @@ class Exchange:
         self.incarnations = incarnations
         self.conversations: dict[str, AskingDriver] = {}
         self._mine = Cursor()
-        """How far what this service tells itself was handed to the writer."""
+        """The position up to which messages of this service to itself were handed to the writer."""
         self._own_broken: asyncio.Task[None] | None = None
         self._saving = Periodic(ACK_SAVE_SECONDS, lambda: bool(self._moved()), self._save_acks, service=name)
 
     async def start(self, talks_to: set[str]) -> None:
-        """Take up every conversation where the store left it, and what this service told itself."""
+        """Continue every conversation, and the messages of this service to itself, from the cursors of the store."""
         cursors = await self.store.cursors()
         acked = await self.store.get("service", [f"acked:{peer}" for peer in sorted(self.peers)])
         for peer, found in zip(sorted(self.peers), acked, strict=True):
@@ -72,12 +72,12 @@ class Exchange:
         self._saving.start()
 
     def _moved(self) -> dict[str, int]:
-        """What peers have acknowledged and the store does not know."""
+        """The positions that peers have acknowledged and that the store does not have yet."""
         states = [(peer, conversation.state) for peer, conversation in self.conversations.items()]
         return {peer: state.acked_upto for peer, state in states if state.acked_upto != state.saved_upto}
 
     async def _save_acks(self) -> None:
-        """What peers have acknowledged is kept: a lower cursor later means a restored store."""
+        """Store what peers have acknowledged: a lower cursor later shows a restored store."""
         moved = self._moved()
         work = BatchWork(
             Batch(rows=tuple(Row("service", f"acked:{peer}", b"%d" % acked) for peer, acked in moved.items()))
@@ -96,7 +96,7 @@ class Exchange:
             )
 
     async def _read_own(self, cursors: dict[str, Cursor]) -> None:
-        """Hand the writer what this service told itself and has not handled yet."""
+        """Hand the messages of this service to itself that are not handled yet to the writer."""
         mine = cursors.get(exchange_cursor(self.name), Cursor())
         position, found = mine.position, list[Record]()
         while position < self.writer.head:  # what is flushed while this reads is not submitted, so it is read too
@@ -122,7 +122,7 @@ class Exchange:
             conversation.reread(cursors.get(exchange_cursor(peer), Cursor()))
 
     def reread_own(self) -> None:
-        """The same for what this service told itself, once the writer takes work again."""
+        """Read the messages of this service to itself again when the writer takes work again."""
         if self._own_broken is not None:
             self._own_broken.cancel()
         self._own_broken = asyncio.get_running_loop().create_task(self._repair_own())
@@ -180,5 +180,5 @@ class Exchange:
         conversation = self.conversations.get(frame.sender)
         if conversation is None or frame.receiver != self.name:
             check(frame, self.name, self.peers, frame.after)
-            raise Misdirected(f"the frame is from {frame.sender!r}, which is no peer of {self.name!r}")
+            raise Misdirected(f"the frame comes from {frame.sender!r}, which is not a peer of {self.name!r}")
         return await conversation.serve(frame)

@@ -1,9 +1,10 @@
-"""Effects at work: calls of others' APIs, never repeated while what became of them is unknown.
+"""Effects at work: calls of external APIs, which are never repeated while their outcome is unknown.
 
-A command with an effect waits in its stream like any that fails would; here it is carried out. Each attempt is flushed
-before the call leaves, and its outcome after. A call that ends in neither yes nor no, or whose process died, is
-unknown: the probe is asked before anything is repeated; what cannot be asked and is not idempotent is parked, in view.
-Comes after `runtime.inbox.retry`; the writer commits. Whatever a call raises stays here.
+A command with an effect waits on its stream until it is carried out here. Each attempt is flushed before the call
+leaves, and its outcome is flushed afterwards. If a call ends without a clear answer, or its process dies, the outcome
+is unknown: the probe is asked before the call is repeated. An effect that has no probe and is not idempotent is parked,
+and operators see it. `runtime.inbox.retry` comes before it, the writer after it. An error of a call is stored with its
+message and not raised.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from holdfast.runtime.tasks import cancel_all
 logger = logging.getLogger("holdfast.effects")
 
 CALLS_MAX = 64
-"""Calls at a time; the rest waits."""
+"""How many calls run at a time; further calls wait."""
 
 
 class Effects:
@@ -37,17 +38,18 @@ class Effects:
         self.dispatch, self.streams, self.writer = retrier.dispatch, retrier.streams, retrier.writer
         self.waiting, self.clock = retrier.waiting, retrier.clock
         self._ready: dict[str, None] = {}
-        """Streams whose first message is to be tried, in order."""
+        """Streams whose first message must be tried, in order."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
     def take(self, stream: str) -> None:
-        """Carry out what is first on a stream, when there is room, and after a call that still runs for it."""
+        """Carry out the first message of a stream as soon as there is room and no call runs for this stream."""
         self._ready[stream] = None
         self._open()
 
     async def close(self, seconds: float) -> None:
-        """Begin no more calls. What runs may end for so long; what is cut off is unknown."""
+        """Begin no more calls. Running calls may take so long to end; the outcome of a call that is cut
+        off is unknown."""
         self._closed = True
         tasks = list(self._running.values())
         if seconds and tasks:
@@ -78,14 +80,15 @@ class Effects:
         self._open()
 
     async def _run(self, stream: str) -> None:
-        """One attempt at what is first on a stream; or its probe. Raises HoldfastError where none can be committed."""
+        """Make one attempt at the first message of a stream, or ask its probe. Raises HoldfastError if
+        nothing commits."""
         slot = self.waiting.ready(stream)
         if slot is None:
             return self.retrier.tried(stream)
         if self.writer.shut:
-            return None  # all that waits is read again, and then tried
+            return None  # all waiting messages are read again and then tried
         if slot.key in self.waiting.leaving:
-            return None  # an operator has said what became of it: that goes on when it has landed
+            return None  # an operator has decided its outcome: the stream goes on when that is durable
         slot.running = True
         try:
             await self._carry_out(slot)
@@ -93,7 +96,7 @@ class Effects:
             slot.running = False
 
     async def _carry_out(self, slot: Slot) -> None:
-        # What a slot holds is read again where it may have changed meanwhile: after a failed flush it is another.
+        # The message of the slot is read again after each await: after a failed flush it is another object.
         effect = self.dispatch.service.effects[slot.stream.partition("/")[0]]
         try:
             command, envelope = open_message(self.dispatch, slot.message, self.clock.now_us())
@@ -127,7 +130,8 @@ class Effects:
         return await self._finish(slot, envelope, found)
 
     async def _probe(self, probe: Any, effect: EffectType, slot: Slot, command: Any, envelope: Envelope) -> bool:
-        """Ask what became of an attempt. False where nothing did, so that it may be made again."""
+        """Ask the probe for the outcome of an attempt. False if nothing was done, so that the call may
+        be made again."""
         try:
             found = await self._call(probe, effect, slot, command, envelope, may_be_none=True)
         except Rejected as no:
@@ -153,7 +157,7 @@ class Effects:
         *,
         may_be_none: bool = False,
     ) -> Any:
-        """What a call returned, checked. Raises what it raises, CommandFailed when it takes too long."""
+        """The checked result of a call. Raises the error of the call, and CommandFailed if it takes too long."""
         context = envelope.context(slot.stream.partition("/")[2])
         attempt = Attempt(key_of(envelope.tx, envelope.id, effect.name), max(1, slot.message.started), context)
         limit = asyncio.timeout(effect.seconds)
@@ -172,7 +176,7 @@ class Effects:
         return None if found is None and may_be_none else effect.answer(found)
 
     def _current(self, slot: Slot) -> None:
-        """Raise Unavailable where the message does not wait here any more: its row must not be put again."""
+        """Raise Unavailable if the message does not wait here any more: its row must not be written again."""
         if self.waiting.ready(slot.stream) is not slot:
             raise Unavailable(f"{slot.message.id} does not wait any more")
 
@@ -181,7 +185,7 @@ class Effects:
         self.retrier.keep_failed(slot, error)
 
     async def _note(self, stored: str, body: dict[str, Any], slot: Slot, envelope: Envelope) -> None:
-        """Put on record how far it has come, with the row of what waits. Raises Unavailable."""
+        """Record the progress of an effect together with the row of its message. Raises Unavailable."""
         self._current(slot)
         decision = Decision(envelope, self.streams)
         decision.note("effect", stored, encode(body), slot.stream, at=self.clock.now_us())
@@ -190,7 +194,7 @@ class Effects:
         await asyncio.shield(work.done)
 
     async def _finish(self, slot: Slot, envelope: Envelope, outcome: Any, *, probed: str = "") -> None:
-        """Commit the outcome; its message waits no more. Raises Unavailable."""
+        """Commit the outcome and remove the message from the waiting messages. Raises Unavailable."""
         work = OutcomeWork(self, slot, envelope, outcome, probed)
         self.writer.submit(work)
         await asyncio.shield(work.done)
@@ -201,7 +205,7 @@ def _short(error: BaseException) -> str:
 
 
 class OutcomeWork(AwaitedWork[None]):
-    """What became of an effect, on its way through the writer: said by its call, its probe, or an operator."""
+    """The outcome of an effect on its way through the writer; its call, its probe or an operator has given it."""
 
     __slots__ = (
         "_at",
@@ -235,7 +239,7 @@ class OutcomeWork(AwaitedWork[None]):
         self._decision: Decision | None = None
 
     def handle(self) -> Batch | None:
-        """The answer, and that nothing waits for it any more."""
+        """The batch with the answer, which also removes the waiting message."""
         effects, stream, envelope, outcome = self._effects, self._stream, self._envelope, self._outcome
         if not effects.waiting.waits(self._key):
             super().failed(Contradicted(f"{envelope.id} has an outcome already"))

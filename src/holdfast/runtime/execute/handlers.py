@@ -1,11 +1,11 @@
 """Handlers at work, each in a transaction of the store.
 
-A command whose handler is an `async def` leaves the writer's turn here, waits for the others of its stream, and runs in
-a transaction that the store lends. What it decided comes back to the writer as a batch that is committed within that
-transaction. Where transactions are shared (SQLite) several handlers run one after another in one of them, for one
-flush, and no other group is committed meanwhile; else each has its own, LANES at a time. A handler that raises, runs
-over its time, or leaves a transaction that cannot be committed is its job's failure; a store that fails is
-`Unavailable`.
+A command whose handler is an `async def` leaves the writer, waits here for earlier commands of its stream, and runs in
+a transaction that the store lends. Its decision goes back to the writer as a batch that commits within this
+transaction. If the store shares transactions (SQLite), several handlers run one after another in one transaction and
+one flush, and no other group commits meanwhile. Otherwise each handler has its own transaction, and LANES of them run
+at a time. Edge and retry come before it, the writer after it. A job fails if its handler raises, takes too long, or
+leaves a transaction that cannot be committed; it fails with `Unavailable` if the store fails.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ from holdfast.runtime.tasks import cancel_all
 logger = logging.getLogger("holdfast.transactions")
 
 LANES = 8
-"""Transactions at a time, where each handler has its own."""
+"""How many transactions run at a time if each handler has its own."""
 SHARED_MAX = 32
-"""Handlers in one shared transaction."""
+"""How many handlers may run in one shared transaction."""
 SHARED_SECONDS = 0.05
 """After this long no further handler joins a shared transaction: others wait for its flush."""
 WAITING_MAX = 1_000
-"""Commands from the edge that may wait for a transaction; past it they are told to come back later."""
+"""How many commands from the edge may wait for a transaction; further commands are refused with `Busy`."""
 TRIES_MAX = 5
 
 
@@ -58,11 +58,11 @@ class Job(Work, Protocol):
         ...
 
     def begin(self) -> tuple[Any, Envelope] | None:
-        """The command and its envelope, None where there is nothing to do any more. Raises what decoding raises."""
+        """The command and its envelope; None if there is nothing to do any more. Raises the error of decoding."""
         ...
 
     def batch(self, decision: Decision) -> Batch:
-        """What is to be committed when its handler has decided that."""
+        """The batch that commits a decision of its handler."""
         ...
 
 
@@ -74,13 +74,13 @@ class Handlers:
         self._shared = store.capabilities.transactions == "shared"
         self._engine = store.capabilities.engine
         self._queues: dict[str, deque[_Turn]] = {}
-        """Jobs by stream; the first runs, or may."""
+        """Jobs by stream; the first one runs or may run."""
         self._ready: deque[str] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
     def check(self) -> None:
-        """Raises ConfigInvalid where the service has handlers and the store lends no transactions."""
+        """Raise ConfigInvalid if the service has handlers but the store cannot lend transactions."""
         handlers = self._dispatch.service.handlers
         if handlers and not self._store.capabilities.transactions:
             raise ConfigInvalid(
@@ -89,7 +89,7 @@ class Handlers:
             )
 
     async def close(self, *, drain: bool = True) -> None:
-        """Let what runs and waits end, unless `drain` is False."""
+        """Let all running and waiting jobs end, unless `drain` is False."""
         while drain and self._lanes:
             await asyncio.wait(self._lanes)
         await cancel_all(self._lanes, self._dispatch.service.name)
@@ -97,7 +97,7 @@ class Handlers:
         self._fail(left, Unavailable("the service is stopping"))
 
     def take(self, stream: str, job: Job, *, edge: bool = False) -> None:
-        """Run a job after those of its stream that are here. From the edge: Busy when too many wait."""
+        """Run a job after the earlier jobs of its stream. Raises Busy for the edge if too many jobs wait."""
         if edge and self.waiting >= WAITING_MAX:
             raise Busy(f"{self.waiting} commands wait for a transaction already", retry_after_seconds=1.0)
         self.waiting += 1
@@ -171,7 +171,7 @@ class Handlers:
             await lent.end()
 
     async def _may_run(self, turn: "_Turn") -> bool:
-        """False where the turn is dealt with: asked before, or its stream is to be loaded first."""
+        """False if the turn must not run now: its key was used before, or its stream must be loaded first."""
         job = turn.job
         if turn.crashes != self._writer.crashes:
             self._fail([turn], Unavailable("the store has failed meanwhile", retry_after_seconds=1.0))
@@ -190,7 +190,7 @@ class Handlers:
         return True
 
     async def _handle(self, turn: "_Turn", lent: Lent) -> Batch | None:
-        """Run one handler; what is to be committed with what it did, None where its job has ended otherwise."""
+        """Run one handler and return the batch to commit; None if its job has ended in another way."""
         try:
             begun, version = turn.job.begin(), self._streams[turn.stream].version
         except Exception as error:  # noqa: BLE001 - it does not decode, or its stream cannot be read
@@ -273,7 +273,7 @@ class Handlers:
         self._again(again)
 
     def _moved(self, stream: str, batch: Batch) -> None:
-        """What memory says of a handler's stream is its version."""
+        """Set the version of a handler's stream in memory."""
         entry = self._streams.get(stream)
         if entry is not None and batch.records:
             entry.version = max(entry.version, *(record.version for record in batch.records))
@@ -288,13 +288,13 @@ class Handlers:
                 self._ready.append(turn.stream)
 
     def decide_again(self, turn: "_Turn") -> None:
-        """What its rejection rested on has moved."""
+        """Run a turn again, since its stream has changed after its rejection was decided."""
         turn.decided = False
         self._again([turn])
         self._open_lane()
 
     def leave(self, turn: "_Turn") -> None:
-        """A job has ended, or is on its way elsewhere: the next one of its stream may run."""
+        """Remove a job that has ended or runs elsewhere; the next job of its stream may run."""
         queue = self._queues.get(turn.stream)
         if queue is None or turn not in queue:
             return

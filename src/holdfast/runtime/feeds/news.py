@@ -1,20 +1,20 @@
-"""News: those who wait until something is flushed, as readers at the end of a feed do.
+"""News: wakes the readers that wait at the end of a feed when something is flushed.
 
-They are woken in the order in which they came, so that the same seed gives the same logs. Comes after the writer's
-flush. Never fails.
+Readers wake in the order in which they came, so that the same seed gives the same logs. The writer's flush comes before
+it. It never fails.
 """
 
 import asyncio
 
 
 class News:
-    """Who waits for the next flush of one service."""
+    """The readers that wait for the next flush of one service."""
 
     def __init__(self) -> None:
         self._waiters: dict[asyncio.Future[None], None] = {}
 
     async def wait(self, seconds: float) -> None:
-        """Wait until something is flushed, or so long."""
+        """Wait until something is flushed, but at most so long."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters[waiter] = None
@@ -26,7 +26,7 @@ class News:
             self._waiters.pop(waiter, None)
 
     def tell(self) -> None:
-        """Something was flushed, or the service stops."""
+        """Wake all readers, since something was flushed or the service stops."""
         for waiter in self._waiters:
             _wake(waiter)
 

@@ -1,10 +1,10 @@
-"""Feeds: events of a log, in commit order, to everything that is fed by it.
+"""Feeds: bring the events of a log, in commit order, to all its consumers.
 
-Each view, reaction and event-begun saga has a checkpoint of its own in each producer's log; those that stand at one
-position share a fetch, one that lags catches up alone and joins. A page is handled in one batch, checkpoint included
-(G1, G3). A consumer that fails is set apart and tried again with backoff; the others go on. One that meets an event of
-a newer version than it knows stands before it until its service is deployed with the new contract. Comes after
-`ports.feed`, before the writer.
+Each view, reaction and saga that events begin has its own checkpoint in each producer's log. Consumers at the same
+position share one fetch; a consumer that lags behind catches up alone and then joins. One batch handles a page together
+with its checkpoint (G1, G3). A consumer that fails is separated and tried again with backoff; the others go on. A
+consumer that meets an event of a newer version than it knows stops before this event until its service is deployed with
+the new contract. `ports.feed` comes before it, the writer after it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ BACKOFF_LAST_SECONDS = 10.0
 
 
 class Consumer(Protocol):
-    """Something that is fed: a view, a reaction, or a saga that events begin."""
+    """A consumer of events: a view, a reaction, or a saga that events begin."""
 
     name: str
     types: tuple[str, ...]
@@ -72,7 +72,7 @@ class Subscription:
 
     @property
     def caught_up(self) -> bool:
-        """True when it has seen all that its producer had when last asked."""
+        """True if it has taken all events that the producer had at the last fetch."""
         return self.asked and self.failure is None and self.position >= self.producer_head
 
     def mine(self, page: FeedPage) -> tuple[list[Record], Record | None]:
@@ -98,13 +98,13 @@ class Subscription:
         self.durably_at(Cursor(page.incarnation, to))
 
     def durably_at(self, cursor: Cursor) -> None:
-        """The checkpoint stands durably here."""
+        """Set the checkpoint, which is durable."""
         self.durable = cursor
         self.known = True
         self.at(cursor)
 
     def at(self, cursor: Cursor) -> None:
-        """The checkpoint stands here, durably or with nothing to do in between."""
+        """Set the checkpoint in memory; no event between it and the durable checkpoint is for this consumer."""
         self.position = cursor.position
         self.incarnation = cursor.incarnation
         if self._watched is not None:
@@ -112,7 +112,7 @@ class Subscription:
             self._watched = None
 
     async def moved(self) -> None:
-        """Wait until the checkpoint stands elsewhere."""
+        """Wait until the checkpoint moves."""
         if self._watched is None:
             self._watched = asyncio.Event()
         await self._watched.wait()
@@ -132,7 +132,7 @@ def _idle(member: Subscription) -> bool:
 
 
 class _Group:
-    """Subscriptions of one producer that stand at one position and share a fetch."""
+    """Subscriptions of one producer at the same position; they share a fetch."""
 
     def __init__(self, members: list[Subscription]) -> None:
         self.members = members
@@ -167,7 +167,7 @@ class Feeds:
         )
 
     async def start(self, consumers: Sequence[Consumer]) -> None:
-        """Take up every feed at its checkpoint; consumers that stand together share a fetch."""
+        """Continue every feed from its checkpoint; consumers at the same position share a fetch."""
         await self._subscribe(consumers)
         self._saving.start()
 

@@ -36,22 +36,22 @@ STANDING_SECONDS = 0.05
 class _Meta(msgspec.Struct, omit_defaults=True):
     generation: int
     fingerprint: str
-    """Of the generation that serves."""
+    """The fingerprint of the generation that answers queries."""
     building: int = 0
     building_fingerprint: str = ""
 
 
 class ViewAnswer(msgspec.Struct, frozen=True):
-    """What a view says of one key."""
+    """The answer of a view for one key."""
 
     row: Any
-    """The row as plain values; None where the view has none of that key."""
+    """The row as plain values; None if the view has no row for the key."""
     positions: Mapping[str, int]
     """How far the view has come in each log that feeds it."""
     behind: bool = False
     """True when `at_least` was not reached in time."""
     stale: str = ""
-    """Why this row is not kept up, where it is not."""
+    """Why this row is not updated any more; empty while it is."""
 
 
 class Views:
@@ -123,7 +123,7 @@ class Views:
         wait_seconds: float = 5.0,
     ) -> ViewAnswer:
         """The row of one key, as of these positions, and with all that a transaction has committed in the logs that
-        feed it. Raises NotFound, or Invalid where `at_least` names a log that feeds it not."""
+        feed it. Raises NotFound, or Invalid if `at_least` names a log that does not feed this view."""
         self._view(name)
         behind = not await self._reach(name, at_least or {}, transaction, min(wait_seconds, AT_LEAST_SECONDS_MAX))
         consumer = self._serving[name]
@@ -165,7 +165,7 @@ class Views:
         return False
 
     async def _confirmed(self, producer: str, tx: str) -> int:
-        """Where a log has the last of a transaction, once its service holds nothing more of it."""
+        """The position of the last record of a transaction in a log, as soon as the service has no lock for it."""
         while True:
             try:
                 found = await self._standing(producer, tx)

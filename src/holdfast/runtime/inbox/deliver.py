@@ -1,8 +1,8 @@
 """Delivering: which stream a received message is for, and how it is decided there.
 
-Plain functions over a message and dispatch, used by all that decides a received message: when it is received, when it
-is tried again, when an operator repairs it, and when a repair is planned or simulated. What a handler raises is passed
-on; only a staged command that fails becomes a no, since its coordinator waits for a vote.
+These plain functions take a message and the service's dispatch. They are used when a message is received, when it is
+tried again, when an operator repairs it, and when a repair is planned or simulated. An error of a handler is passed on.
+Only a staged command that fails becomes a vote against the commit, since its coordinator waits for a vote.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ logger = logging.getLogger("holdfast.received")
 
 
 def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
-    """The stream a message is for; `?/...` when this service has none for it; empty for an answer nobody waits for."""
+    """The stream of a message: `?/...` if this service has no handler for it; empty for an answer nobody waits for."""
     if record.kind != "command":
         stream = record.headers.answers.rpartition("#")[0]
         if not stream:
@@ -37,12 +37,12 @@ def stream_of(dispatch: Dispatch, producer: str, record: WireRecord) -> str:
 
 
 def stream_now(dispatch: Dispatch, stream: str, message: WaitingMessage) -> str:
-    """The stream that a message waits on by what this service is now; it may have been another once."""
+    """The stream on which a waiting message belongs in this release; an earlier release may have had another."""
     return stream if message.feed else stream_of(dispatch, message.producer, message.record) or stream
 
 
 def known(dispatch: Dispatch, message: WaitingMessage) -> bool:
-    """Whether this release knows the type of a message that waits, in its version."""
+    """Whether this release knows the type and the version of a waiting message."""
     record, service = message.record, dispatch.service
     stored, contract = record.type, service.contract
     if stored == HELD:
@@ -55,7 +55,7 @@ def known(dispatch: Dispatch, message: WaitingMessage) -> bool:
 
 
 def stage_told(producer: str, record: WireRecord) -> str:
-    """The stage that a confirm or a cancel is about."""
+    """The stage that a confirm or a cancel ends."""
     try:
         return stage_of(producer, record.stream, msgspec.json.decode(record.data, type=StageAttempt).attempt)
     except msgspec.DecodeError:
@@ -63,7 +63,7 @@ def stage_told(producer: str, record: WireRecord) -> str:
 
 
 def envelope_of(producer: str, record: WireRecord, at: int, edited: str = "") -> Envelope:
-    """The envelope of a received message; its id is that of the repair that changed it, where one has."""
+    """The envelope of a received message. If a repair has changed the message, `edited` is the id of that repair."""
     headers = record.headers
     asked = record.kind == "command" and bool(record.stream)  # a reaction's command has no stream: nobody waits
     return Envelope(
@@ -81,19 +81,22 @@ def envelope_of(producer: str, record: WireRecord, at: int, edited: str = "") ->
 
 
 def envelope_at(message: WaitingMessage, at: int) -> Envelope:
-    """The envelope of a message that waits, as it is handled at that time."""
+    """The envelope of a waiting message that is handled at that time."""
     return envelope_of(message.producer, message.record, at, message.edited)
 
 
 def open_message(dispatch: Dispatch, message: WaitingMessage, at: int) -> tuple[Any, Envelope]:
-    """A command that waits, and its envelope. Raises Invalid."""
+    """A waiting command and its envelope. Raises Invalid if the command cannot be decoded."""
     command = decode_stored(dispatch.service.contract, message.record.type, bytes(message.record.data))
     return command, envelope_at(message, at)
 
 
 def deliver(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, decision: Decision) -> Decision:
-    """Decide one received message for a stream, which is in memory; `decision` was opened with its envelope. The
-    decision that stands: a staged command that failed has another one, its no. Raises what the handler raises."""
+    """Decide one received message for a stream that is in memory; `decision` was opened with its envelope.
+
+    Returns the valid decision: a staged command that fails gets a new decision, which votes no. Raises what the
+    handler raises.
+    """
     is_command = record.kind == "command"
     if is_command and record.type == CONFIRM:
         raise LookupError(f"nothing is held for {stage_told(producer, record)}, and it is to be confirmed")
@@ -111,7 +114,7 @@ def deliver(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, 
 
 
 def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, decision: Decision) -> Decision:
-    """Decide a staged command and hold what comes of it; whatever its decider raises is a no."""
+    """Decide a staged command and lock its stream; if its decider raises, the vote is no."""
     try:
         stage, (began, _) = read(producer, record.stream, record.headers.stage)
         command = decode_stored(dispatch.service.contract, record.type, bytes(record.data))
@@ -135,7 +138,7 @@ def _vote(dispatch: Dispatch, producer: str, record: WireRecord, stream: str, de
 
 
 def answer_waiting(slot: Slot, no: Rejected, decision: Decision) -> None:
-    """Answer a command that waits with a no, in the place of its decider, and let it wait no more."""
+    """Reject a waiting command instead of its decider, and remove its row."""
     to = envelope_at(slot.message, decision.envelope.at)
     decision.reject(no, slot.stream, to=to)
     if to.edge:

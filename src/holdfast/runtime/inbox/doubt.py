@@ -1,9 +1,9 @@
-"""Doubt: what became of a staged transaction whose coordinator is out of reach, asked of those who may know.
+"""Doubt: a participant finds out how a staged transaction ended while its coordinator cannot be reached.
 
-The coordinator tells its decision by exchange, as soon as it can be reached. While it cannot, a participant that holds
-something asks the other peers: who was told knows. Not known is not cancelled: what nobody knows stays held, in view,
-until an operator resolves it (`runtime.ops.resolve`). Comes after `runtime.decide.stages`. Fails with `Contradicted`,
-`Unavailable` and `StoreError`.
+The coordinator sends its decision by exchange as soon as it can be reached. Until then, a participant with locks asks
+the other peers, because one of them may have received the decision. If no peer knows the decision, the locks stay (the
+transaction is not cancelled) until an operator resolves it (`runtime.ops.resolve`). `runtime.decide.stages` comes
+before it. Fails with `Contradicted`, `Unavailable` and `StoreError`.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ logger = logging.getLogger("holdfast.resolving")
 
 ASK_SECONDS = 5.0
 DOUBT_SECONDS = 15.0
-"""How long something is held before the peers are asked, the coordinator being out of reach."""
+"""How long a lock must be held before the peers are asked, while the coordinator cannot be reached."""
 RESOLVED = "holdfast.repair.resolved"
 RELATED_MAX = 10_000
 
 
 class Doubts:
-    """The staged transactions of which this service holds something, and does not know what became of them."""
+    """The staged transactions that lock streams of this service and whose decision is not known here."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class Doubts:
         self.service, self.inbox, self.writer = service, inbox, writer
         self._store, self._transport, self._peers = store, transport, peers
         self._away = away
-        """Whether a service is out of reach."""
+        """Whether a service cannot be reached."""
         stages = inbox.dispatch.stages
         self._asking = Periodic(ASK_SECONDS, lambda: bool(stages.held), self._ask, service=service.name)
 
     def start(self) -> None:
-        """Begin to look, now and then."""
+        """Begin to ask at regular times."""
         self._asking.start()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         await self._asking.stop()
 
     async def standing(self, tx: str) -> Standing:
-        """What this service knows of a transaction: what it holds, what it was told or has decided."""
+        """What this service knows of a transaction: its locks, and the decisions that it was told or has made."""
         service, dispatch = self.service, self.inbox.dispatch
         held = tuple(dict.fromkeys(hold.stage for hold in dispatch.stages.of_tx(tx)))
         records = await self._store.related(tx=tx, limit=RELATED_MAX)
@@ -92,11 +92,12 @@ class Doubts:
         return Standing(service.name, position, held, tuple(decided.values()), tuple(undecided))
 
     async def ask(self, peer: str, tx: str) -> Standing:
-        """What a peer knows of a transaction. Raises ExchangeError, Unavailable."""
+        """Ask a peer what it knows of a transaction. Raises ExchangeError, Unavailable."""
         return await self._transport.standing(peer, tx)
 
     async def ask_peers(self, hold: Hold) -> Carried | None:
-        """What a peer other than the coordinator knows; `by` names it. None where none knows, or they contradict."""
+        """The decision that a peer other than the coordinator knows; `by` names the peer. None if no peer knows it, or
+        if two peers contradict each other."""
         found: dict[bool, Carried] = {}
         for peer in sorted(self._peers - {coordinator_of(hold.stage)}):
             try:
@@ -120,9 +121,9 @@ class Doubts:
         return next(iter(found.values())) if len(found) == 1 else None
 
     async def carry_out(self, told: Carried, *, why: str = "", signed: bool = False) -> bool:
-        """Carry out a decision that did not come from the coordinator. `signed`: an operator (`told.by`) forces it,
-        which is put on record. False where nothing is held any more. Raises Contradicted for a commit of what has not
-        voted, Unavailable."""
+        """Carry out a decision that did not come from the coordinator. `signed`: an operator (`told.by`) forces the
+        decision, and this is recorded. False if the transaction has no lock here any more. Raises Contradicted for a
+        commit if a command of the transaction has no vote yet, and Unavailable."""
         work = _EndWork(self, told, why, signed)
         self.writer.submit(work)
         return await asyncio.shield(work.done)
@@ -148,17 +149,17 @@ class Doubts:
 
 
 def coordinator_of(stage: str) -> str:
-    """The service that decides."""
+    """The service that decides about a stage."""
     return stage.partition(":")[0]
 
 
 def note_resolved(told: Carried, why: str, decision: Decision) -> None:
-    """Put on record that an operator ended a staged transaction."""
+    """Record that an operator ended a staged transaction."""
     decision.note("repair", RESOLVED, encode(msgspec.to_builtins(told) | {"why": why}))
 
 
 class _EndWork(AwaitedWork[bool]):
-    """The end of a staged transaction that was not told by exchange, on its way through the writer."""
+    """The end of a staged transaction that did not come by exchange, on its way through the writer."""
 
     __slots__ = ("_decision", "_doubts", "_removed", "_signed", "_told", "_why", "streams")
 
@@ -177,7 +178,9 @@ class _EndWork(AwaitedWork[bool]):
             self.finish(False)
             return None
         if told.commit and inbox.waiting.awaits(told.stage):
-            raise Contradicted(f"{told.stage}: not all that it asks of {self._doubts.service.name} has been voted on")
+            raise Contradicted(
+                f"{told.stage} cannot be committed: {self._doubts.service.name} has not voted on all its commands"
+            )
         hold = stages.held[streams[0]][told.stage].hold
         envelope = Envelope(hold.parts[0].cause, hold.tx, inbox.clock.now_us(), hold.correlation)
         decision = Decision(envelope, inbox.streams)

@@ -1,7 +1,8 @@
-"""Failure: what is kept of an exception that a handler raised, for who has to fix it.
+"""Failure: the part of a handler's exception that is stored for the team that has to fix it.
 
-Where it was raised, in the team's own code, and a fingerprint that is the same for the same fault: the exception's type
-and the functions on the way, without line numbers, so that it survives an edit elsewhere in the file. Pure.
+It has the place in the team's own code that raised the exception, and a fingerprint that is equal for equal faults. The
+fingerprint is made of the exception's type and the functions on the way, without line numbers, so it does not change
+when another part of the file is edited. Retry and consumers use it. It is pure and never raises.
 """
 
 import hashlib
@@ -15,17 +16,17 @@ OURS = "holdfast."
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An exception, as it is kept."""
+    """An exception, as it is stored."""
 
     error: str
     where: str
-    """`module.function:line` of the last frame outside holdfast; empty where all of it was inside."""
+    """`module.function:line` of the last frame outside holdfast; empty if all frames are inside holdfast."""
     fingerprint: str
     """12 hexadecimal digits."""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What is kept of an exception."""
+    """The part of an exception that is stored."""
     frames = list(_frames(error.__traceback__))
     theirs = [frame for frame in frames if not frame[0].startswith(OURS)]
     path = "|".join(f"{module}.{function}" for module, function, _ in theirs or frames)

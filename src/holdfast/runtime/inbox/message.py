@@ -1,7 +1,7 @@
-"""A message that waits: as it is stored, and its slot in the queue of its stream.
+"""A waiting message: its stored form, and its slot in the queue of its stream.
 
-Values for `runtime.inbox.waiting`, which keeps the queues, and for all that tries, cancels, repairs or shows what is in
-them. Nothing here can fail.
+`runtime.inbox.waiting` keeps the queues. Other modules try, cancel, repair or show the messages in them. Nothing here
+can fail.
 """
 
 import msgspec
@@ -12,7 +12,7 @@ from holdfast.core.wire.frame import WireRecord
 
 
 class WaitingMessage(msgspec.Struct, omit_defaults=True):
-    """A message that waits, as it is stored."""
+    """A waiting message, as it is stored."""
 
     producer: str
     record: WireRecord
@@ -20,29 +20,29 @@ class WaitingMessage(msgspec.Struct, omit_defaults=True):
     attempts: int = 0
     next_at: int = 0
     error: str = ""
-    """Of the last attempt; empty for one that only waits behind another."""
+    """The error of the last attempt; empty if the message only waits behind another message."""
     where: str = ""
     fingerprint: str = ""
-    """Of that error, see `runtime.inbox.failure`."""
+    """The fingerprint of that error, see `runtime.inbox.failure`."""
     parked: int = 0
-    """When it was parked, µs since 1970-01-01 UTC; 0: it is not."""
+    """When the message was parked, µs since 1970-01-01 UTC; 0: it is not parked."""
     feed: str = ""
-    """Of an event: the consumer that takes it, `reaction:NAME` or `saga:NAME`."""
+    """For an event: the consumer that takes it, `reaction:NAME` or `saga:NAME`."""
     edited: str = ""
-    """The id of the repair that changed its payload."""
+    """The id of the repair that changed the payload; empty if none has."""
     started: int = 0
-    """Of an effect: the attempts that were flushed."""
+    """For an effect: how many attempts were flushed."""
     cancel_came: bool = msgspec.field(default=False, name="called_off")
-    """A cancel came while it was carried out: it is answered `cancelled` once it is known that nothing was done. Stored
-    under the name that it had first."""
+    """A cancel came while the command was carried out: the command is answered `cancelled` as soon as it is known that
+    nothing was done. The stored name is the first name that this field had."""
     unread: bool = False
-    """Its type, in its version, was not known here when it failed: a later release may know it."""
+    """The release that failed did not know this type in this version; a later release may know it."""
     unknown: bool = False
-    """Of an effect: an attempt was made, and what became of it is not known."""
+    """For an effect: an attempt was made, and its outcome is unknown."""
 
     @property
     def id(self) -> str:
-        """Of the message: `producer@position`."""
+        """The id of the message: `producer@position`."""
         return f"{self.producer}@{self.record.position}"
 
 
@@ -53,27 +53,27 @@ class Slot:
 
     def __init__(self, key: str, message: WaitingMessage, *, durable: bool) -> None:
         self.key = key
-        """Of its row: `stream#number`, in the order received."""
+        """The key of the row: `stream#number`, in the order in which messages were received."""
         self.stream = key.rpartition("#")[0]
         self.message = message
         self.durable = durable
-        """Its row is committed; until then it is not tried."""
+        """True as soon as the row is committed; until then the message is not tried."""
         self.blocked = False
-        """It was tried, and is blocked until the transaction that holds the stream releases it."""
+        """The message was tried, and is blocked until the transaction that holds the stream releases it."""
         self.changing = False
-        """An operator's changed payload is on its way to it: until that is durable it is not tried."""
+        """An operator is changing the payload; the message is not tried until the change is durable."""
         self.running = False
-        """Its handler is at work on it now."""
+        """Its handler runs now."""
 
     @property
     def number(self) -> str:
-        """Its place among all that were received, as text that sorts."""
+        """The place of the message among all received messages, as text that sorts."""
         return self.key.rpartition("#")[2]
 
     def row(self, message: WaitingMessage | None = None) -> Row:
-        """The row of the message, or of what it is to be."""
+        """The row of the message; `message`: with this content instead."""
         return Row("waiting", self.key, encode(message or self.message))
 
     def gone(self) -> Row:
-        """That the message waits no more."""
+        """The row that removes the message from the waiting messages."""
         return Row("waiting", self.key, None)

@@ -1,10 +1,11 @@
 """Receiving: each message is decided, or set aside on its stream, in the commit that moves the cursor.
 
-A message whose handler fails (a bug, a payload that does not decode) is set aside and holds up its own stream only; the
-conversation goes on. A cancel comes after the command it names, always: so either that waits here undecided, and is
-answered `cancelled`; or it has begun a saga here, which turns back if it is not past its pivot; or it is being carried
-out, and is not tried again if that fails with nothing done; or it is decided, and the cancel does nothing, since the
-answer is on its way. Exchange comes before, the writer after; nothing is dropped here.
+A message whose handler fails (a bug, a payload that does not decode) is set aside. It blocks only its own stream; the
+conversation continues. A cancel always comes after the command that it names, and there are four cases. If the command
+waits undecided, it is answered `cancelled`. If it has begun a saga, the saga turns back unless it is past its pivot. If
+it is being carried out, it is not tried again should it fail with nothing done. If it is decided, the cancel does
+nothing, since the answer is on its way. Exchange comes before it, the writer after it. No message is dropped here; a
+work fails with `StoreError` if its cursor has moved.
 """
 
 import logging
@@ -31,22 +32,22 @@ from holdfast.runtime.inbox.waiting import Removed
 logger = logging.getLogger("holdfast.received")
 
 CONFLICTS_MAX = 5
-"""Tries of a work whose cursor is not where it was left: a neighbour in its group may have been the reason once."""
+"""How often a work is tried whose cursor has moved; another work in its group may have been the cause once."""
 
 Ended = Callable[[Exception | None], None]
-"""Told that a received message is durable, or why it is not."""
+"""It is called with None when a received message is durable, or with the error if it is not."""
 
 
 def once_more(tries: int, producer: str) -> int:
     """One more try of a work that moves a cursor. Raises StoreError after too many: then it does not stand where this
     process left it, and who sent the message is told, so that both look again."""
     if tries >= CONFLICTS_MAX:
-        raise StoreError(f"the cursor of {producer} stands elsewhere than this process left it")
+        raise StoreError(f"the store has another cursor for {producer} than this process committed; it is read again")
     return tries + 1
 
 
 class Inbox:
-    """What the messages of one service's peers are received with."""
+    """Receives the messages that the peers of one service send."""
 
     def __init__(self, retrier: Retrier) -> None:
         self.retrier = retrier
@@ -56,21 +57,21 @@ class Inbox:
     def work_of(
         self, producer: str, incarnation: str, before: int, record: WireRecord, ended: Ended | None
     ) -> "MessageWork | CancelWork":
-        """The work of a received message. `before`: the cursor as the message before it leaves it."""
+        """The work of a received message. `before`: the position of the cursor after the message before it."""
         move = Move(exchange_cursor(producer), before, Cursor(incarnation, record.position))
         if record.kind == "command" and record.type == CANCEL_COMMAND:
             return CancelWork(self, producer, record, move, ended)
         return MessageWork(self, producer, record, move, ended)
 
     def open(self, producer: str, record: WireRecord) -> Decision:
-        """An empty decision on a message that is handled now."""
+        """Open an empty decision on a message that is handled now."""
         return Decision(envelope_of(producer, record, self.clock.now_us()), self.streams)
 
     def set_aside(
         self, stream: str, producer: str, record: WireRecord, error: Exception | None = None, *, feed: str = ""
     ) -> Slot:
-        """Let a message wait behind what waits on its stream already; `error`: why its handler failed. Once its row is
-        durable, tell the retrier that it was `added`."""
+        """Let a message wait behind the messages that already wait on its stream; `error`: why its handler failed. When
+        its row is durable, the caller must call `added` of the retrier."""
         message = WaitingMessage(producer, record, self.clock.now_us(), feed=feed)
         if error is not None:
             self.retrier.note_failure(stream, message, error)
@@ -103,7 +104,7 @@ class MessageWork:
         self.lane = producer
         self.streams: Sequence[str] = (self._stream,) if self._stream and not self._stream.startswith("?/") else ()
         self._stage = ""
-        """Of a confirm or a cancel of a staged transaction: which stage it ends."""
+        """The stage that this message ends, if it confirms or cancels a staged transaction; otherwise empty."""
         if record.kind == "command" and record.type in (CONFIRM, CANCEL):
             self._stage = stage_told(producer, record)
             self.streams = inbox.dispatch.stages.streams_of(self._stage)
@@ -129,7 +130,7 @@ class MessageWork:
         if stream and self._is_behind(staged):
             return self._wait_behind(staged)
         if stream.partition("/")[0] in inbox.dispatch.apart:
-            return self._set_aside(None)  # so that a handler or an effect holds up nothing but its own stream
+            return self._set_aside(None)  # so that a handler or an effect blocks only its own stream
         try:
             decision = inbox.open(self._producer, record)
             self._decision = decision = deliver(inbox.dispatch, self._producer, record, stream, decision)
@@ -141,7 +142,7 @@ class MessageWork:
         return decision.batch(self._move)
 
     def _is_behind(self, staged: tuple[str, tuple[int, str]] | None) -> bool:
-        """Whether somebody is before it on its stream. What its own transaction holds is not in its way."""
+        """Whether another message or transaction is before it on its stream; its own transaction does not count."""
         inbox, stream = self._inbox, self._stream
         if staged is None:
             return inbox.waiting.holds(stream)
@@ -150,7 +151,7 @@ class MessageWork:
         return inbox.waiting.holds(stream) or inbox.turns.queued(stream)
 
     def _wait_behind(self, staged: tuple[str, tuple[int, str]] | None) -> Batch:
-        """It waits for who is before it, or says no at once: staged and younger, or one too many."""
+        """Let the message wait, or reject it at once: if it is staged and younger, or if too many messages wait."""
         waiting, stream = self._inbox.waiting, self._stream
         if staged is not None:
             ahead = (*self._inbox.dispatch.stages.ages(stream), *waiting.ages(stream))
@@ -184,7 +185,7 @@ class MessageWork:
         return Batch(moves=(self._move,), rows=(slot.row(),))
 
     def taken_back(self) -> None:
-        """It is not set aside after all; and what it locked, released or took out is as before."""
+        """Undo what `handle` changed: the message set aside, the locks, and the messages that it removed."""
         inbox = self._inbox
         if self._slot is not None:
             inbox.waiting.remove(self._slot)
@@ -236,7 +237,7 @@ class CancelWork:
         self._decision: Decision | None = None
         self._removed: list[Removed] = []
         self._marked: Slot | None = None
-        """What is being carried out, and is to be answered `cancelled` if nothing comes of it."""
+        """The command that is being carried out; it is answered `cancelled` if it fails with nothing done."""
         try:
             self._target = msgspec.json.decode(bytes(record.data), type=Target).version
         except msgspec.DecodeError as error:
@@ -255,13 +256,13 @@ class CancelWork:
 
     @property
     def streams(self) -> Sequence[str]:
-        """The saga that its command has begun here, if it has."""
+        """The stream of the saga that the cancelled command has begun here; empty if it has begun none."""
         called = self._inbox.dispatch.sagas.called
         begun = called.get(f"{self._producer}:{self._record.stream}#{self._target}")
         return (begun,) if begun else ()
 
     def handle(self) -> Batch | None:
-        """Answer what is undecided, turn a saga back, or do nothing; the cursor moves."""
+        """Answer an undecided command, turn a saga back, or do nothing; the cursor moves in each case."""
         inbox, record = self._inbox, self._record
         self._marked, self._removed = None, []
         self._tries = once_more(self._tries, self._producer)
@@ -270,7 +271,7 @@ class CancelWork:
         if slot is not None and (slot.running or slot.message.unknown):
             self._marked = slot
             marked = msgspec.structs.replace(slot.message, cancel_came=True)
-            # A handler commits beside the writer, so a row put here might come after its own word that it is gone.
+            # A handler commits outside the writer, so a row that is put here might come after the handler removed it.
             return Batch((), (), (self._move,), (slot.row(marked),) if slot.message.started else ())
         if slot is not None:
             self._removed = [(slot, inbox.waiting.remove(slot))]
@@ -294,7 +295,7 @@ class CancelWork:
             self._ended(None)
 
     def taken_back(self) -> None:
-        """What it took out waits as before."""
+        """Put the command that was removed back into its queue."""
         self._inbox.retrier.restored(self._removed)
         self._removed = []
 

@@ -1,9 +1,10 @@
-"""The pump: tries what is first on each stream, when its time has come.
+"""Retry: tries the first waiting message of each stream when it is due.
 
-A message whose handler fails waits with backoff and holds up its own stream only; tried as often as its policy says, it
-is parked, and waits for an operator. Due times are kept in a heap, so a retry costs the same however many streams wait.
-A try goes through the writer, or through a transaction of the store where the stream is a handler's, or to the effects.
-Comes after `runtime.inbox.waiting`, which keeps the queues. Nothing that a handler raises gets past it.
+A message whose handler fails waits with backoff and blocks only its own stream. After as many attempts as its policy
+allows, the message is parked and waits for an operator. Due times are in a heap, so the cost of a retry does not depend
+on how many streams wait. A try goes through the writer; for a handler's stream it goes through a transaction of the
+store, for an effect's stream to the effects. `runtime.inbox.waiting` comes before it and keeps the queues. Errors of
+handlers are logged and stored with the message; this module does not raise them.
 """
 
 import asyncio
@@ -31,13 +32,13 @@ from holdfast.runtime.log.writer import Writer
 logger = logging.getLogger("holdfast.waiting")
 
 RETRY_LATER_MS = 500
-"""Delay after which a message is tried that could not be, the writer being down."""
+"""How long a message waits for its next try if the writer could not take it."""
 CANCELLED = Rejected("cancelled", "it was called off before it was decided")
 """The answer to a command that its caller cancelled in time."""
 
 
 class Retrier:
-    """Tries what waits in one service."""
+    """Tries the waiting messages of one service."""
 
     def __init__(
         self,
@@ -55,9 +56,9 @@ class Retrier:
         self.dispatch, self.streams, self.writer = dispatch, streams, writer
         self.waiting, self.turns, self.outcomes, self.clock = waiting, turns, outcomes, clock
         self.handle = handle
-        """Has the first message of a handler's stream handled in a transaction of the store."""
+        """Handles the first message of a handler's stream in a transaction of the store."""
         self.attempt = attempt
-        """Told the stream of an effect whose first message is to be tried."""
+        """It is called with the stream of an effect whose first message must be tried."""
         self.consumers: dict[str, Callable[[WaitingMessage], Decision]] = {}
         """Consumer -> how it decides an event that waits; the consumers of feeds enter themselves."""
         self._trying: set[str] = set()
@@ -71,7 +72,7 @@ class Retrier:
         self._going = False
 
     def pause(self) -> None:
-        """Try nothing, and forget what was being tried: what waits is read again from the store."""
+        """Stop trying and forget the tries that run, since the waiting messages are read again from the store."""
         self._going = False
         self._trying.clear()
         self._due.clear()
@@ -79,13 +80,13 @@ class Retrier:
         self._disarm()
 
     def go(self) -> None:
-        """Try what waits, now that all that decides it is there."""
+        """Begin to try the waiting messages; everything that decides them must have been set up."""
         self._going = True
         for stream in self.waiting.streams():
             self._schedule(stream)
 
     def stop(self) -> None:
-        """Try no more."""
+        """Stop trying."""
         self._going = False
         self._disarm()
 
@@ -97,7 +98,7 @@ class Retrier:
         self._move_on(slot.stream)
 
     def released(self, streams: Iterable[str]) -> None:
-        """A transaction has let go of streams: who waits for them goes on."""
+        """A transaction has released these streams: try the messages and commands that wait for them."""
         for stream in dict.fromkeys(streams):
             head = self.waiting.head(stream)
             self._give_turns(stream, before=head.message.since if head else 0)
@@ -106,19 +107,19 @@ class Retrier:
                 self._try_due(stream)
 
     def removed(self, stream: str) -> None:
-        """What comes first on a stream has changed, or may be tried from now on: on with it."""
+        """The first message of a stream has changed, or may be tried again: try it if it is due."""
         self._try_due(stream)
         if not self.waiting.holds(stream):
             self._give_turns(stream)
 
     def restored(self, removed: "list[Removed]") -> None:
-        """What was taken out waits again, since that was not committed."""
+        """Put messages back into their queues, since their removal was not committed."""
         self.waiting.restore(removed)
         for slot, _ in removed:
             self._schedule(slot.stream)
 
     def tried(self, stream: str, *, later: bool = False) -> None:
-        """A try has landed: on to the next. `later`: the writer could not take it, no message is to blame."""
+        """A try has ended: go on with the next message. `later`: the writer failed, and the message is not to blame."""
         self._trying.discard(stream)
         head = self.waiting.head(stream)
         if head is None:
@@ -173,8 +174,8 @@ class Retrier:
         )
 
     def keep_failed(self, slot: Slot, error: Exception) -> None:
-        """A handler failed beside the writer: its message waits, with a new backoff, once that is durable; or it is
-        answered `cancelled`."""
+        """A handler failed outside the writer: store the failure and let the message wait with a new backoff. If a
+        cancel came for the message, answer it `cancelled` instead."""
         if slot.message.cancel_came and not slot.message.unknown:
             self.writer.submit(CancelledWork(self, slot))
             return
@@ -184,7 +185,7 @@ class Retrier:
         self.writer.submit(work)
 
     def decide(self, message: WaitingMessage) -> Decision:
-        """Decide a message that waits, its streams in memory. Raises what its handler raises."""
+        """Decide a waiting message whose streams are in memory. Raises what its handler raises."""
         if message.feed:
             if message.feed not in self.consumers:
                 raise LookupError(f"{self.dispatch.service.name} has no {message.feed} any more")
@@ -196,24 +197,24 @@ class Retrier:
     # When what is tried.
 
     def trying(self, stream: str) -> bool:
-        """True while something waits on the stream, or is being tried."""
+        """True while a message waits on the stream, or is being tried."""
         return self.waiting.holds(stream) or stream in self._trying
 
     @property
     def streams_tried(self) -> list[str]:
-        """Streams whose first message is being tried: it may wait no more, and its outcome not be durable yet."""
+        """The streams whose first message is being tried; its outcome may not be durable yet."""
         return sorted(self._trying)
 
     def _ready(self, stream: str) -> Slot | None:
         """The first message of a stream, if it may be tried: None while it is being tried or changed, is not durable,
-        is parked, or is blocked by who holds the stream."""
+        is parked, or is blocked by the transaction that holds the stream."""
         head = self.waiting.ready(stream)
         if head is None or stream in self._trying or head.blocked or head.message.parked:
             return None
         return head
 
     def _move_on(self, stream: str) -> None:
-        """Try what is first and has never failed at once, and anything else when it is due."""
+        """Try the first message at once if it has never failed, and otherwise when it is due."""
         head = self._ready(stream)
         if head is not None and not head.message.next_at:
             self._try(stream)
@@ -221,7 +222,7 @@ class Retrier:
             self._schedule(stream)
 
     def _try_due(self, stream: str) -> None:
-        """Try what is first at once if it is due, and else when it is."""
+        """Try the first message at once if it is due, and otherwise when it is due."""
         head = self._ready(stream)
         if head is not None and head.message.next_at <= self.clock.now_us():
             self._try(stream)
@@ -229,7 +230,7 @@ class Retrier:
             self._schedule(stream)
 
     def _schedule(self, stream: str) -> None:
-        """Have the first message of a stream tried when it is due."""
+        """Plan the next try of the first message of a stream for its due time."""
         head = self._ready(stream)
         if head is None or not self._going:
             self._next.pop(stream, None)
@@ -241,7 +242,7 @@ class Retrier:
         self._arm()
 
     def _arm(self) -> None:
-        """Ring when the first is due."""
+        """Set the timer for the first due time."""
         while self._due and self._next.get(self._due[0][1]) != self._due[0][0]:
             heapq.heappop(self._due)
         if not self._due:
@@ -298,7 +299,7 @@ class RetryWork:
         self.streams = (stream,) if retrier.dispatch.folds(stream) else ()
 
     def handle(self) -> Batch | None:
-        """Decide it; or keep it, with its new backoff, if it fails again; or leave it to who holds the stream."""
+        """Decide the message; if it fails, keep it with a new backoff; if its stream is locked, let it wait."""
         retrier, stream = self._retrier, self._stream
         self._decision, self._removed = None, []
         slot = retrier.waiting.ready(stream)
@@ -351,7 +352,7 @@ class HandlerRetry:
         self.streams = (stream,)
 
     def handle(self) -> Batch | None:
-        """Leave it to a transaction."""
+        """Hand the message over to a transaction of the store."""
         self._retrier.handle(self._stream, self)
         return None
 
@@ -366,7 +367,7 @@ class HandlerRetry:
         return open_message(retrier.dispatch, slot.message, retrier.clock.now_us())
 
     def batch(self, decision: Decision) -> Batch:
-        """What its handler decided, and that it waits no more."""
+        """The batch of the decision, which also removes the message from the waiting messages."""
         self._decision = decision
         return decision.batch(rows=(self._slot.gone(),) if self._slot is not None else ())
 
@@ -385,7 +386,7 @@ class HandlerRetry:
         if self._slot is not None:
             self._slot.running = False
         if self._crashes != self._retrier.writer.crashes:
-            return  # all that waits has been read again, or will be
+            return  # all waiting messages are read again from the store
         if self._slot is None or isinstance(error, Unavailable):
             self._retrier.tried(self._stream, later=True)
         else:
@@ -393,7 +394,7 @@ class HandlerRetry:
 
 
 class CancelledWork:
-    """The answer `cancelled` to a command whose cancel came while it was carried out, nothing of which was done."""
+    """The answer `cancelled` to a command whose cancel came while it was carried out, and which did nothing."""
 
     __slots__ = ("_decision", "_removed", "_retrier", "_slot")
     lane = ""
@@ -405,7 +406,7 @@ class CancelledWork:
         self._removed: list[Removed] = []
 
     def handle(self) -> Batch | None:
-        """Answer it, and let it wait no more."""
+        """Answer the command and remove it from the waiting messages."""
         retrier = self._retrier
         slot = retrier.waiting.slot(self._slot.key)
         if slot is None or not retrier.waiting.waits(slot.key):

@@ -1,8 +1,8 @@
-"""The end of a staged transaction, carried out by a participant: all that it holds here is confirmed, or dropped.
+"""The end of a staged transaction at a participant: its staged events are committed or dropped, its locks released.
 
-Its commands that still wait are taken out and answered `cancelled`. Used when the coordinator tells its decision
-(`runtime.inbox.receive`), and when others tell it (`runtime.inbox.doubt`). Fails with what evolving the held events
-raises.
+Commands of the transaction that still wait are removed and answered `cancelled`. `runtime.inbox.receive` uses it if the
+decision comes from the coordinator, `runtime.inbox.doubt` if it comes from somebody else. The writer comes next. Fails
+with the error of an evolver that raises.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger("holdfast.received")
 def end_stage(
     stages: Stages, waiting: Waiting, stage: str, commit: bool, decision: Decision, *, by: str = ""
 ) -> list[Removed]:
-    """Carry out the end of a transaction on all that it holds here, and on what of it waits, which is taken out."""
+    """End a transaction here: commit or drop its staged events, and remove its waiting commands, which are returned."""
     removed = waiting.remove_stage(stage)
     for slot, _ in removed:
         message = slot.message
@@ -33,7 +33,7 @@ def end_stage(
 
 
 def end_stage_again(stages: Stages, known: Carried, commit: bool, decision: Decision) -> None:
-    """Answer the coordinator about what was resolved here before it could tell: done, or mixed."""
+    """Answer the coordinator if its transaction was resolved here before its decision came: done, or mixed."""
     if known.commit == commit:
         decision.vote(DONE, encode(Carried(known.stage, commit)))
     else:

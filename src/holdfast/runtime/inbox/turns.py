@@ -1,8 +1,9 @@
 """Turns: commands from the edge that wait until a stream is free, in the order they came.
 
-A command from the edge is not stored before it is decided, so it is never set aside as a received message is: it is
-queued here, in memory, behind a lock or behind what waits on its stream. When the stream is released, the commands that
-came before the next waiting message are tried again, in order. Comes before the writer. Fails with `Busy`.
+A command from the edge is not stored before it is decided, so it is never set aside like a received message. It waits
+here in memory, behind a lock or behind the messages that wait on its stream. When the stream is released, the commands
+that came before the next waiting message are tried again in order. The edge comes before it, the writer after it. Fails
+with `Busy` if too many commands wait.
 """
 
 import bisect
@@ -19,9 +20,9 @@ class TurnWork(Work, Protocol):
     """A work that can wait for its turn on a stream."""
 
     number: int
-    """Its place among all that have ever waited; 0 for one that has not."""
+    """The place of the command among all commands that have ever waited; 0 if it has not waited."""
     turn: bool
-    """It has waited, and now nobody is before it."""
+    """True if the command has waited and no other command is before it now."""
 
     @property
     def at(self) -> int:
@@ -50,7 +51,10 @@ class Turns:
         """Let a command wait for its turn on a stream. Raises Busy when too many do."""
         queued = self._queued.setdefault(stream, [])
         if len(queued) >= QUEUED_MAX:
-            raise Busy(f"{QUEUED_MAX} commands wait for {stream}", retry_after_seconds=1.0)
+            raise Busy(
+                f"{QUEUED_MAX} commands wait for the stream {stream}, which is the limit; try again later",
+                retry_after_seconds=1.0,
+            )
         if not work.number:
             self._sequence += 1
             work.number = self._sequence
@@ -58,12 +62,12 @@ class Turns:
         bisect.insort(queued, work, key=_number)
 
     def queued(self, stream: str, before: int = 0) -> bool:
-        """True while commands wait for the stream (that came before one of that number): later ones wait behind."""
+        """True while commands wait for the stream; `before`: only those with a smaller number count."""
         queued = self._queued.get(stream)
         return bool(queued) and (not before or queued[0].number < before)
 
     def take(self, stream: str, before: int) -> list[TurnWork]:
-        """Those whose turn it is on a stream, in order: what came before that time; 0: all."""
+        """Remove and return, in order, the commands of a stream that came before that time; 0: all commands."""
         queued = self._queued.get(stream, [])
         mine = [work for work in queued if not before or work.at < before]
         if len(mine) == len(queued):
@@ -79,7 +83,7 @@ class Turns:
         return [(stream, work.tx, work.stored, work.at) for stream, works in self._queued.items() for work in works]
 
     def fail(self, error: Unavailable) -> None:
-        """The store could not commit, or the service stops: none of them gets its turn."""
+        """Fail all commands, since the store could not commit or the service stops."""
         queued, self._queued = self._queued, {}
         for work in (work for works in queued.values() for work in works):
             work.failed(error)

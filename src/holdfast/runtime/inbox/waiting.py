@@ -1,10 +1,10 @@
-"""The queue of what waits: messages that were received and not decided yet, by stream, in the order received.
+"""The waiting messages: received and not decided yet, one queue for each stream, in the order received.
 
-A message waits because its stream is locked, because something before it waits, or because its handler failed; one that
-failed as often as its policy allows is *parked*, and waits for an operator. What waits is durable (rows of kind
-`waiting`) and in view. This module knows no writer and no timer: `runtime.inbox.retry` tries what is first. Every
-question but those for a whole list is answered from an index, however much waits. Never fails, but for a store that
-cannot be read.
+A message waits because its stream is locked, because another message before it waits, or because its handler failed. A
+message that failed as often as its policy allows is *parked* and waits for an operator. Waiting messages are durable
+(rows of kind `waiting`) and operators see them. This module has no writer and no timer: `runtime.inbox.retry` tries the
+first message of each queue. Every question except those for a whole list is answered from an index. `reload` fails with
+`StoreError`; nothing else fails.
 """
 
 from collections import deque
@@ -21,28 +21,28 @@ from holdfast.runtime.inbox.message import Slot, WaitingMessage
 from holdfast.runtime.log.rows import scanned
 
 STREAM_WAITING_MAX = 1_000
-"""Messages that may wait on one stream; past it a command is answered `busy`."""
+"""How many messages may wait on one stream; beyond this limit, commands are answered `busy`."""
 
 Removed = tuple[Slot, int]
-"""A slot that was taken out of its queue, and its index there: what `restore` needs."""
+"""A slot that was removed from its queue, and its index there; `restore` needs both."""
 
 
 class Waiting:
-    """What waits in one service."""
+    """The waiting messages of one service."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self.leaving: set[str] = set()
-        """Keys of messages whose outcome is on its way to the log: none gets two, and no row of one is put again."""
+        """Keys of messages whose outcome is on its way to the log; they get no second outcome and no new row."""
         self._queues: dict[str, deque[Slot]] = {}
         self._slots: dict[str, Slot] = {}
-        """All of them, by the key of their row."""
+        """All slots by the key of their row."""
         self._messages: dict[str, dict[str, Slot]] = {}
-        """By the message's id; several if it waits for several consumers."""
+        """Slots by the id of their message; a message has several if it waits for several consumers."""
         self._commands: dict[tuple[str, str, int], Slot] = {}
-        """Commands, by (producer, stream, version) in the producer's log: what a cancel names."""
+        """Slots of commands by (producer, stream, version) in the producer's log, which is what a cancel names."""
         self._stages: dict[str, dict[str, Slot]] = {}
-        """Staged commands, by stage."""
+        """Slots of staged commands by stage."""
         self._sequence = 0
 
     async def reload(self, store: Store) -> None:
@@ -70,19 +70,19 @@ class Waiting:
     # Changes.
 
     def add(self, stream: str, message: WaitingMessage) -> Slot:
-        """Let a message wait, behind what waits on its stream already. It is not durable yet."""
+        """Let a message wait behind the others of its stream. Its row is not durable yet."""
         self._sequence += 1
         slot = Slot(f"{stream}#{self._sequence:012d}", message, durable=False)
         self.put(slot)
         return slot
 
     def put(self, slot: Slot) -> None:
-        """Let a message that has its slot already wait behind the others of its stream."""
+        """Let a message that already has a slot wait behind the others of its stream."""
         self._queues.setdefault(slot.stream, deque()).append(slot)
         self._index(slot)
 
     def remove(self, slot: Slot) -> int:
-        """Take a message out of its queue. Its index there, -1 where it did not wait."""
+        """Remove a message from its queue and return its index there; -1 if it did not wait."""
         queue = self._queues.get(slot.stream)
         if queue is None or self._slots.get(slot.key) is not slot:
             return -1
@@ -98,13 +98,13 @@ class Waiting:
         return index
 
     def restore(self, removed: Iterable[Removed]) -> None:
-        """They were not taken out after all: each waits again where it was."""
+        """Put removed messages back where they were, since their removal was not committed."""
         for slot, index in reversed(list(removed)):
             self._queues.setdefault(slot.stream, deque()).insert(index, slot)
             self._index(slot)
 
     def remove_stage(self, stage: str) -> list[Removed]:
-        """Take out all that waits of a staged transaction."""
+        """Remove all waiting commands of a staged transaction."""
         return [(slot, self.remove(slot)) for slot in list(self._stages.get(stage, {}).values())]
 
     def rehome(self, home: Callable[[Slot], str], knows: Callable[[WaitingMessage], bool]) -> list[Row]:
@@ -137,16 +137,16 @@ class Waiting:
         return queue[0] if queue else None
 
     def ready(self, stream: str) -> Slot | None:
-        """The first message of a stream, if it is durable and not being changed."""
+        """The first message of a stream if it is durable and no operator is changing it."""
         head = self.head(stream)
         return head if head is not None and head.durable and not head.changing else None
 
     def holds(self, stream: str) -> bool:
-        """True while something waits on the stream: nothing passes it."""
+        """True while a message waits on the stream; later messages wait behind it."""
         return stream in self._queues
 
     def streams(self) -> list[str]:
-        """The streams on which something waits."""
+        """The streams on which messages wait."""
         return list(self._queues)
 
     def count(self, stream: str) -> int:
@@ -154,7 +154,7 @@ class Waiting:
         return len(self._queues.get(stream, ()))
 
     def full(self, stream: str) -> bool:
-        """True when no more of what may be refused is taken on the stream."""
+        """True if the stream is at its limit: a command that may be refused is refused."""
         return len(self._queues.get(stream, ())) >= STREAM_WAITING_MAX
 
     def failing(self, stream: str) -> bool:
@@ -168,7 +168,7 @@ class Waiting:
         return bool(queue and queue[0].message.parked)
 
     def waits(self, key: str) -> bool:
-        """Whether the message of that row waits, and has no outcome on its way to the log."""
+        """Whether the message of that row waits and has no outcome on its way to the log."""
         return key in self._slots and key not in self.leaving
 
     def slot(self, key: str) -> Slot | None:
@@ -180,26 +180,26 @@ class Waiting:
         return stage in self._stages
 
     def ages(self, stream: str) -> list[tuple[int, str]]:
-        """Of the staged commands that wait on a stream."""
+        """The ages of the staged commands that wait on a stream."""
         staged = (_staged(slot.message) for slot in self._queues.get(stream, ()))
         return [found[1] for found in staged if found is not None]
 
     def find(self, message: str, on: str = "") -> Slot | None:
-        """The slot of a message that waits, by its id `producer@position`; `on`: which of its streams."""
+        """The slot of a waiting message by its id `producer@position`; `on`: which of its streams."""
         slots = self._messages.get(message, {}).values()
         return next((slot for slot in slots if on in ("", slot.stream)), None)
 
     def find_command(self, producer: str, stream: str, version: int) -> Slot | None:
-        """The slot of a command that waits undecided, by its stream and version in its producer's log."""
+        """The slot of an undecided command by its stream and version in the log of its producer."""
         slot = self._commands.get((producer, stream, version))
         return slot if slot is not None and slot.key not in self.leaving else None
 
     def on(self, stream: str) -> list[WaitingMessage]:
-        """What waits on one stream, in order."""
+        """The messages that wait on one stream, in order."""
         return [slot.message for slot in self._queues.get(stream, ())]
 
     def slots(self) -> list[Slot]:
-        """All that waits, each stream's in order."""
+        """The slots of all waiting messages; those of one stream are in order."""
         return [slot for queue in self._queues.values() for slot in queue]
 
     # The indexes.
@@ -232,7 +232,7 @@ def _command_of(message: WaitingMessage) -> tuple[str, str, int]:
 
 
 def _staged(message: WaitingMessage) -> tuple[str, tuple[int, str]] | None:
-    """(stage, age) of a staged command; None for any other message, and for a header that cannot be read."""
+    """(stage, age) of a staged command; None for any other message, and if its header cannot be read."""
     record = message.record
     if not record.headers.stage:
         return None

@@ -44,7 +44,7 @@ class _Position(msgspec.Struct, array_like=True):
 
 
 async def mark(node: "Node") -> Mark:
-    """What a service has received, and its head afterwards."""
+    """What a service has received, and the head of its log afterwards."""
     if not node.takes_work:
         raise Unavailable(f"{node.name} is not running")
     cursors = {
@@ -58,7 +58,9 @@ async def mark(node: "Node") -> Mark:
         after = rows[-1][0]
     async with node.writer.paused():  # what the store has shown of a group is in the head once that group has landed
         if node.writer.shut:  # of a commit in doubt the store may show the cursors, and the head not know it
-            raise Unavailable(f"{node.name} reads its store again", retry_after_seconds=1.0)
+            raise Unavailable(
+                f"{node.name} reads its store again after a failed commit; try again", retry_after_seconds=1.0
+            )
         head = node.writer.head
     return Mark(head, cursors, frozenset(waiting))
 
@@ -73,7 +75,7 @@ async def reading(node: "Node", after: int, limit: int = PAGE_RECORDS_MAX) -> Re
 
 
 async def read_all(audit: Audit, nodes: Mapping[str, "Node"]) -> None:
-    """Read every log to its head, and judge."""
+    """Read every log to its head and check the invariants."""
     for name, node in nodes.items():
         while True:
             found = await reading(node, audit.cut.read[name])
@@ -84,7 +86,7 @@ async def read_all(audit: Audit, nodes: Mapping[str, "Node"]) -> None:
 
 
 async def audit(system: System, nodes: Mapping[str, "Node"], *, seconds: float = 0.0) -> Report:
-    """Judge all that happened in the services of a system; wait so long for what is in flight to settle."""
+    """Check the invariants of a system on its logs; wait at most so long until open sagas have settled."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     found = Audit(system)

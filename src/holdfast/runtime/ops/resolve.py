@@ -1,7 +1,8 @@
-"""Resolving: an operator ends a staged transaction that hangs, on record, and never against a decision that exists.
+"""Resolving: an operator ends a hanging staged transaction; the decision is recorded and never contradicts another.
 
-The coordinator can cancel what it has not decided. A participant carries out what the coordinator or a peer knows; only
-where nobody who can be reached knows it, the operator's own decision is forced. Comes after `runtime.inbox.doubt`.
+The coordinator can cancel a transaction that it has not decided. A participant carries out the decision that the
+coordinator or a peer knows; only if nobody who can be reached knows one, the operator's own decision is forced.
+`runtime.inbox.doubt` comes before it, the writer after it.
 Fails with `Contradicted`, `NotFound`, `Invalid` and `Unavailable`.
 """
 
@@ -29,13 +30,13 @@ class Resolution(msgspec.Struct, frozen=True):
     stage: str
     commit: bool
     how: str
-    """`decided` by the coordinator; `told` by who knew; `forced`, nobody reachable knowing; `already` so."""
+    """`decided` by the coordinator, `told` by a peer, `forced` by the operator, or `already` decided so."""
 
 
 async def resolve(node: Node, tx: str, *, commit: bool, by: str, why: str) -> Resolution:
     """Resolve what this service decides or holds of a transaction; the decision is recorded with who and why.
 
-    Raises Contradicted where a decision exists that says otherwise, or cannot be this one; NotFound, Unavailable.
+    Raises Contradicted if another decision exists or this one is not possible, NotFound, Invalid and Unavailable.
     """
     if missing := next((name for name, value in (("by", by), ("why", why)) if not value.strip()), ""):
         raise Invalid(f"a repair says who and why: {missing} is missing", errors=[(missing, "missing")])
@@ -57,7 +58,7 @@ def _agree(known: Carried, commit: bool, who: str) -> None:
 
 
 async def _cancel(node: Node, stage: str, commit: bool, by: str, why: str) -> Resolution:
-    """Cancel at the coordinator what it has not decided."""
+    """Cancel a transaction at its coordinator, which has not decided it."""
     if commit:
         raise Contradicted(f"{stage} is undecided: not all have voted, so it can be cancelled and not committed")
     stream = stage.partition(":")[2].rpartition("#")[0]
@@ -71,7 +72,7 @@ async def _cancel(node: Node, stage: str, commit: bool, by: str, why: str) -> Re
 
 
 async def _force(node: Node, tx: str, wanted: Carried, why: str) -> Resolution:
-    """Carry out at a participant what others know, or else what the operator wants."""
+    """Carry out at a participant the decision that others know, or otherwise the operator's decision."""
     stage, doubts = wanted.stage, node.doubts
     hold = next(hold for hold in node.dispatch.stages.of_tx(tx) if hold.stage == stage)
     coordinator = coordinator_of(stage)

@@ -1,9 +1,10 @@
-"""Repair of a restored store (G11): what an operator says is recorded, and then acted on.
+"""Repair of a restored store (G11): an operator's declaration is recorded and then carried out.
 
 A store that was restored from a backup has lost the end of its log; its peers hold cursors past that end, and those
 conversations stand still with `Forked`. `restored` begins a new incarnation above every peer's cursor, so that no id is
 given twice; `peer_restored`, on each peer, accepts that the restored service asks again for what it had received.
-Both write a `repair` record with who and why, and change nothing when said twice.
+Both write a `repair` record with who and why; a second call changes nothing. Fails with `Invalid`, `NotFound` and
+`StoreError`.
 """
 
 import asyncio

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 async def sagas_at(node: "Node", streams: Sequence[str]) -> tuple[SagaStatus, ...]:
-    """Where these sagas stand: what each waits for, what comes next, when it is woken, what a person can do."""
+    """The status of these sagas: what each waits for, what comes next, when it wakes, what an operator can do."""
     timers = await _timers(node, streams)
     loaded = await node.store.load(list(streams)) if streams else []
     return tuple(
@@ -136,7 +136,7 @@ def _current(state: SagaState, version: int) -> bool:
 
 
 def waiting_of(node: "Node", transactions: set[str] | None = None) -> tuple[WaitingStatus, ...]:
-    """What waits here, of these transactions or all: why, behind what, and what a person can do."""
+    """The waiting messages of these or all transactions: why each waits, behind what, and what an operator can do."""
     found: list[WaitingStatus] = []
     for slot in node.waiting.slots():
         first = node.waiting.head(slot.stream)
@@ -196,7 +196,7 @@ def message_actions(node: "Node", stream: str, held: WaitingMessage) -> list[Act
 
 
 def held_of(node: "Node", transactions: set[str] | None = None) -> tuple[HoldStatus, ...]:
-    """What staged transactions hold here, of these or all."""
+    """The locks of these or all staged transactions here."""
     return tuple(
         HoldStatus(
             stream=stream,
@@ -244,7 +244,7 @@ def _waiters(node: "Node", stream: str) -> tuple[Waiter, ...]:
 
 
 def peers_of(node: "Node") -> dict[str, PeerStatus]:
-    """Conversations that fail or owe something."""
+    """The conversations that fail, lag behind or have records to send."""
     return {
         peer: PeerStatus(one.failure, one.owed, one.behind)
         for peer, one in _exchanges(node).items()
@@ -299,7 +299,7 @@ def progress(node: "Node") -> ProgressStatus:
 
 
 def _entry(stream: str, held: WaitingMessage) -> WaitingEntry:
-    """A message that waits, in short."""
+    """A waiting message in short."""
     return WaitingEntry(
         stream=stream,
         message=held.id,
@@ -315,5 +315,5 @@ def _entry(stream: str, held: WaitingMessage) -> WaitingEntry:
 
 
 def failure_of(error: Exception | None) -> str:
-    """An error as it is shown: its type and what it says; empty for none."""
+    """An error as text: its type and its message; empty for no error."""
     return "" if error is None else f"{type(error).__name__}: {error}"

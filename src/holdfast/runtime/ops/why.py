@@ -1,4 +1,4 @@
-"""Why: what one service knows of an id, and what of its work does not go on by itself.
+"""Why: what one service knows of an id, and which of its work does not go on without an operator.
 
 `why` finds what an id names (a transaction, a correlation label, an idempotency key, a record, a stream, a bare key),
 and gives every record of it here with where its sagas stand, what waits and why, and which repairs are possible.
@@ -66,13 +66,13 @@ async def find(node: "Node", id: str) -> NamedById:
 
 
 def _names(id: str, slot: Slot) -> bool:
-    """Whether an id names a message that waits."""
+    """Whether an id names a waiting message."""
     message, stream = slot.message, slot.stream
     return id in (message.id, message.record.tx, message.record.correlation, stream, stream.partition("/")[2])
 
 
 async def _of_stream(node: "Node", stream: str) -> list[Record]:
-    """The records of a stream: its last ones, where it is long."""
+    """The records of a stream; if it is long, only its last ones."""
     (loaded,) = await node.store.load([stream])
     return list(loaded.records) or await node.store.related(stream=stream, limit=RECORDS_MAX)
 
@@ -130,7 +130,7 @@ async def why(node: "Node", *, id: str = "", tx: str = "") -> tuple[WhyAnswer, l
 
 
 async def stuck(node: "Node", *, after: str = "", limit: int = 100) -> list[ListedSaga]:
-    """Sagas that need a person, with owner, cause, age and what can be done."""
+    """Sagas that need an operator, with their owner, cause, age and possible repairs."""
     found = await node.sagas(status="stuck", after=after, limit=limit)
     return [_listed(node, saga) for saga in await sagas_at(node, [stream for stream, _ in found])]
 
