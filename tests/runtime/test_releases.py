@@ -39,7 +39,7 @@ async def test_an_answer_newer_than_its_asker_waits_for_it() -> None:
         asking = asyncio.create_task(virtual.ask(before.Publish("Faust")))
         await asyncio.sleep(1200)
         held = virtual.nodes["author"].waiting.slots()[0].message
-        assert "press.printed.v2 is no message" in held.error and held.parked and held.unread and not asking.done()
+        assert "press.printed.v2 is not a message" in held.error and held.parked and held.unread and not asking.done()
         await deploy(virtual, before.service)
         assert virtual.nodes["author"].waiting.slots()[0].message.parked, "the same release knows no more than before"
         asking.cancel()

@@ -233,7 +233,7 @@ async def test_what_waits_has_not_voted_and_is_not_committed() -> None:
         (waiting,) = bank.waiting.slots()
         tx = waiting.message.record.tx
         await virtual.crash("desk")
-        with pytest.raises(Contradicted, match="not all that it asks of bank has been voted on"):
+        with pytest.raises(Contradicted, match="bank has not voted on all its commands"):
             await resolve(bank, tx, commit=True, by="me", why="desk is gone")
         virtual.transport.cut.clear()
         await virtual.start("desk")
