@@ -65,7 +65,7 @@ def test_every_verb_has_a_module_and_a_sentence() -> None:
         (["run", TARGET, "--service", "stock"], "services.order.url is not set"),
         (["run", TARGET, "--service", "stock", "--processes"], "give one of the two"),
         (["run", TARGET, "--state", "x"], "--state is for --processes"),
-        (["run", TARGET, "--store", "db2:x"], "no such store"),
+        (["run", TARGET, "--store", "db2:x"], "names no known store"),
         (["run", TARGET, "--store", "mysql:x"], "write mysql://"),
         (["trail", "x"], "no service is named"),
         (["trail", "x", "--url", "stock"], "write SERVICE=URL"),

@@ -183,7 +183,7 @@ def test_the_kit_finds_an_event_that_does_not_commute() -> None:
 
 @pytest.mark.parametrize(
     ("field", "why"),
-    [((str, escrow()), "an int or a dict"), ((int, escrow(default=-1, min=0)), "is outside the bounds"),
+    [((str, escrow()), "an int or a dict"), ((int, escrow(default=-1, min=0)), "outside the bounds"),
      ((dict[str, int], escrow(min=0)), "no default and no bounds")],
 )  # fmt: skip
 def test_what_cannot_be_escrow_is_refused(field: tuple[Any, Any], why: str) -> None:

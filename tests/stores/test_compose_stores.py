@@ -15,10 +15,10 @@ from holdfast.stores.urls import STORES
 
 def test_an_unknown_scheme_is_told_those_that_there_are() -> None:
     """G10: the error lists every scheme that works, and holds no password."""
-    with pytest.raises(ConfigInvalid, match="no such store") as refused:
+    with pytest.raises(ConfigInvalid, match="names no known store") as refused:
         make_store("oracle://u:pa55word@h/x", "stock")
     assert all(f"{scheme}:" in str(refused.value) for scheme in STORES) and "pa55word" not in str(refused.value)
-    with pytest.raises(ConfigInvalid, match="no such store"):
+    with pytest.raises(ConfigInvalid, match="names no known store"):
         make_store("", "stock")
 
 

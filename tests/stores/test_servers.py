@@ -128,7 +128,7 @@ async def test_while_the_outcome_is_unknown_nothing_is_said(
                 store.commit([full(2, "-marked"), full(3)]), store.read(0, 1), store.get("view", ["last"]),
                 store.cursors(), store.recover(), store.commit([full(4)]),
             ):  # fmt: skip
-                with pytest.raises(StoreFailed, match="not to be reached"):
+                with pytest.raises(StoreFailed, match="cannot be reached"):
                     await refused
         finally:
             await asyncio.to_thread(own_server.start)
@@ -413,7 +413,7 @@ async def test_tables_are_migrated_while_the_service_goes_on(server: Server, mon
     assert await whole(new) == 4
     await new.close()
     monkeypatch.undo()
-    with pytest.raises(SchemaNewer, match="needs code"):
+    with pytest.raises(SchemaNewer, match="needs schema"):
         await made().open("four", 4)
 
 
@@ -458,6 +458,6 @@ async def test_a_url_that_cannot_work_is_refused_without_its_password() -> None:
             make_store(url, "stock")
         assert "pa55word" not in str(refused.value)
     for url in ("mysql://u:pa55word@127.0.0.1:1/x", "postgresql://u:pa55word@127.0.0.1:1/x"):
-        with pytest.raises(StoreFailed, match="not to be reached") as failed:
+        with pytest.raises(StoreFailed, match="cannot be reached") as failed:
             await make_store(url, "stock").open("one", 1)
         assert "pa55word" not in str(failed.value)

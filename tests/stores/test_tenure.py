@@ -89,10 +89,10 @@ def test_a_handlers_group_that_is_not_there_can_never_arrive() -> None:
     [(None, 1), (None, FENCED), (Doubt(group(), lent=False), FENCED), (Doubt(group(), lent=True), FENCED + 1)],
 )
 def test_a_count_that_our_own_groups_do_not_explain_ends_the_tenure(doubt: Doubt | None, more: int) -> None:
-    """G2: under our own name somebody else has written: nothing is guessed, the store stops."""
+    """G2: under our own name another process has written: nothing is guessed, the store stops."""
     tenure = held()
     tenure.doubt = doubt
-    with pytest.raises(StoreFailed, match="somebody else has written"):
+    with pytest.raises(StoreFailed, match="another process has written"):
         tenure.resolve(Head(7, 3 + more, "ours"))
     with pytest.raises(StoreFailed):
         tenure.check()
