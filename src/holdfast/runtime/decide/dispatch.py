@@ -12,7 +12,6 @@ from typing import Any
 from holdfast.core.declare.aggregate import AggregateType, as_events
 from holdfast.core.declare.effect import EffectType
 from holdfast.core.declare.escrow import decide
-from holdfast.core.declare.handler import HandlerType
 from holdfast.core.declare.message import Command, Event, MessageType, decode_stored, encode, message_of
 from holdfast.core.declare.saga import SagaType
 from holdfast.core.declare.service import Service
@@ -161,11 +160,6 @@ class Dispatch:
         entry.version += len(events)
         entry.state = state
         decision.rows += snapshot_due(aggregate, stream, entry, before, self._snapshot_every)
-
-    def handler_of(self, command: MessageType) -> HandlerType | None:
-        """The handler of a command, if it runs in a transaction of the store; otherwise None."""
-        decider = self.service.deciders.get(command.name)
-        return decider if isinstance(decider, HandlerType) else None
 
 
 def accept_done(events: Iterable[Event], answer: Event, stream: str, version: int, decision: Decision) -> None:
